@@ -1,0 +1,107 @@
+# make: ./echovault.   make run: starts it on port 6379.   Needs a C11 compiler and make, nothing else.
+# The rest: test, lint, asan, tsan, bench, lines, install, uninstall, clean.
+
+CC ?= cc
+CFLAGS ?= -O2 -g
+PREFIX ?= /usr/local
+
+BIN = echovault
+BUILD = build/release
+WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion
+STANDARD = -std=c11 -D_GNU_SOURCE -pthread
+
+SOURCES = $(wildcard *.c)
+HEADERS = $(wildcard *.h)
+OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
+# Programs that test one room from within, linked with what it stands on.
+UNIT_TESTS = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c))
+
+$(BIN): $(OBJECTS)
+	$(CC) $(STANDARD) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(BUILD)
+	$(CC) $(STANDARD) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/rooms.a: $(filter-out $(BUILD)/echovault.o,$(OBJECTS))
+	$(AR) rcs $@ $^
+
+$(BUILD)/test_%: tests/test_%.c $(BUILD)/rooms.a
+	$(CC) $(STANDARD) $(WARNINGS) -I. $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+-include $(OBJECTS:.o=.d)
+
+.PHONY: run test asan tsan bench lint objects lines install uninstall clean
+
+run: $(BIN)
+	./$(BIN) --port 6379
+
+# TESTS=tests/test_ttl.py or PYTEST_ARGS='-k expire -x' choose among the tests.
+TESTS ?= tests
+test: $(BIN) $(UNIT_TESTS)
+	@set -e; for program in $(UNIT_TESTS); do $$program; done
+	@python=$$(tests/setup.sh) && ECHOVAULT_BIN=./$(BIN) $$python -m pytest -c tests/pytest.ini $(PYTEST_ARGS) $(TESTS)
+
+comma = ,
+# The whole suite against a build that watches itself.
+SANITIZED = $(MAKE) test CFLAGS="-O1 -g -fno-omit-frame-pointer $(1)" LDFLAGS="$(LDFLAGS) $(1)"
+asan:
+	$(call SANITIZED,-fsanitize=address$(comma)undefined) BIN=echovault-asan BUILD=build/asan
+
+tsan:
+	$(call SANITIZED,-fsanitize=thread) BIN=echovault-tsan BUILD=build/tsan
+
+bench: $(BIN)
+	@python=$$(tests/setup.sh) && $$python tests/bench.py $(BENCH_ARGS)
+
+# Both compilers' warnings as errors, here and not in the build, which a newer compiler's warnings must not break.
+# What the other checks leave out, and why:
+#   easily-swappable-parameters: two neighbours of one type are what most functions have.
+#   implicit-widening-of-multiplication-result: finds 64 * 1024 where a size_t is wanted.
+#   narrowing-conversions: -Wconversion says the same.
+#   not-null-terminated-result: strings here have lengths.
+#   reserved-identifier: _GNU_SOURCE.
+#   sizeof-expression: finds arrays of pointers.
+#   suspicious-string-compare: finds !strcmp().
+#   Padding: fields stand in the order in which they are understood.
+#   DeprecatedOrUnsafeBufferHandling: wants memcpy_s, which libc does not have.
+#   cppcheck's uninitvar: takes arrays that the callee fills for uninitialised; gcc and the analyzer look, too.
+BUGPRONE_OFF = easily-swappable-parameters implicit-widening-of-multiplication-result narrowing-conversions \
+    not-null-terminated-result reserved-identifier sizeof-expression suspicious-string-compare
+ANALYZER_OFF = optin.performance.Padding security.insecureAPI.DeprecatedOrUnsafeBufferHandling
+space = $(subst ,, )
+TIDY = $(subst $(space),$(comma),-* bugprone-* clang-analyzer-* \
+    $(BUGPRONE_OFF:%=-bugprone-%) $(ANALYZER_OFF:%=-clang-analyzer-%))
+CPPCHECK = --quiet --enable=warning,performance,portability --inline-suppr --suppress=uninitvar \
+    --suppress=ctuuninitvar --error-exitcode=1
+ALL_C = $(SOURCES) $(wildcard tests/*.c tests/bench/*.c)
+
+lint:
+	$(MAKE) CC=gcc BUILD=build/gcc CFLAGS="-O2 -g -Werror" objects
+	$(MAKE) CC=clang BUILD=build/clang CFLAGS="-O2 -g -Werror" objects
+	clang-format --dry-run --Werror $(ALL_C) $(HEADERS)
+	cppcheck $(CPPCHECK) --std=c11 -D_GNU_SOURCE -I. $(ALL_C)
+	printf '%s\n' $(ALL_C) | xargs -P 4 -n 1 -I FILE \
+	    clang-tidy --quiet --warnings-as-errors='*' --checks='$(TIDY)' FILE -- $(STANDARD) -I.
+	$(MAKE) --no-print-directory lines
+
+objects: $(OBJECTS) $(UNIT_TESTS)
+
+# A server that is to be read in a day.
+lines:
+	@wc -l $(SOURCES) $(HEADERS) | awk '{ print } END { if ($$1 > 7000) { print "more than 7000 lines of C"; exit 1 } }'
+
+BINDIR = $(DESTDIR)$(PREFIX)/bin
+MANDIR = $(DESTDIR)$(PREFIX)/share/man/man1
+MANUAL = $(wildcard echovault.1)
+
+install: $(BIN)
+	install -d $(BINDIR)
+	install -m 755 $(BIN) $(BINDIR)/echovault
+	$(if $(MANUAL),install -d $(MANDIR) && install -m 644 $(MANUAL) $(MANDIR)/echovault.1)
+
+uninstall:
+	rm -f $(BINDIR)/echovault $(MANDIR)/echovault.1
+
+clean:
+	rm -rf build echovault echovault-asan echovault-tsan

@@ -1,0 +1,1457 @@
+/* echovault.c - the reactor, the connections, dispatch and transactions.
+ *
+ * One thread, one epoll set. The loop turns; a turn is all reads, then all commands, then all writes:
+ *
+ *      epoll_wait -> read every ready socket into one buffer, parse in place      (client_read, segment_parse)
+ *                 -> hash and prefetch the keys of the commands at hand, run them in order         (batch_run)
+ *                 -> upkeep: a bounded slice each of expiry, rehashing, the snapshot
+ *                 -> the log's new bytes go to the kernel                                          (log_flush)
+ *                 -> every client that has output gets one write                                 (client_flush)
+ *                 -> what was marked as closing is freed                                        (clients_reap)
+ *
+ * Nothing writes to a socket in the middle of a command, so a reply cannot overtake the log. Nothing but the reaper
+ * frees a client, so a command may close any connection, its own too.
+ *
+ * Input. A socket that has no cut-off command is read into the turn's shared buffer, and its commands' arguments are
+ * slices of that. What one read brought is a segment. When its commands have run, the rest (a cut-off command; what had
+ * to wait) is copied to an input of the client's own, which the next reads go on filling and which is given back when
+ * it is empty.
+ *
+ * Output. Commands write to the turn's shared output; a client's part of it is [turn_start, turn_end). Only what the
+ * socket does not take at once is copied to an output of the client's own.
+ *
+ * Left out: io threads, TLS, cluster mode, scripts.
+ */
+#include "commands.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EVENTS_MAX    512                /* ready sockets a turn */
+#define ACCEPTS_MAX   256                /* new connections a turn */
+#define READ_MAX      ((size_t)16 << 10) /* bytes of a read into the turn's buffer */
+#define READ_BLOB_MAX ((size_t)1 << 20)  /* bytes of a read straight into a value */
+#define TURN_BUFFER   ((size_t)256 << 10)
+#define BATCH_MAX     256               /* commands that are parsed before they run */
+#define WINDOW        16                /* commands whose keys are prefetched together */
+#define REPLY_SHARE   ((size_t)1 << 20) /* bytes of replies to one client in a turn */
+#define LISTENERS_MAX 16
+#define CRON_MS       100
+
+struct server_stats server_stats;
+
+/* ==== the server's log ======================================================================== */
+
+static void vlog(enum log_level level, const char *fmt, va_list ap) {
+    if ((int)level < config.loglevel) return;
+    char text[1024], when[64];
+    vsnprintf(text, sizeof text, fmt, ap);
+    FILE *f = config.logfile && *config.logfile ? fopen(config.logfile, "a") : stdout;
+    if (!f) f = stderr;
+    struct timespec ts;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    localtime_r(&ts.tv_sec, &tm);
+    strftime(when, sizeof when, "%d %b %Y %H:%M:%S", &tm);
+    fprintf(f, "%d:M %s.%03ld %c %s\n", (int)getpid(), when, ts.tv_nsec / 1000000, ".-*#"[level], text);
+    fflush(f);
+    if (f != stdout && f != stderr) fclose(f);
+}
+
+void server_log(enum log_level level, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vlog(level, fmt, ap);
+    va_end(ap);
+}
+
+/* The server cannot go on: one line that says why and what to do. */
+static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
+static void die(const char *fmt, ...) {
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    vlog(LOG_WARNING, fmt, ap);
+    if (config.logfile && *config.logfile) {
+        vfprintf(stderr, fmt, again);
+        fputc('\n', stderr);
+    }
+    va_end(again);
+    va_end(ap);
+    exit(1);
+}
+
+static void *must(void *p) {
+    if (!p) die("Out of memory");
+    return p;
+}
+
+/* ==== state =================================================================================== */
+
+/* Names a connection for later: its descriptor may have a new user by then. */
+struct handle {
+    int fd;
+    uint32_t gen;
+};
+
+/* Input of a client's own. */
+struct input {
+    char *buf;
+    size_t len, cap;
+    struct resp_parser parser;
+};
+
+/* What one read brought (or what a client's own input holds), for as long as its commands run. */
+struct segment {
+    struct client *c;
+    char *buf;
+    size_t len;
+    size_t end;        /* what has been parsed, up to the last whole command */
+    size_t resume;     /* a command that has to wait begins here; NOWHERE: none does */
+    size_t reply_mark; /* output that waited when its first command began */
+    bool cut;          /* a command is cut off: parser (or the input's own) knows how far it got */
+    struct resp_parser parser;
+};
+#define NOWHERE SIZE_MAX
+
+/* A complete command that waits for its place in the batch. */
+struct pending {
+    uint32_t segment;
+    int argc;                  /* 0: a protocol error */
+    size_t arg;                /* index of its first argument in turn.args */
+    size_t start;              /* where it begins in the segment */
+    const struct command *cmd; /* the row, NULL: unknown */
+    const char *error;
+};
+
+static struct {
+    char *buf; /* TURN_BUFFER bytes for reads */
+    size_t used;
+    struct resp_parser parser;
+    struct arg *args;
+    size_t nargs, args_cap;
+    struct pending batch[BATCH_MAX];
+    size_t nbatch;
+    struct segment segments[BATCH_MAX];
+    uint32_t nsegments;
+    struct resp_out out;
+    struct client *current;  /* whose commands are running */
+    struct client **touched; /* have output to be written */
+    size_t ntouched, touched_cap;
+    struct handle *again; /* clients with input that can go on without a read */
+    size_t nagain, again_cap;
+} turn;
+
+static struct {
+    struct client **clients; /* by descriptor */
+    int clients_cap;
+    size_t nclients;
+    uint64_t next_id;
+    uint32_t next_gen;
+    struct handle *held; /* clients whose replies wait for the disk */
+    size_t nheld, held_cap;
+    struct client **dead; /* closing, to be freed by the reaper */
+    size_t ndead, dead_cap;
+    int epoll, signals, spare_fd;
+    int listeners[LISTENERS_MAX], nlisteners;
+    int unix_listener;
+    bool stopping, loading, files_closed;
+    uint32_t now_s;
+    int64_t next_cron_ms;
+    char run_id[41];
+} server;
+
+/* Appends to a growing array of the file's own. */
+#define PUSH(array, n, cap, item)                                                                                      \
+    do {                                                                                                               \
+        if ((n) == (cap)) (array) = must(realloc((array), ((cap) = (cap) ? 2 * (cap) : 64) * sizeof *(array)));        \
+        (array)[(n)++] = (item);                                                                                       \
+    } while (0)
+
+/* ==== connections ============================================================================= */
+
+static void client_arm(struct client *c) {
+    struct epoll_event ev = {.data.u64 = (uint64_t)c->gen << 32 | (uint32_t)c->fd};
+    if (!(c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER))) ev.events |= EPOLLIN;
+    if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
+    epoll_ctl(server.epoll, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+static void input_free(struct client *c) {
+    if (!c->in) return;
+    resp_parser_free(&c->in->parser);
+    free(c->in->buf);
+    free(c->in);
+    c->in = NULL;
+}
+
+static void output_free(struct client *c) {
+    if (!c->own) return;
+    resp_out_free(c->own);
+    free(c->own);
+    c->own = NULL;
+}
+
+static struct client *client_new(int fd, bool is_unix) {
+    if (fd >= server.clients_cap) {
+        int cap = fd + 1024;
+        server.clients = must(realloc(server.clients, (size_t)cap * sizeof *server.clients));
+        memset(server.clients + server.clients_cap, 0, (size_t)(cap - server.clients_cap) * sizeof *server.clients);
+        server.clients_cap = cap;
+    }
+    struct client *c = must(malloc(sizeof *c));
+    *c = (struct client){.fd = fd, .gen = ++server.next_gen, .id = ++server.next_id, .proto = 2};
+    if (c->gen == 0) c->gen = ++server.next_gen; /* 0 marks what is no client */
+    c->flags = (is_unix ? CLIENT_UNIX : 0) | (*config.requirepass ? 0 : CLIENT_AUTHED);
+    c->created = c->active = server.now_s;
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint64_t)c->gen << 32 | (uint32_t)fd};
+    if (epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev)) {
+        free(c);
+        return NULL;
+    }
+    server.clients[fd] = c;
+    server.nclients++;
+    server_stats.connections++;
+    return c;
+}
+
+void client_close(struct client *c) {
+    if (c->flags & CLIENT_CLOSING) return;
+    c->flags |= CLIENT_CLOSING;
+    PUSH(server.dead, server.ndead, server.dead_cap, c);
+}
+
+static void client_touch(struct client *c) {
+    if (c->flags & CLIENT_TOUCHED) return;
+    c->flags |= CLIENT_TOUCHED;
+    PUSH(turn.touched, turn.ntouched, turn.touched_cap, c);
+}
+
+void client_close_after_reply(struct client *c) {
+    c->flags |= CLIENT_CLOSE_AFTER;
+    client_touch(c);
+}
+
+static void transaction_free(struct client *c);
+
+/* The one place where clients are freed. */
+static void clients_reap(void) {
+    for (size_t i = 0; i < server.ndead; i++) {
+        struct client *c = server.dead[i];
+        server.clients[c->fd] = NULL;
+        server.nclients--;
+        close(c->fd);
+        transaction_free(c);
+        input_free(c);
+        output_free(c);
+        free(c->name);
+        free(c->lib_name);
+        free(c->lib_ver);
+        free(c);
+    }
+    server.ndead = 0;
+}
+
+struct client *client_next(struct client *after) {
+    for (int fd = after ? after->fd + 1 : 0; fd < server.clients_cap; fd++)
+        if (server.clients[fd] && !(server.clients[fd]->flags & CLIENT_CLOSING)) return server.clients[fd];
+    return NULL;
+}
+
+struct client *client_by_id(uint64_t id) {
+    struct client *c = NULL;
+    while ((c = client_next(c)) && c->id != id) {}
+    return c;
+}
+
+size_t client_count(void) { return server.nclients - server.ndead; }
+
+void client_reset(struct client *c) {
+    transaction_free(c);
+    free(c->name);
+    c->name = NULL;
+    c->db = 0;
+    c->proto = 2;
+    c->flags &= (uint32_t) ~(CLIENT_AUTHED | CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT |
+                             CLIENT_NO_EVICT | CLIENT_NO_TOUCH | CLIENT_MONITOR);
+    if (!*config.requirepass) c->flags |= CLIENT_AUTHED;
+}
+
+static struct resp_out *client_own(struct client *c) {
+    if (!c->own) {
+        c->own = must(calloc(1, sizeof *c->own));
+        c->own->proto = c->proto;
+    }
+    return c->own;
+}
+
+struct resp_out *client_output(struct client *c) {
+    client_touch(c);
+    return c == turn.current && !c->own ? &turn.out : client_own(c);
+}
+
+static void address_text(const struct sockaddr_storage *ss, socklen_t n, char text[64]) {
+    char ip[48], port[8];
+    if (getnameinfo((const struct sockaddr *)ss, n, ip, sizeof ip, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) ||
+        ss->ss_family == AF_UNIX)
+        snprintf(text, 64, "%.60s:0", config.unixsocket);
+    else snprintf(text, 64, ss->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", ip, port);
+}
+
+void client_addresses(const struct client *c, char peer[64], char local[64]) {
+    struct sockaddr_storage ss = {0};
+    socklen_t n = sizeof ss;
+    getpeername(c->fd, (struct sockaddr *)&ss, &n);
+    address_text(&ss, n, peer);
+    n = sizeof ss;
+    getsockname(c->fd, (struct sockaddr *)&ss, &n);
+    address_text(&ss, n, local);
+}
+
+static size_t transaction_memory(const struct client *c);
+
+size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi) {
+    *query = c->in ? c->in->len + c->in->parser.blob_have : 0;
+    *query_free = c->in ? c->in->cap - c->in->len : 0;
+    *multi = transaction_memory(c);
+    return sizeof *c + *query + *query_free + *multi + (c->own ? sizeof *c->own + c->own->cap : 0);
+}
+
+/* ==== output ================================================================================== */
+
+/* c's commands begin to run: its replies go to the end of the shared output, unless older ones still wait. */
+static void output_begin(struct client *c) {
+    turn.current = c;
+    if (!c->own && c->turn_end > c->turn_start) { /* a second time in one turn: the parts would not be in one piece */
+        resp_raw(client_own(c), turn.out.buf + c->turn_start, c->turn_end - c->turn_start);
+        c->turn_start = c->turn_end = 0;
+    }
+    if (!c->own) c->turn_start = c->turn_end = turn.out.len;
+    turn.out.proto = c->proto;
+}
+
+static void output_end(void) {
+    struct client *c = turn.current;
+    turn.current = NULL;
+    if (!c) return;
+    if (c->own) {
+        client_touch(c);
+        return;
+    }
+    c->turn_end = turn.out.len;
+    if (turn.out.npieces) { /* blobs in between: only outputs of clients keep them */
+        resp_out_move(client_own(c), &turn.out, c->turn_start);
+        c->turn_end = c->turn_start;
+    }
+    if (c->own || c->turn_end > c->turn_start) client_touch(c);
+}
+
+static size_t output_pending(const struct client *c) {
+    return (c->own ? resp_out_pending(c->own) : 0) + (c->turn_end - c->turn_start);
+}
+
+/* What the socket did not take becomes the client's own output; its part of the turn's comes first. */
+static void output_keep(struct client *c, size_t sent) {
+    size_t part = c->turn_end - c->turn_start, skip = sent < part ? sent : part;
+    if (part > skip) {
+        struct resp_out *rest = must(calloc(1, sizeof *rest));
+        rest->proto = c->proto;
+        resp_raw(rest, turn.out.buf + c->turn_start + skip, part - skip);
+        if (c->own) {
+            resp_out_move(rest, c->own, 0);
+            output_free(c);
+        }
+        c->own = rest;
+    } else if (c->own) {
+        resp_out_sent(c->own, sent - skip);
+    }
+    c->turn_start = c->turn_end = 0;
+    if (c->own && !resp_out_pending(c->own)) output_free(c);
+}
+
+static void output_check_limits(struct client *c) {
+    int class = c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
+    size_t n = output_pending(c);
+    bool over_soft = config.output_soft[class] && n > (size_t)config.output_soft[class];
+    if (!over_soft) c->over_soft_since = 0;
+    else if (!c->over_soft_since) c->over_soft_since = server.now_s;
+    if ((config.output_hard[class] && n > (size_t)config.output_hard[class]) ||
+        (over_soft && server.now_s - c->over_soft_since > (uint32_t)config.output_seconds[class])) {
+        char peer[64], local[64];
+        client_addresses(c, peer, local);
+        server_log(LOG_WARNING, "Client %s closed: %zu bytes of output wait for it (client-output-buffer-limit)", peer,
+                   n);
+        client_close(c);
+    }
+}
+
+static bool output_held(const struct client *c) { return c->hold > log_synced(); }
+
+/* One write for all that c has to get. */
+static void client_flush(struct client *c) {
+    size_t part = c->turn_end - c->turn_start, all = output_pending(c);
+    ssize_t sent = 0;
+    if (all && !output_held(c)) {
+        if (!c->own) {
+            sent = write(c->fd, turn.out.buf + c->turn_start, part);
+        } else {
+            struct iovec iov[64];
+            iov[0] = (struct iovec){.iov_base = turn.out.buf ? turn.out.buf + c->turn_start : NULL, .iov_len = part};
+            sent = writev(c->fd, iov, 1 + resp_out_iov(c->own, iov + 1, 63));
+        }
+        if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+            client_close(c);
+            sent = 0;
+        }
+        if (sent < 0) sent = 0;
+        server_stats.net_out += (uint64_t)sent;
+    }
+    if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
+    c->turn_start = c->turn_end = 0;
+    bool wait = c->own && !output_held(c);
+    uint32_t before = c->flags;
+    c->flags = wait ? c->flags | CLIENT_WANT_WRITE : c->flags & ~(uint32_t)CLIENT_WANT_WRITE;
+    if (c->flags & CLIENT_CLOSE_AFTER && !c->own) client_close(c);
+    if (c->flags & CLIENT_CLOSING) return;
+    if (before != c->flags || c->flags & CLIENT_CLOSE_AFTER) client_arm(c);
+    if (c->own) output_check_limits(c);
+}
+
+static void clients_flush(void) {
+    for (size_t i = 0; i < turn.ntouched; i++) {
+        struct client *c = turn.touched[i];
+        c->flags &= ~(uint32_t)CLIENT_TOUCHED;
+        if (!(c->flags & CLIENT_CLOSING)) client_flush(c);
+    }
+    turn.ntouched = 0;
+    if (turn.out.cap > 4 * REPLY_SHARE) resp_out_free(&turn.out);
+    turn.out.len = 0;
+}
+
+/* ==== blocking ================================================================================ */
+
+static struct handle client_handle(const struct client *c) { return (struct handle){.fd = c->fd, .gen = c->gen}; }
+
+/* NULL: it is gone, whoever has its descriptor now. */
+static struct client *client_of(struct handle h) {
+    if (h.fd >= server.clients_cap) return NULL;
+    struct client *c = server.clients[h.fd];
+    return c && c->gen == h.gen && !(c->flags & CLIENT_CLOSING) ? c : NULL;
+}
+
+/* Its input, as far as it is here already, goes on in the next turn. */
+static void client_again(struct client *c) {
+    if (c->flags & CLIENT_AGAIN) return;
+    c->flags |= CLIENT_AGAIN;
+    PUSH(turn.again, turn.nagain, turn.again_cap, client_handle(c));
+}
+
+void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
+
+void client_unblock(struct client *c) {
+    uint32_t before = c->flags;
+    c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
+    if (before & CLIENT_DEAF) client_arm(c);
+    client_again(c);
+}
+
+/* Replies that waited for the disk, and the clients behind them, go on. */
+static void clients_unhold(void) {
+    size_t kept = 0;
+    for (size_t i = 0; i < server.nheld; i++) {
+        struct client *c = client_of(server.held[i]);
+        if (!c) continue;
+        if (output_held(c)) {
+            server.held[kept++] = server.held[i];
+            continue;
+        }
+        c->hold = 0;
+        client_touch(c);
+        client_unblock(c);
+    }
+    server.nheld = kept;
+}
+
+/* ==== input =================================================================================== */
+
+static void batch_run(void);
+
+/* One more complete command for the batch, with the arguments that the parser found. */
+static void batch_add(struct pending *cmd, struct resp_parser *p) {
+    size_t n = (size_t)p->argc;
+    while (turn.args_cap < turn.nargs + n) {
+        turn.args_cap = turn.args_cap ? 2 * turn.args_cap : 4096;
+        turn.args = must(realloc(turn.args, turn.args_cap * sizeof *turn.args));
+    }
+    cmd->cmd = command_find(&p->argv[0]);
+    memcpy(turn.args + turn.nargs, p->argv, n * sizeof *p->argv);
+    turn.nargs += n;
+    p->argc = 0; /* the batch has them now, their blobs too */
+}
+
+/* Parses what the segment holds, as far as the batch has room, into pending commands. */
+static void segment_parse(struct segment *s) {
+    struct client *c = s->c;
+    struct resp_parser *p = c->in ? &c->in->parser : &turn.parser;
+    enum resp_result r = RESP_OK;
+    p->strict = !(c->flags & CLIENT_AUTHED);
+    p->max_bulk = config.proto_max_bulk_len;
+    while (turn.nbatch < BATCH_MAX) {
+        struct pending *cmd = &turn.batch[turn.nbatch];
+        r = resp_parse(p, s->buf, s->len, &cmd->error);
+        if (r == RESP_MORE) break;
+        if (r == RESP_OK && p->argc == 0) continue;
+        cmd->segment = (uint32_t)(s - turn.segments);
+        cmd->start = p->start;
+        cmd->argc = r == RESP_OK ? p->argc : 0;
+        cmd->arg = turn.nargs;
+        cmd->cmd = NULL;
+        turn.nbatch++;
+        if (r == RESP_ERROR) break;
+        batch_add(cmd, p);
+        if (p->strict) break; /* AUTH would raise the limits for what follows */
+    }
+    s->cut = r == RESP_MORE && p->todo > 0;
+    s->end = s->cut ? p->start : p->pos;
+    if (r == RESP_OK && p->pos < s->len) s->resume = p->pos; /* no room: the rest in the next batch */
+    if (c->in) return;
+    if (s->cut) s->parser = *p; /* it goes with the client; the turn's starts afresh */
+    if (r == RESP_ERROR) resp_parser_free(p);
+    if (s->cut || r == RESP_ERROR) resp_parser_init(p);
+    p->start = p->pos = p->scanned = 0;
+}
+
+/* The commands of this segment have run: what is left of its bytes goes to, or stays in, an input of the client's own.
+ */
+static void segment_finish(struct segment *s) {
+    struct client *c = s->c;
+    struct resp_parser *own = c->in ? &c->in->parser : s->cut ? &s->parser : NULL;
+    size_t from = s->end;
+    if (s->resume != NOWHERE) { /* what has to wait is parsed again later, from its first byte */
+        from = s->resume;
+        s->cut = false;
+        if (own) resp_parser_free(own);
+        if (own) resp_parser_init(own);
+        if (!(c->flags & (CLIENT_BLOCKED | CLIENT_CLOSING))) client_again(c);
+    }
+    if (c->flags & CLIENT_CLOSING || (!c->in && from == s->len)) {
+        if (!c->in && s->cut) resp_parser_free(&s->parser);
+        return;
+    }
+    size_t left = s->len - from;
+    if (!c->in) {
+        c->in = must(malloc(sizeof *c->in));
+        *c->in = (struct input){.buf = must(malloc(left)), .cap = left, .parser = s->parser};
+        if (!s->cut) resp_parser_init(&c->in->parser);
+        memcpy(c->in->buf, s->buf + from, left);
+    } else {
+        memmove(c->in->buf, c->in->buf + from, left);
+    }
+    c->in->len = left;
+    if (s->resume == NOWHERE) resp_parser_rebase(&c->in->parser, s->buf, c->in->buf, from);
+    if (!left && !s->cut) input_free(c);
+}
+
+static struct segment *segment_new(struct client *c, char *buf, size_t len) {
+    struct segment *s = &turn.segments[turn.nsegments++];
+    s->c = c;
+    s->buf = buf;
+    s->len = len;
+    s->resume = NOWHERE;
+    return s;
+}
+
+static void batch_make_room(void) {
+    if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX || turn.used + READ_MAX > TURN_BUFFER) batch_run();
+}
+
+/* A client whose earlier input can go on without another read. */
+static void client_resume(struct client *c) {
+    if (!c->in || c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) return;
+    batch_make_room();
+    segment_parse(segment_new(c, c->in->buf, c->in->len));
+}
+
+/* Where the next read of a client with an input of its own goes: into the value it is sending, or behind what is there.
+ */
+static char *input_room(struct client *c, size_t *n) {
+    struct input *in = c->in;
+    if (in->parser.blob) {
+        size_t left = in->parser.blob_want - in->parser.blob_have;
+        *n = left < READ_BLOB_MAX ? left : READ_BLOB_MAX;
+        return in->parser.blob->data + in->parser.blob_have;
+    }
+    if (in->cap - in->len < READ_MAX) {
+        char *old = in->buf;
+        in->cap = in->len + READ_MAX + in->len / 2;
+        in->buf = must(malloc(in->cap));
+        memcpy(in->buf, old, in->len);
+        resp_parser_rebase(&in->parser, old, in->buf, 0);
+        free(old);
+    }
+    *n = READ_MAX;
+    return in->buf + in->len;
+}
+
+static void client_read(struct client *c) {
+    size_t n = READ_MAX;
+    batch_make_room();
+    char *to = c->in ? input_room(c, &n) : turn.buf + turn.used;
+    ssize_t got = read(c->fd, to, n);
+    if (got <= 0) {
+        if (got == 0 || (errno != EAGAIN && errno != EINTR)) client_close(c);
+        return;
+    }
+    server_stats.net_in += (uint64_t)got;
+    c->active = server.now_s;
+    if (!c->in) {
+        turn.used += (size_t)got;
+        segment_parse(segment_new(c, to, (size_t)got));
+        return;
+    }
+    if (c->in->parser.blob) c->in->parser.blob_have += (size_t)got;
+    else c->in->len += (size_t)got;
+    if (config.client_query_buffer_limit && c->in->len > (size_t)config.client_query_buffer_limit) {
+        server_log(LOG_WARNING, "A client was closed: its unfinished command is longer than client-query-buffer-limit");
+        client_close(c);
+        return;
+    }
+    segment_parse(segment_new(c, c->in->buf, c->in->len));
+}
+
+static int64_t monotonic_ns(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+int64_t server_monotonic_us(void) { return monotonic_ns() / 1000; }
+
+/* ==== the batch =============================================================================== */
+
+/* Fetches what the commands of a window will look up: first all buckets, then all entries, so that the misses overlap.
+ */
+static void window_prefetch(const struct pending *cmd, size_t n) {
+    struct arg *keys[WINDOW];
+    struct db *dbs[WINDOW];
+    size_t nkeys = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct command *row = cmd[i].cmd;
+        if (!row || row->first_key <= 0 || cmd[i].argc <= row->first_key) continue;
+        int last = row->last_key < 0 ? cmd[i].argc + row->last_key : row->last_key;
+        for (int k = row->first_key; k <= last && k < cmd[i].argc && nkeys < WINDOW; k += row->key_step) {
+            dbs[nkeys] = store_db(turn.segments[cmd[i].segment].c->db);
+            keys[nkeys++] = &turn.args[cmd[i].arg + (size_t)k];
+        }
+    }
+    if (nkeys < 2) return;
+    for (size_t i = 0; i < nkeys; i++) store_prefetch_bucket(dbs[i], keys[i]);
+    for (size_t i = 0; i < nkeys; i++) store_prefetch_entry(dbs[i], keys[i]);
+}
+
+static const struct command *client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc);
+
+/* Bytes of output that wait for c while its commands run. */
+static size_t output_now(const struct client *c) {
+    return c->own ? resp_out_pending(c->own) : turn.out.len - c->turn_start + turn.out.piece_bytes;
+}
+
+static void pending_run(struct pending *cmd) {
+    struct segment *s = &turn.segments[cmd->segment];
+    struct client *c = s->c;
+    struct arg *argv = turn.args + cmd->arg;
+    if (turn.current != c) {
+        output_end();
+        output_begin(c);
+        s->reply_mark = output_now(c);
+    }
+    bool skip = c->flags & (CLIENT_CLOSING | CLIENT_CLOSE_AFTER) || s->resume <= cmd->start;
+    if (!skip && (c->flags & CLIENT_BLOCKED || output_now(c) > s->reply_mark + REPLY_SHARE)) {
+        s->resume = cmd->start; /* it and what is behind it have to wait */
+        skip = true;
+    }
+    if (skip) cmd->cmd = NULL;
+    else if (cmd->argc) cmd->cmd = client_run(c, cmd->cmd, argv, cmd->argc);
+    else {
+        resp_errorf(c->own ? c->own : &turn.out, "ERR %s", cmd->error);
+        server_log(LOG_VERBOSE, "A client was closed: %s", cmd->error);
+        client_close_after_reply(c);
+    }
+    resp_arg_release(argv, cmd->argc);
+}
+
+/* The time that a window took is shared out among its commands: a clock read for each would cost more than many of
+ * them. */
+static void window_account(const struct pending *cmd, size_t n, int64_t ns) {
+    for (size_t i = 0; i < n; i++)
+        if (cmd[i].cmd) cmd[i].cmd->stats->ns += (uint64_t)(ns / (int64_t)n);
+}
+
+/* Runs what has been parsed, in the order in which it came, a window at a time. */
+static void batch_run(void) {
+    int64_t then = turn.nbatch ? monotonic_ns() : 0;
+    for (size_t i = 0; i < turn.nbatch; i += WINDOW) {
+        size_t n = turn.nbatch - i < WINDOW ? turn.nbatch - i : WINDOW;
+        window_prefetch(turn.batch + i, n);
+        for (size_t k = 0; k < n; k++) pending_run(&turn.batch[i + k]);
+        int64_t now = monotonic_ns();
+        window_account(turn.batch + i, n, now - then);
+        then = now;
+    }
+    output_end();
+    for (uint32_t i = 0; i < turn.nsegments; i++) {
+        struct client *c = turn.segments[i].c;
+        segment_finish(&turn.segments[i]);
+        if (c->hold && output_held(c) && !(c->flags & CLIENT_BLOCKED)) {
+            client_block(c);
+            PUSH(server.held, server.nheld, server.held_cap, client_handle(c));
+        }
+    }
+    if (turn.args_cap > 1 << 16) {
+        free(turn.args);
+        turn.args = NULL;
+        turn.args_cap = 0;
+    }
+    turn.nbatch = turn.nargs = turn.used = turn.nsegments = 0;
+}
+
+/* ==== the context's helpers =================================================================== */
+
+void cx_log(struct cx *cx, int argc, const struct arg *argv) {
+    assert(argc <= CX_LOG_MAX);
+    memcpy(cx->log_argv, argv, (size_t)argc * sizeof *argv);
+    cx->log_argc = argc;
+}
+
+struct arg cx_number(struct cx *cx, int which, int64_t v) {
+    return (struct arg){.n = (uint32_t)resp_write_int(cx->num[which], v), .p = cx->num[which]};
+}
+
+static const char *full_name(const struct cx *cx, char buf[64]) {
+    const struct command *c = cx->cmd;
+    if (cx->container) snprintf(buf, 64, "%s|%s", cx->container->name, c->name);
+    else snprintf(buf, 64, "%s", c->name);
+    return buf;
+}
+
+void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
+void cx_not_integer(struct cx *cx) { resp_error(cx->out, "ERR value is not an integer or out of range"); }
+
+void cx_arity_error(struct cx *cx) {
+    char name[64];
+    resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", full_name(cx, name));
+}
+
+bool cx_int(struct cx *cx, int i, int64_t *v) {
+    if (resp_read_int(cx->argv[i].p, cx->argv[i].n, v)) return true;
+    cx_not_integer(cx);
+    return false;
+}
+
+void cx_bulk_value(struct cx *cx, const struct entry *e) {
+    size_t n;
+    if (!e) {
+        resp_null(cx->out);
+        return;
+    }
+    struct blob *b = store_blob(e);
+    const char *p = store_value(e, &n);
+    if (b && n >= RESP_BLOB_MIN) resp_blob(cx->out, b, n);
+    else resp_bulk(cx->out, p, n);
+}
+
+/* ==== dispatch ================================================================================ */
+
+/* Changes that a command made by itself: keys that expired under its look-ups are logged where they are noticed. */
+static uint64_t own_changes(void) { return store_changes() - store_expired_count(); }
+
+static void on_expire(struct db *db, const char *key, size_t n) {
+    struct arg argv[] = {ARG("DEL"), {.p = key, .n = (uint32_t)n}};
+    log_append(store_db_id(db), argv, 2);
+    cx_event(db, 'x', "expired", &argv[1]);
+}
+
+/* Runs the command and draws the consequences of what it did. */
+static void cx_call(struct cx *cx) {
+    uint64_t before = own_changes(), errors = cx->out->errors;
+    int db = store_db_id(cx->db);
+    cx->log_argc = 0;
+    cx->log_never = false;
+    cx->cmd->fn(cx);
+    server_stats.commands++;
+    bool failed = cx->out->errors != errors && cx->cmd->fn != cmd_exec; /* whose commands count for themselves */
+    cx->cmd->stats->calls++;
+    cx->cmd->stats->failed += failed;
+    if (failed) server_count_error(cx->out->last_error);
+    if (own_changes() == before || cx->log_never) return;
+    if (cx->log_argc) log_append(db, cx->log_argv, cx->log_argc);
+    else log_append(db, cx->argv, cx->argc);
+    if (cx->client) cx->client->hold = log_hold();
+}
+
+static void unknown_command(struct cx *cx) {
+    char args[160] = "";
+    size_t n = 0;
+    for (int i = 1; i < cx->argc && n < 128; i++)
+        n += (size_t)snprintf(args + n, sizeof args - n, "'%.*s' ",
+                              (int)(cx->argv[i].n < 128 - n ? cx->argv[i].n : 128 - n), cx->argv[i].p);
+    resp_errorf(cx->out, "ERR unknown command '%.*s', with args beginning with: %s",
+                (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, args);
+}
+
+/* Finds the row of a container's subcommand and checks the number of arguments. False: the error is said. */
+static bool cx_resolve(struct cx *cx) {
+    if (!cx->cmd) {
+        if (cx->client && (resp_arg_is(&cx->argv[0], "post") || resp_arg_is(&cx->argv[0], "host:"))) {
+            server_log(LOG_WARNING,
+                       "A client that speaks HTTP was closed: perhaps a browser was made to send requests here");
+            client_close(cx->client);
+        }
+        unknown_command(cx);
+        return false;
+    }
+    if (cx->cmd->subs && (cx->argc > 1 || !cx->cmd->fn)) {
+        const struct command *sub = cx->argc > 1 ? command_find_sub(cx->cmd, &cx->argv[1]) : NULL;
+        if (cx->argc < 2) {
+            cx_arity_error(cx);
+            return false;
+        }
+        if (!sub) {
+            char upper[32];
+            size_t n = 0;
+            for (const char *p = cx->cmd->name; *p && n < sizeof upper - 1; p++)
+                upper[n++] = (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+            upper[n] = 0;
+            resp_errorf(cx->out, "ERR unknown subcommand '%.*s'. Try %s HELP.",
+                        (int)(cx->argv[1].n < 128 ? cx->argv[1].n : 128), cx->argv[1].p, upper);
+            return false;
+        }
+        cx->container = cx->cmd;
+        cx->cmd = sub;
+    }
+    if (cx->cmd->arity > 0 ? cx->argc != cx->cmd->arity : cx->argc < -cx->cmd->arity) {
+        cx_arity_error(cx);
+        return false;
+    }
+    return true;
+}
+
+/* Why this command may not run now, NULL: it may. */
+static const char *refusal(const struct client *c, const struct command *cmd) {
+    if (!(c->flags & CLIENT_AUTHED) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
+    if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
+    if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
+    return NULL;
+}
+
+/* A change while the disk does not keep up its promise; false: the error is said. */
+static bool disk_allows(struct cx *cx) {
+    const char *why = log_error();
+    struct persist_info info;
+    if (why) {
+        resp_errorf(cx->out, "MISCONF Errors writing to the AOF file: %s", why);
+        return false;
+    }
+    if (!config.stop_writes_on_bgsave_error || !*config.save) return true;
+    persist_info(&info);
+    if (info.save_ok) return true;
+    resp_error(
+        cx->out,
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands "
+        "that may "
+        "modify the data set are disabled, because this instance is configured to report errors during writes if RDB "
+        "snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the "
+        "RDB error.");
+    return false;
+}
+
+static void transaction_queue(struct cx *cx);
+
+static void cx_dispatch(struct cx *cx) {
+    struct client *c = cx->client;
+    const char *why = NULL;
+    bool ok = cx_resolve(cx);
+    if (ok && (why = refusal(c, cx->cmd))) {
+        resp_error(cx->out, why);
+        ok = false;
+    }
+    if (ok && cx->cmd->flags & CMD_WRITE) ok = disk_allows(cx);
+    if (!ok) {
+        if (cx->cmd) cx->cmd->stats->rejected++;
+        server_count_error(cx->out->last_error);
+        if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
+        return;
+    }
+    if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    else cx_call(cx);
+}
+
+/* One command of a client's input. Returns its row, a subcommand's own; NULL: there is none. */
+static const struct command *client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc) {
+    struct cx cx;
+    cx.client = c;
+    cx.cmd = cmd;
+    cx.container = NULL;
+    cx.argv = argv;
+    cx.argc = argc;
+    cx.db = store_db(c->db);
+    cx.out = c->own ? c->own : &turn.out;
+    size_t len = cx.out->len;
+    uint32_t pieces = cx.out->npieces;
+    cx_dispatch(&cx);
+    if (cx.cmd) c->last_cmd = cx.cmd;
+    if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT))) return cx.cmd;
+    if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
+    c->flags =
+        c->flags & CLIENT_REPLY_SKIP_NEXT ? (c->flags | CLIENT_REPLY_SKIP) : c->flags & ~(uint32_t)CLIENT_REPLY_SKIP;
+    c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
+    return cx.cmd;
+}
+
+/* ==== transactions ============================================================================ */
+
+struct queued {
+    struct queued *next;
+    const struct command *cmd, *container;
+    int argc;
+    struct arg argv[]; /* the arguments' bytes stand behind it; blobs are held */
+};
+
+struct watched {
+    struct store_watch *watch;
+    uint64_t version;
+};
+
+struct transaction {
+    struct queued *head, **tail;
+    int count;
+    size_t bytes;
+    struct watched *watched;
+    size_t nwatched, watched_cap;
+};
+
+static struct transaction *transaction_of(struct client *c) {
+    if (!c->tx) {
+        c->tx = must(calloc(1, sizeof *c->tx));
+        c->tx->tail = &c->tx->head;
+    }
+    return c->tx;
+}
+
+static void unwatch(struct client *c) {
+    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++) store_unwatch(c->tx->watched[i].watch);
+    if (c->tx) c->tx->nwatched = 0;
+}
+
+/* Back to no transaction, nothing queued, nothing watched. */
+static void transaction_free(struct client *c) {
+    c->flags &= ~(uint32_t)(CLIENT_MULTI | CLIENT_MULTI_BAD);
+    if (!c->tx) return;
+    unwatch(c);
+    for (struct queued *q = c->tx->head, *next; q; q = next) {
+        next = q->next;
+        resp_arg_release(q->argv, q->argc);
+        free(q);
+    }
+    free(c->tx->watched);
+    free(c->tx);
+    c->tx = NULL;
+}
+
+int client_multi_count(const struct client *c) { return !(c->flags & CLIENT_MULTI) ? -1 : c->tx ? c->tx->count : 0; }
+int client_watch_count(const struct client *c) { return c->tx ? (int)c->tx->nwatched : 0; }
+static size_t transaction_memory(const struct client *c) { return c->tx ? sizeof *c->tx + c->tx->bytes : 0; }
+
+/* Keeps the command for EXEC: its slices are copied, its blobs change owner. */
+static void transaction_queue(struct cx *cx) {
+    struct transaction *tx = transaction_of(cx->client);
+    size_t bytes = sizeof(struct queued) + (size_t)cx->argc * sizeof(struct arg);
+    size_t head = bytes;
+    for (int i = 0; i < cx->argc; i++) bytes += cx->argv[i].is_blob ? 0 : cx->argv[i].n;
+    struct queued *q = must(malloc(bytes));
+    *q = (struct queued){.cmd = cx->cmd, .container = cx->container, .argc = cx->argc};
+    char *to = (char *)q + head;
+    for (int i = 0; i < cx->argc; i++) {
+        q->argv[i] = cx->argv[i];
+        cx->argv[i].is_blob = false;
+        if (q->argv[i].is_blob) {
+            bytes += q->argv[i].n;
+            continue;
+        }
+        memcpy(to, q->argv[i].p, q->argv[i].n);
+        q->argv[i].p = to;
+        to += q->argv[i].n;
+    }
+    *tx->tail = q;
+    tx->tail = &q->next;
+    tx->count++;
+    tx->bytes += bytes;
+    resp_status(cx->out, "QUEUED");
+}
+
+void cmd_multi(struct cx *cx) {
+    if (cx->client->flags & CLIENT_MULTI) {
+        resp_error(cx->out, "ERR MULTI calls can not be nested");
+        return;
+    }
+    cx->client->flags |= CLIENT_MULTI;
+    resp_ok(cx->out);
+}
+
+void cmd_discard(struct cx *cx) {
+    if (!(cx->client->flags & CLIENT_MULTI)) {
+        resp_error(cx->out, "ERR DISCARD without MULTI");
+        return;
+    }
+    transaction_free(cx->client);
+    resp_ok(cx->out);
+}
+
+void cmd_watch(struct cx *cx) {
+    if (cx->client->flags & CLIENT_MULTI) {
+        resp_error(cx->out, "ERR WATCH inside MULTI is not allowed");
+        return;
+    }
+    struct transaction *tx = transaction_of(cx->client);
+    for (int i = 1; i < cx->argc; i++) {
+        struct watched w;
+        w.watch = store_watch(cx->db, &cx->argv[i], &w.version);
+        PUSH(tx->watched, tx->nwatched, tx->watched_cap, w);
+    }
+    resp_ok(cx->out);
+}
+
+void cmd_unwatch(struct cx *cx) {
+    unwatch(cx->client);
+    resp_ok(cx->out);
+}
+
+static bool watched_changed(struct client *c) {
+    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++)
+        if (store_watch_changed(c->tx->watched[i].watch, c->tx->watched[i].version)) return true;
+    return false;
+}
+
+void cmd_exec(struct cx *cx) {
+    struct client *c = cx->client;
+    cx->log_never = true; /* its commands log themselves */
+    if (!(c->flags & CLIENT_MULTI)) {
+        resp_error(cx->out, "ERR EXEC without MULTI");
+        return;
+    }
+    bool bad = c->flags & CLIENT_MULTI_BAD, changed = watched_changed(c);
+    if (bad || changed) {
+        transaction_free(c);
+        if (changed) resp_null_array(cx->out);
+        else resp_error(cx->out, "EXECABORT Transaction discarded because of previous errors.");
+        return;
+    }
+    unwatch(c);
+    resp_array(cx->out, (size_t)client_multi_count(c));
+    log_begin();
+    for (struct queued *q = c->tx ? c->tx->head : NULL; q; q = q->next) {
+        struct cx sub = {.client = c, .cmd = q->cmd, .container = q->container, .argv = q->argv, .argc = q->argc};
+        sub.db = store_db(c->db);
+        sub.out = cx->out;
+        if (q->cmd->flags & CMD_WRITE && !disk_allows(&sub)) continue;
+        cx_call(&sub);
+    }
+    log_commit();
+    if (c->hold) c->hold = log_hold();
+    transaction_free(c);
+}
+
+static void persist_say(int level, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vlog((enum log_level)level, fmt, ap);
+    va_end(ap);
+}
+
+/* ==== replay: the log's commands at the start, without a client =============================== */
+
+static struct resp_out replay_out;
+
+static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) {
+    struct cx cx = {.cmd = command_find(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
+    replay_out.proto = 2;
+    replay_out.len = 0;
+    uint64_t errors = replay_out.errors;
+    int64_t id;
+    if (resp_arg_is(&argv[0], "select")) {
+        bool ok = argc == 2 && resp_read_int(argv[1].p, argv[1].n, &id) && id >= 0 && id < store_databases();
+        if (ok) *db = (int)id;
+        else *why = "SELECT of a database that --databases does not allow";
+        return ok;
+    }
+    if (resp_arg_is(&argv[0], "ping")) return true;
+    cx.db = store_db(*db);
+    if (cx_resolve(&cx) && cx.cmd->flags & CMD_WRITE) cx_call(&cx);
+    else if (replay_out.errors == errors) resp_error(&replay_out, "ERR not a command that changes data");
+    static char text[256];
+    bool ok = replay_out.errors == errors;
+    if (!ok) snprintf(text, sizeof text, "%.*s", (int)strcspn(replay_out.last_error, "\r"), replay_out.last_error);
+    resp_truncate(&replay_out, 0, 0);
+    if (ok) return true;
+    *why = text;
+    return false;
+}
+
+static void signals_set_up(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL); /* before the helper thread starts: it inherits the mask */
+    signal(SIGPIPE, SIG_IGN);
+    server.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (server.signals < 0) die("signalfd: %s", strerror(errno));
+}
+
+/* ==== listening =============================================================================== */
+
+static void epoll_watch(int fd) {
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint32_t)fd};
+    if (epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev)) die("epoll_ctl: %s", strerror(errno));
+}
+
+static void listener_add(int fd) {
+    if (server.nlisteners == LISTENERS_MAX) die("More than %d addresses to listen on: shorten --bind", LISTENERS_MAX);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    server.listeners[server.nlisteners++] = fd;
+    epoll_watch(fd);
+}
+
+/* False: this address is not to be had, and may be missing (a "-" in front of it). */
+static bool listen_on(const char *address) {
+    bool optional = *address == '-';
+    const char *host = address + optional;
+    char port[8];
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
+    snprintf(port, sizeof port, "%d", config.port);
+    if (!strcmp(host, "*")) hints.ai_family = AF_INET, host = NULL;
+    else if (!strcmp(host, "::*")) hints.ai_family = AF_INET6, host = NULL;
+    int bad = getaddrinfo(host, port, &hints, &found);
+    if (bad && optional) return false;
+    if (bad) die("Cannot listen on %s: %s. Mend --bind.", address, gai_strerror(bad));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e = 0;
+    if (fd >= 0) {
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+        if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    }
+    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, config.tcp_backlog)) e = errno;
+    freeaddrinfo(found);
+    if (!e) {
+        listener_add(fd);
+        return true;
+    }
+    if (fd >= 0) close(fd);
+    if (optional && (e == EADDRNOTAVAIL || e == EAFNOSUPPORT || e == EPROTONOSUPPORT)) return false;
+    die("Cannot listen on %s port %d: %s. Is another server running there? Choose another with --port or --bind.",
+        address, config.port, strerror(e));
+}
+
+static void listen_unix(void) {
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    if (strlen(config.unixsocket) >= sizeof sa.sun_path)
+        die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
+    memcpy(sa.sun_path, config.unixsocket, strlen(config.unixsocket) + 1);
+    unlink(config.unixsocket);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) || listen(fd, config.tcp_backlog))
+        die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(errno));
+    if (config.unixsocketperm) chmod(config.unixsocket, (mode_t)config.unixsocketperm);
+    listener_add(fd);
+    server.unix_listener = fd;
+}
+
+static void listen_all(void) {
+    char *copy = must(strdup(config.bind)), *save = NULL;
+    server.unix_listener = -1;
+    if (config.port)
+        for (char *address = strtok_r(copy, " ", &save); address; address = strtok_r(NULL, " ", &save))
+            listen_on(address);
+    free(copy);
+    if (config.unixsocket && *config.unixsocket) listen_unix();
+    if (!server.nlisteners) die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
+}
+
+static void refuse(int fd, const char *text) {
+    server_stats.rejected++;
+    if (write(fd, text, strlen(text)) < 0) server_log(LOG_DEBUG, "A refused connection was gone already");
+    close(fd);
+}
+
+/* Protected mode: open to the world without a password is hardly what anyone wants. */
+static bool is_stranger(const struct sockaddr_storage *ss) {
+    if (!config.protected_mode || *config.requirepass) return false;
+    if (ss->ss_family == AF_INET) return (ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) != 127;
+    if (ss->ss_family == AF_INET6) return !IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)ss)->sin6_addr);
+    return false;
+}
+
+static void socket_tune(int fd) {
+    int one = 1, idle = config.tcp_keepalive, interval = idle / 3 > 0 ? idle / 3 : 1, probes = 3;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (!idle) return;
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
+/* No descriptor is free: the spare one is given up for a moment, so that the connection can be taken and told. */
+static void accept_without_descriptors(int listener) {
+    close(server.spare_fd);
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) refuse(fd, "-ERR max number of clients reached\r\n");
+    server.spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void accept_clients(int listener) {
+    for (int i = 0; i < ACCEPTS_MAX; i++) {
+        struct sockaddr_storage ss = {0};
+        socklen_t n = sizeof ss;
+        int fd = accept4(listener, (struct sockaddr *)&ss, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE) accept_without_descriptors(listener);
+            return;
+        }
+        if (is_stranger(&ss)) {
+            refuse(fd, "-DENIED Redis is running in protected mode because protected mode is enabled and no password "
+                       "is set for the "
+                       "default user. In this mode connections are only accepted from the loopback interface. Set a "
+                       "password with "
+                       "requirepass, or turn protected mode off with 'CONFIG SET protected-mode no' from the loopback "
+                       "interface.\r\n");
+        } else if (client_count() >= (size_t)config.maxclients) {
+            refuse(fd, "-ERR max number of clients reached\r\n");
+        } else {
+            if (ss.ss_family != AF_UNIX) socket_tune(fd);
+            if (!client_new(fd, listener == server.unix_listener)) close(fd);
+        }
+    }
+}
+
+/* ==== the turn ================================================================================ */
+
+static void clock_read(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000,
+                    server.loading ? STORE_EXPIRE_IGNORE : STORE_EXPIRE_DELETE);
+    server.now_s = (uint32_t)ts.tv_sec;
+}
+
+static void signal_read(void) {
+    struct signalfd_siginfo info;
+    while (read(server.signals, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo == SIGHUP) continue; /* the log file is opened anew for every line */
+        server_log(LOG_NOTICE, "Received %s, scheduling shutdown...", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+        server.stopping = true;
+    }
+}
+
+static void event_handle(const struct epoll_event *ev) {
+    int fd = (int)(uint32_t)ev->data.u64;
+    uint32_t gen = (uint32_t)(ev->data.u64 >> 32);
+    if (gen) {
+        struct client *c = client_of((struct handle){.fd = fd, .gen = gen});
+        if (!c) return; /* a stale event */
+        if (c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) {
+            if (ev->events & (EPOLLHUP | EPOLLERR)) client_close(c);
+            else if (ev->events & EPOLLIN && !(c->flags & CLIENT_DEAF)) c->flags |= CLIENT_DEAF, client_arm(c);
+        } else if (ev->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !(c->flags & CLIENT_AGAIN)) {
+            client_read(c); /* but not while earlier input waits for its turn */
+        }
+        if (ev->events & EPOLLOUT) client_touch(c);
+    } else if (fd == server.signals) {
+        signal_read();
+    } else if (fd == persist_fd()) {
+        persist_news();
+        clients_unhold();
+    } else {
+        accept_clients(fd);
+    }
+}
+
+/* Ten times a second. */
+static void cron(void) {
+    static int slice;
+    if (config.timeout) /* a tenth of the descriptors each time */
+        for (int fd = slice; fd < server.clients_cap; fd += 10) {
+            struct client *c = server.clients[fd];
+            if (c && !c->subs && !(c->flags & (CLIENT_BLOCKED | CLIENT_FOLLOWER | CLIENT_LEADER)) &&
+                server.now_s - c->active > (uint32_t)config.timeout)
+                client_close(c);
+        }
+    slice = (slice + 1) % 10;
+    server_sample();
+    persist_cron(store_wall_clock(), config.save);
+}
+
+/* One turn; waits for events up to wait_ms. Returns whether there is work to go on with at once. */
+static bool server_turn(int wait_ms) {
+    static struct epoll_event events[EVENTS_MAX];
+    int n = epoll_wait(server.epoll, events, EVENTS_MAX, turn.nagain ? 0 : wait_ms);
+    clock_read();
+    size_t nagain = turn.nagain;
+    for (size_t i = 0; i < nagain; i++) {
+        struct client *c = client_of(turn.again[i]);
+        if (!c) continue;
+        c->flags &= ~(uint32_t)CLIENT_AGAIN;
+        client_resume(c);
+    }
+    batch_run(); /* before a read moves the bytes of those inputs */
+    turn.nagain -= nagain;
+    if (nagain) memmove(turn.again, turn.again + nagain, turn.nagain * sizeof *turn.again);
+    for (int i = 0; i < n; i++) event_handle(&events[i]);
+    batch_run();
+    bool more = resp_blob_reap((size_t)16 << 20);
+    if (!server.loading) {
+        bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
+        if (due) {
+            server.next_cron_ms = store_wall_clock() + CRON_MS;
+            cron();
+        }
+        more |= store_tick(due);
+        more |= persist_tick();
+        log_flush();
+    }
+    clients_flush();
+    clients_reap();
+    return more;
+}
+
+/* Clients hear -LOADING during the start; a reload on a client's behalf runs within that client's turn. */
+static void breathe(void) {
+    if (server.loading) server_turn(0);
+}
+
+/* ==== the beginning and the end =============================================================== */
+
+const char *server_run_id(void) { return server.run_id; }
+
+const char *server_executable(void) {
+    static char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    path[n > 0 ? n : 0] = 0;
+    return path;
+}
+
+static void random_id(char id[41]) {
+    unsigned char bytes[20];
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) die("No random numbers from the system");
+    for (int i = 0; i < 20; i++) snprintf(id + 2 * (size_t)i, 3, "%02x", bytes[i]);
+}
+
+/* Raises the limit of descriptors to what maxclients needs, or lowers maxclients to what the limit gives. */
+static void descriptors_set_up(void) {
+    struct rlimit limit;
+    rlim_t reserve = 32, want = (rlim_t)config.maxclients + reserve;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want) return;
+    rlim_t had = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max < want ? limit.rlim_max : want;
+    if (setrlimit(RLIMIT_NOFILE, &limit)) limit.rlim_cur = had;
+    if (limit.rlim_cur >= want) return;
+    if (limit.rlim_cur <= reserve)
+        die("The limit of %lu open files (ulimit -n) is too low", (unsigned long)limit.rlim_cur);
+    config.maxclients = (int)(limit.rlim_cur - reserve);
+    server_log(LOG_WARNING, "maxclients is lowered to %d: the limit of open files (ulimit -n) is %lu",
+               config.maxclients, (unsigned long)limit.rlim_cur);
+}
+
+static void pidfile_write(void) {
+    if (!*config.pidfile) return;
+    FILE *f = fopen(config.pidfile, "w");
+    if (!f) {
+        server_log(LOG_WARNING, "Cannot write the pid file %s: %s", config.pidfile, strerror(errno));
+        return;
+    }
+    fprintf(f, "%d\n", (int)getpid());
+    fclose(f);
+}
+
+/* What is not on the disk yet goes there. False: it could not, the server should stay. */
+static bool server_close_files(bool save) {
+    clock_read();
+    if (persist_stop(save) == 0) return true;
+    server_log(LOG_WARNING, "The data could not be brought to the disk");
+    return false;
+}
+
+void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
+    (void)now; /* there are no lagging followers to wait for */
+    bool snapshot = save || (!nosave && !config.appendonly && *config.save);
+    server_log(LOG_NOTICE, "User requested shutdown...");
+    if (!server_close_files(snapshot) && !force) {
+        resp_error(cx->out, "ERR Errors trying to SHUTDOWN. Check logs.");
+        return;
+    }
+    server.stopping = server.files_closed = true;
+    client_close(cx->client);
+}
+
+static void server_start(void) {
+    if (chdir(config.dir))
+        die("Cannot work in the folder %s: %s. Make it, or choose another with --dir.", config.dir, strerror(errno));
+    if (config.daemonize && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
+    random_id(server.run_id);
+    signals_set_up();
+    server.epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (server.epoll < 0) die("epoll_create1: %s", strerror(errno));
+    descriptors_set_up();
+    server.spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    turn.buf = must(malloc(TURN_BUFFER));
+    resp_parser_init(&turn.parser);
+    store_init(config.databases);
+    store_on_expire(on_expire);
+    clock_read();
+    server_stats.started_ms = store_wall_clock();
+    listen_all();
+    server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,
+               (int)getpid());
+    pidfile_write();
+    epoll_watch(server.signals);
+    server_log(LOG_NOTICE, "Server initialized");
+}
+
+static const struct persist_hooks hooks = {.apply = replay_apply, .say = persist_say, .breathe = breathe};
+
+int main(int argc, char **argv) {
+    config_load(argc, argv);
+    server_start();
+    server.loading = true;
+    if (persist_start(config_persist(), &hooks)) exit(1);
+    server.loading = false;
+    clock_read();
+    if (persist_fd() >= 0) epoll_watch(persist_fd());
+    server_log(LOG_NOTICE, "Ready to accept connections");
+    bool more = false;
+    while (!server.stopping) more = server_turn(more ? 0 : CRON_MS);
+    if (!server.files_closed && !server_close_files(!config.appendonly && *config.save)) exit(1);
+    if (*config.pidfile) unlink(config.pidfile);
+    if (server.unix_listener >= 0) unlink(config.unixsocket);
+    server_log(LOG_NOTICE, "EchoVault is now ready to exit, bye bye...");
+    return 0;
+}

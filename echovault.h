@@ -1,0 +1,274 @@
+/* echovault.h - what a command sees: its context, its row in the table, its client.
+ *
+ * A command is one row in commands.c and one function here. The function reads its arguments, calls the
+ * store, writes one reply, and states facts in its context; dispatch (echovault.c) draws the consequences:
+ * logging, replication, statistics.
+ */
+#ifndef ECHOVAULT_H
+#define ECHOVAULT_H
+
+#include "persist.h"
+#include "resp.h"
+#include "store.h"
+
+#define ECHOVAULT_VERSION "1.0.0"
+#define REDIS_VERSION     "7.0.15" /* whose behaviour is followed; clients parse it */
+
+/* ---- the command table ----------------------------------------------------------------------- */
+
+struct cx;
+typedef void command_fn(struct cx *cx);
+
+/* What a command is; dispatch decides from these alone. The names are those that COMMAND INFO answers. */
+enum command_flag {
+    CMD_WRITE = 1 << 0,    /* may change keys: refused on a read-only follower, logged */
+    CMD_READONLY = 1 << 1, /* reads keys */
+    CMD_DENYOOM = 1 << 2,  /* may need memory: refused above maxmemory */
+    CMD_ADMIN = 1 << 3,
+    CMD_PUBSUB = 1 << 4,
+    CMD_NOSCRIPT = 1 << 5,
+    CMD_BLOCKING = 1 << 6,
+    CMD_LOADING = 1 << 7, /* answers while the data is being loaded */
+    CMD_STALE = 1 << 8,   /* answers on a follower whose link is down and that serves no stale data */
+    CMD_FAST = 1 << 9,
+    CMD_NO_AUTH = 1 << 10,    /* answers before AUTH */
+    CMD_NO_MULTI = 1 << 11,   /* refused inside MULTI */
+    CMD_NO_MONITOR = 1 << 12, /* MONITOR does not show it */
+    CMD_NO_SLOWLOG = 1 << 13,
+    CMD_MAY_REPLICATE = 1 << 14,
+    CMD_ALLOW_BUSY = 1 << 15,       /* this and the next: only for COMMAND INFO */
+    CMD_NO_ASYNC_LOADING = 1 << 16, /* those above are the flags that it names */
+    CMD_IN_MULTI = 1 << 17,         /* runs at once inside MULTI: EXEC, DISCARD, WATCH, MULTI, QUIT, RESET */
+    CMD_IN_RESP2_SUB = 1 << 18,     /* allowed to a RESP2 client that has subscriptions */
+    CMD_DANGEROUS = 1 << 19,        /* this and the rest: only for ACL categories */
+    CMD_ACL_KEYSPACE = 1 << 20,
+    CMD_ACL_ADMIN = 1 << 21,
+    CMD_ACL_CONNECTION = 1 << 22,
+};
+
+struct command_stats {
+    uint64_t calls, ns, rejected, failed;
+};
+
+struct command {
+    const char *name; /* lower case */
+    command_fn *fn;
+    int arity; /* with the name; negative: at least so many */
+    uint32_t flags;
+    int8_t first_key, last_key, key_step; /* as COMMAND INFO gives them; 0: no keys */
+    uint16_t key_use[2];                  /* what is done to the first key, and to the others if not the same */
+    const char *group; /* string, bitmap, generic, connection, server, transactions, pubsub */
+    const char *since;                    /* the version of Redis that brought it */
+    const char *syntax; /* its arguments as the documentation spells them, for COMMAND DOCS and HELP */
+    const char *summary;
+    const struct command *subs; /* a container's subcommands; the row that has no name ends them */
+    struct command_stats *stats;
+};
+
+extern struct command command_table[];                      /* the row that has no name ends it */
+const struct command *command_find(const struct arg *name); /* NULL: unknown */
+const struct command *command_find_sub(const struct command *c, const struct arg *sub); /* NULL: unknown */
+
+/* ---- the context of one command -------------------------------------------------------------- */
+
+#define CX_LOG_MAX 12
+
+struct cx {
+    struct client *client;     /* who asks; NULL in replay */
+    const struct command *cmd; /* the row (a container's subcommand's own) */
+    const struct command *container; /* of a subcommand; NULL: it is none */
+    struct arg *argv;          /* with the command's name */
+    int argc;
+    struct db *db;        /* the client's selected database */
+    struct resp_out *out; /* where the reply goes: exactly one */
+    /* facts for dispatch */
+    bool log_never; /* nothing of this is to be logged */
+    int log_argc;   /* not 0: what is to be logged in place of argv */
+    struct arg log_argv[CX_LOG_MAX];
+    char num[2][RESP_INT_MAX]; /* digits that log_argv may point to */
+};
+
+/* Says in which form this command is to be logged, where its own words would not replay to the same state
+ * (deadlines in relative time, ...). The arguments must stay good until the command returns. Only the last
+ * call counts. A command that made no store_changes() is never logged. */
+void cx_log(struct cx *cx, int argc, const struct arg *argv);
+struct arg cx_number(struct cx *cx, int which, int64_t v); /* v as an argument for cx_log; which: 0 or 1 */
+
+/* Keyspace notifications. type: one of the letters of notify-keyspace-events ('g' generic, '$' string, 'x'
+ * expired, 'e' evicted, 'n' new key). */
+void cx_event(struct db *db, char type, const char *event, const struct arg *key);
+
+/* Replies that many commands share; all return false so that "return cx_error_...(cx)" reads well. */
+void cx_syntax_error(struct cx *cx);           /* -ERR syntax error */
+void cx_not_integer(struct cx *cx);            /* -ERR value is not an integer or out of range */
+void cx_arity_error(struct cx *cx);            /* -ERR wrong number of arguments for '...' command */
+bool cx_int(struct cx *cx, int i, int64_t *v); /* argument i as an integer; false: the error is said */
+/* (int range, as Redis's getRangeLongFromObject): false: "ERR value is out of range, must be positive" or as
+ * text says */
+void cx_bulk_value(struct cx *cx, const struct entry *e); /* the entry's value as a bulk string, big ones by
+                                                             reference; null when e is NULL */
+
+/* Look-ups and changes with the statistics and the events that go with them (strings.c). */
+struct entry *cx_read(struct cx *cx, struct arg *key); /* for reading: counts a hit or a miss */
+struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline); /* store_set(), "new" */
+char *cx_edit(struct cx *cx, struct arg *key, size_t n); /* store_edit() of a raw value, "new" */
+const char *cx_value(const struct entry *e, size_t *n); /* its bytes, none where e is NULL */
+int64_t cx_max_string(const struct cx *cx); /* bytes that a value may come to; the log may always have the most */
+
+bool cx_deadline(
+    struct cx *cx, const struct arg *number, bool seconds, bool absolute,
+    int64_t *deadline); /* to absolute ms; false: error said ("invalid expire time in '...' command") */
+
+bool glob_match(const char *pattern, size_t plen, const char *s, size_t slen,
+                bool nocase); /* keys.c: ? * [^a-z] \x */
+
+/* ---- clients --------------------------------------------------------------------------------- */
+
+enum client_flag {
+    CLIENT_CLOSING = 1 << 0,     /* final: nothing more is read or run; freed by the reaper */
+    CLIENT_CLOSE_AFTER = 1 << 1, /* nothing more is read or run; closed when its output has gone out */
+    CLIENT_MULTI = 1 << 2,       /* between MULTI and EXEC */
+    CLIENT_MULTI_BAD = 1 << 3,   /* a command could not be queued: EXEC will refuse */
+    CLIENT_AUTHED = 1 << 4,
+    CLIENT_REPLY_OFF = 1 << 5,
+    CLIENT_REPLY_SKIP = 1 << 6, /* this command's reply is dropped */
+    CLIENT_REPLY_SKIP_NEXT = 1 << 7,
+    CLIENT_NO_EVICT = 1 << 8,
+    CLIENT_NO_TOUCH = 1 << 9,
+    CLIENT_WANT_WRITE = 1 << 10, /* EPOLLOUT is armed */
+    CLIENT_BLOCKED = 1 << 11,    /* nothing more is read or run until something happens */
+    CLIENT_TOUCHED = 1 << 12,    /* stands in the list of those to be written to at the end of the turn */
+    CLIENT_UNIX = 1 << 13,
+    CLIENT_MONITOR = 1 << 14,
+    CLIENT_LEADER = 1 << 15,   /* the link to our leader */
+    CLIENT_FOLLOWER = 1 << 16, /* a follower's link */
+    CLIENT_AGAIN = 1 << 18,    /* has input that goes on in the next turn without a read */
+    CLIENT_DEAF = 1 << 17,     /* blocked, and EPOLLIN is off since it went on sending */
+};
+
+/* A connection. An idle one costs this struct and nothing else.
+ * Invariants: in == NULL unless a command is cut off or input waits; own == NULL unless output waits;
+ * CLOSING is final; freed only by the reaper, after the turn. */
+struct client {
+    int fd;
+    uint32_t gen; /* events of an earlier user of fd carry another */
+    uint32_t flags;
+    int db;
+    uint64_t id;
+    struct input *in;            /* bytes of a cut-off command */
+    struct resp_out *own;        /* output that could not go out at once */
+    size_t turn_start, turn_end; /* its part of the turn's shared output */
+    struct transaction *tx;      /* queued commands and watched keys; NULL: none */
+    struct subscriptions *subs;  /* channels and patterns; NULL: none */
+    const struct command *last_cmd;
+    char *name; /* NULL: none */
+    char *lib_name, *lib_ver;
+    uint64_t hold;            /* its replies wait until the log is synced up to here */
+    uint32_t created, active; /* seconds of the server's clock */
+    uint32_t over_soft_since; /* when its output passed the soft limit; 0: it is below */
+    uint8_t proto;            /* 2 or 3 */
+};
+
+struct client *client_next(
+    struct client *after); /* NULL: the first; walks all connections that are not closing, by descriptor */
+struct client *client_by_id(uint64_t id);
+void client_close(struct client *c); /* marks only */
+void client_block(struct client *c);   /* nothing more of it is run until client_unblock() */
+void client_unblock(struct client *c);
+void client_close_after_reply(struct client *c);
+void client_reset(struct client *c); /* RESET: as just connected */
+struct resp_out *
+client_output(struct client *c); /* where to write what c did not ask for at this moment (push messages) */
+void client_addresses(const struct client *c, char peer[64], char local[64]);
+size_t client_count(void);
+size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
+
+/* Transactions (echovault.c). */
+int client_multi_count(const struct client *c); /* commands queued; -1: not in MULTI */
+int client_watch_count(const struct client *c);
+
+/* ---- the server's own facts and the clock ---------------------------------------------------- */
+
+struct server_stats {
+    uint64_t commands, connections, rejected, net_in, net_out, errors;
+    uint64_t hits, misses; /* counted by the read commands' look-ups */
+    int64_t started_ms;
+};
+extern struct server_stats server_stats;
+void server_sample(void); /* ten times a second: what INFO tells rates and peaks from */
+void server_count_error(const char *text); /* an error reply, as resp_out.last_error has it */
+int64_t server_monotonic_us(void); /* reads the clock: not for the hot path */
+void server_stop(struct cx *cx, bool save, bool nosave, bool now,
+                 bool force);    /* SHUTDOWN; may reply an error */
+const char *server_run_id(void); /* 40 hex digits, new every start */
+const char *server_executable(void);
+
+enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
+void server_log(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- options (config.c) ---------------------------------------------------------------------- */
+
+/* Every option's value that the code reads, by field. Filled by config.c's table from the command line, the
+ * file and CONFIG SET. */
+struct config {
+    int port;
+    char *bind; /* addresses, separated by spaces; "-" in front: may be missing */
+    char *unixsocket;
+    int unixsocketperm;
+    char *dir, *logfile, *pidfile, *dbfilename, *appendfilename;
+    int loglevel; /* enum log_level */
+    bool daemonize;
+    int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
+    char *requirepass, *masterauth, *masteruser;
+    int64_t proto_max_bulk_len, client_query_buffer_limit;
+    int64_t output_hard[3],
+        output_soft[3]; /* client-output-buffer-limit: normal, replica, pubsub; bytes, 0: none */
+    int output_seconds[3];
+    bool protected_mode;
+    int64_t maxmemory;
+    int maxmemory_policy; /* enum maxmemory_policy */
+    int64_t slowlog_log_slower_than;
+    int64_t slowlog_max_len, latency_monitor_threshold;
+    char *notify_keyspace_events;
+    /* persistence */
+    bool appendonly;
+    int appendfsync; /* 0 no, 1 everysec, 2 always */
+    char *save;      /* "seconds changes ..." */
+    int auto_aof_rewrite_percentage;
+    int64_t auto_aof_rewrite_min_size;
+    bool stop_writes_on_bgsave_error, aof_load_truncated;
+    /* replication */
+    char *replicaof; /* "host port", empty: none */
+    bool replica_read_only, replica_serve_stale_data;
+    int64_t repl_backlog_size;
+    int repl_timeout, repl_ping_replica_period, replica_priority, min_replicas_to_write, min_replicas_max_lag;
+    char *replica_announce_ip;
+    int replica_announce_port;
+    bool replica_announced;
+    int hz;
+    int supervised;                                      /* enum supervised */
+    int enable_debug_command, enable_protected_configs; /* enum permit */
+};
+extern struct config config;
+enum maxmemory_policy {
+    VOLATILE_LRU,
+    VOLATILE_LFU,
+    VOLATILE_RANDOM,
+    VOLATILE_TTL,
+    ALLKEYS_LRU,
+    ALLKEYS_LFU,
+    ALLKEYS_RANDOM,
+    NOEVICTION
+};
+enum supervised { SUPERVISED_NO, SUPERVISED_UPSTART, SUPERVISED_SYSTEMD, SUPERVISED_AUTO };
+enum permit { PERMIT_NO, PERMIT_YES, PERMIT_LOCAL };
+bool config_permits(int permit, const struct client *c); /* PERMIT_LOCAL: who comes over loopback or a Unix socket */
+const char *config_text(const char *option);             /* as CONFIG GET answers it; good until the next call */
+
+/* Reads argv (an optional file first, then --name value ...). Exits with one line that names what is wrong.
+ */
+void config_load(int argc, char **argv);
+const struct persist_options *config_persist(void); /* the options that persist.c reads, kept up to date by CONFIG SET */
+const char *config_file(void); /* the absolute path of the file that was read, "" if none */
+
+#endif

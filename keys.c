@@ -1,0 +1,540 @@
+/* keys.c - the commands that handle keys whatever their value: existence, deadlines, names, walks, DUMP.
+ *
+ * A deadline is always absolute here: what a client gives in relative time is added to the turn's clock at once,
+ * and it is logged as PEXPIREAT, so that replaying the log needs no clock. One that has already passed deletes
+ * the key and is logged as the DEL it is.
+ *
+ * glob_match() needs no recursion: all but '*' takes exactly one character, so when the text does not go on as
+ * the pattern wants, it is enough to let the last '*' take one character more. That is pattern times text at
+ * the most, however many stars there are.
+ *
+ * Left out: counting how often a key is used (OBJECT FREQ; RESTORE accepts FREQ and ignores it), serialized forms of
+ * other types than strings.
+ */
+#include "commands.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* Says the error unless all is well. */
+static bool check(struct cx *cx, bool well, const char *error) {
+    if (!well) resp_error(cx->out, error);
+    return well;
+}
+
+/* ==== glob patterns ===================================================================================== */
+
+static signed char fold(char c, bool nocase) {
+    return (signed char)(nocase && c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+}
+
+/* Is c in the class whose inside begins at *p? Leaves *p behind its ']', which may be missing. */
+static bool class_match(const char **p, const char *end, char c, bool nocase) {
+    const char *q = *p;
+    signed char folded = fold(c, nocase);
+    bool found = false, negated = q < end && *q == '^';
+    for (q += negated; q < end && *q != ']'; q++) {
+        if (*q == '\\' && end - q >= 2) {
+            found |= *++q == c;
+        } else if (end - q >= 3 && q[1] == '-') {
+            bool ascending = (signed char)q[0] <= (signed char)q[2];
+            found |= folded >= fold(q[ascending ? 0 : 2], nocase) && folded <= fold(q[ascending ? 2 : 0], nocase);
+            q += 2;
+        } else {
+            found |= fold(*q, nocase) == folded;
+        }
+    }
+    *p = q < end ? q + 1 : end;
+    return found != negated;
+}
+
+/* Does the pattern's element at *p, which is no '*', take the character c? Leaves *p behind the element. */
+static bool element_match(const char **p, const char *end, char c, bool nocase) {
+    char element = *(*p)++;
+    if (element == '?') return true;
+    if (element == '[') return class_match(p, end, c, nocase);
+    if (element == '\\' && *p < end) element = *(*p)++;
+    return fold(element, nocase) == fold(c, nocase);
+}
+
+bool glob_match(const char *pattern, size_t plen, const char *s, size_t slen, bool nocase) {
+    const char *p = pattern, *pend = pattern + plen, *end = s + slen;
+    const char *star = NULL, *taken = NULL; /* behind the last '*', and behind what it has taken */
+    if (slen == 0) return plen == 0;        /* in Redis not even '*' matches nothing */
+    while (s < end) {
+        const char *next = p;
+        if (p < pend && *p == '*') {
+            star = ++p;
+            taken = s;
+        } else if (p < pend && element_match(&next, pend, *s, nocase)) {
+            p = next;
+            s++;
+        } else if (star && star < pend) {
+            p = star;
+            s = ++taken;
+        } else {
+            return star == pend; /* a '*' at the end takes all the rest */
+        }
+    }
+    while (p < pend && *p == '*') p++;
+    return p == pend;
+}
+
+/* ==== deadlines ========================================================================================= */
+
+static bool expire_time_error(struct cx *cx) {
+    resp_errorf(cx->out, "ERR invalid expire time in '%s' command", cx->cmd->name);
+    return false;
+}
+
+/* What a client said, in absolute milliseconds. False: they do not fit, the error is said. */
+static bool to_deadline(struct cx *cx, int64_t v, bool seconds, bool absolute, int64_t *deadline) {
+    if (__builtin_mul_overflow(v, seconds ? 1000 : 1, &v)) return expire_time_error(cx);
+    return !__builtin_add_overflow(v, absolute ? 0 : store_now(), deadline) || expire_time_error(cx);
+}
+
+bool cx_deadline(struct cx *cx, const struct arg *number, bool seconds, bool absolute, int64_t *deadline) {
+    int64_t v;
+    if (resp_read_int(number->p, number->n, &v))
+        return v > 0 ? to_deadline(cx, v, seconds, absolute, deadline) : expire_time_error(cx);
+    cx_not_integer(cx);
+    return false;
+}
+
+enum { EXPIRE_NX = 1, EXPIRE_XX = 2, EXPIRE_GT = 4, EXPIRE_LT = 8 };
+
+/* The conditions behind EXPIRE's deadline; -1: the error is said. */
+static int expire_conditions(struct cx *cx) {
+    static const char *const words[] = {"nx", "xx", "gt", "lt"};
+    int set = 0;
+    for (int i = 3, k; i < cx->argc; i++, set |= 1 << k) {
+        for (k = 0; k < 4 && !resp_arg_is(&cx->argv[i], words[k]); k++) {}
+        if (k < 4) continue;
+        resp_errorf(cx->out, "ERR Unsupported option %.*s", (int)cx->argv[i].n, cx->argv[i].p);
+        return -1;
+    }
+    bool clash = set & EXPIRE_NX && set & ~EXPIRE_NX;
+    if (!clash && !(set & EXPIRE_GT && set & EXPIRE_LT)) return set;
+    resp_errorf(cx->out, "ERR %s options at the same time are not compatible",
+                clash ? "NX and XX, GT or LT" : "GT and LT");
+    return -1;
+}
+
+/* May a key that has the deadline `old` get the deadline `fresh`? Having none counts as infinitely late. */
+static bool conditions_hold(int set, int64_t old, int64_t fresh) {
+    bool none = old == STORE_NO_DEADLINE;
+    return !((set & EXPIRE_NX && !none) || (set & EXPIRE_XX && none) || (set & EXPIRE_GT && (none || fresh <= old)) ||
+             (set & EXPIRE_LT && !none && fresh >= old));
+}
+
+/* Deletes argv[1] because its new deadline has passed. */
+static void delete_as_past(struct cx *cx) {
+    store_delete(cx->db, &cx->argv[1]);
+    cx_log(cx, 2, (struct arg[]){ARG("DEL"), cx->argv[1]});
+    cx_event(cx->db, 'g', "del", &cx->argv[1]);
+}
+
+static void expire(struct cx *cx, bool seconds, bool absolute) {
+    struct arg *key = &cx->argv[1];
+    int conditions = expire_conditions(cx);
+    int64_t v, deadline;
+    if (conditions < 0 || !cx_int(cx, 2, &v) || !to_deadline(cx, v, seconds, absolute, &deadline)) return;
+    struct entry *e = store_find(cx->db, key);
+    bool change = e && conditions_hold(conditions, store_deadline(e), deadline);
+    if (change && deadline <= store_now()) {
+        delete_as_past(cx);
+    } else if (change) {
+        store_set_deadline(cx->db, key, deadline);
+        cx_log(cx, 3, (struct arg[]){ARG("PEXPIREAT"), *key, cx_number(cx, 0, deadline)});
+        cx_event(cx->db, 'g', "expire", key);
+    }
+    resp_int(cx->out, change);
+}
+
+void cmd_expire(struct cx *cx) { expire(cx, true, false); }
+void cmd_pexpire(struct cx *cx) { expire(cx, false, false); }
+void cmd_expireat(struct cx *cx) { expire(cx, true, true); }
+void cmd_pexpireat(struct cx *cx) { expire(cx, false, true); }
+
+void cmd_persist(struct cx *cx) {
+    struct entry *e = store_find(cx->db, &cx->argv[1]);
+    bool change = e && store_deadline(e) != STORE_NO_DEADLINE;
+    if (change) {
+        store_set_deadline(cx->db, &cx->argv[1], STORE_NO_DEADLINE);
+        cx_event(cx->db, 'g', "persist", &cx->argv[1]);
+    }
+    resp_int(cx->out, change);
+}
+
+/* ==== what is there ===================================================================================== */
+
+/* The key in argv[i] for a question that is no use of it: counted as cx_read() does, but the access is not noted.
+ * OBJECT's subcommands report no keymiss. */
+static struct entry *peek_key(struct cx *cx, int i) {
+    struct entry *e = store_peek(cx->db, &cx->argv[i]);
+    *(e ? &server_stats.hits : &server_stats.misses) += 1;
+    if (!e && !cx->container) cx_event(cx->db, 'm', "keymiss", &cx->argv[i]);
+    return e;
+}
+
+/* TTL and its kin: -2 without the key, -1 without a deadline. */
+static void reply_ttl(struct cx *cx, bool seconds, bool absolute) {
+    struct entry *e = peek_key(cx, 1);
+    int64_t ms = e ? store_deadline(e) : -2;
+    if (e && ms != STORE_NO_DEADLINE) {
+        if (!absolute) ms -= store_now();
+        if (ms < 0) ms = 0;
+        if (seconds) ms = ms / 1000 + (ms % 1000 >= 500);
+    }
+    resp_int(cx->out, ms);
+}
+
+void cmd_ttl(struct cx *cx) { reply_ttl(cx, true, false); }
+void cmd_pttl(struct cx *cx) { reply_ttl(cx, false, false); }
+void cmd_expiretime(struct cx *cx) { reply_ttl(cx, true, true); }
+void cmd_pexpiretime(struct cx *cx) { reply_ttl(cx, false, true); }
+
+static void count_keys(struct cx *cx, bool touch) {
+    int64_t there = 0;
+    for (int i = 1; i < cx->argc; i++) there += peek_key(cx, i) && (!touch || store_find(cx->db, &cx->argv[i]));
+    resp_int(cx->out, there);
+}
+
+void cmd_exists(struct cx *cx) { count_keys(cx, false); }
+void cmd_touch(struct cx *cx) { count_keys(cx, true); }
+void cmd_type(struct cx *cx) { resp_status(cx->out, peek_key(cx, 1) ? "string" : "none"); }
+void cmd_dbsize(struct cx *cx) { resp_int(cx->out, (int64_t)store_size(cx->db)); }
+
+void cmd_randomkey(struct cx *cx) {
+    struct entry *e;
+    size_t n = 0, size;
+    for (int tries = 100; (e = store_random(cx->db)) && store_expired(e) && tries;
+         tries -= size == store_size(cx->db)) {
+        struct arg key = {.p = store_key(e, &n)};
+        key.n = (uint32_t)n;
+        size = store_size(cx->db);
+        store_peek(cx->db, &key); /* a leader deletes it; a follower may hold nothing but such keys */
+    }
+    const char *key = e ? store_key(e, &n) : NULL;
+    if (key) resp_bulk(cx->out, key, n);
+    else resp_null(cx->out);
+}
+
+/* ==== OBJECT ============================================================================================ */
+
+/* The entry that an OBJECT subcommand asks about; NULL: null is said. */
+static struct entry *object_entry(struct cx *cx) {
+    struct entry *e = peek_key(cx, 2);
+    if (!e) resp_null(cx->out);
+    return e;
+}
+
+/* Would Redis keep this value as an integer? */
+static bool is_int(const struct entry *e, int64_t *v) {
+    size_t n;
+    const char *p = store_value(e, &n);
+    return !store_is_raw(e) && n < RESP_INT_MAX && resp_read_int(p, n, v);
+}
+
+void cmd_object_encoding(struct cx *cx) {
+    struct entry *e = object_entry(cx);
+    int64_t v;
+    size_t n;
+    if (!e) return;
+    store_value(e, &n);
+    resp_bulk_str(cx->out, is_int(e, &v) ? "int" : n <= 44 && !store_is_raw(e) ? "embstr" : "raw");
+}
+
+/* Nothing is shared here, but clients know Redis's answer for the small integers that it shares. */
+void cmd_object_refcount(struct cx *cx) {
+    struct entry *e = object_entry(cx);
+    int64_t v;
+    if (e) resp_int(cx->out, is_int(e, &v) && v >= 0 && v < 10000 ? INT_MAX : 1);
+}
+
+void cmd_object_idletime(struct cx *cx) {
+    struct entry *e = object_entry(cx);
+    if (e) resp_int(cx->out, store_idle(e));
+}
+
+void cmd_object_freq(struct cx *cx) {
+    if (!object_entry(cx)) return;
+    resp_error(cx->out, "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that "
+                        "when switching between policies at runtime LRU and LFU data will take some time to adjust.");
+}
+
+/* ==== walks ============================================================================================= */
+
+/* What KEYS and SCAN collect. */
+struct walk {
+    struct resp_out *out;
+    const struct arg *pattern; /* NULL: all match */
+    bool other_type;           /* only keys of another type are asked for, and there are none */
+    size_t seen, given;
+};
+
+static void walk_entry(void *arg, struct entry *e) {
+    struct walk *w = arg;
+    size_t n;
+    const char *key = store_key(e, &n);
+    w->seen++;
+    if (store_expired(e) || w->other_type) return;
+    if (w->pattern && !glob_match(w->pattern->p, w->pattern->n, key, n, false)) return;
+    resp_bulk(w->out, key, n);
+    w->given++;
+}
+
+static const struct arg *pattern_or_all(const struct arg *a) { return a->n == 1 && *a->p == '*' ? NULL : a; }
+
+void cmd_keys(struct cx *cx) {
+    struct walk w = {.out = cx->out, .pattern = pattern_or_all(&cx->argv[1])};
+    size_t mark = resp_later(cx->out);
+    uint64_t cursor = 0;
+    do cursor = store_scan(cx->db, cursor, walk_entry, &w);
+    while (cursor);
+    resp_later_array(cx->out, mark, w.given);
+}
+
+/* A cursor, as leniently as Redis reads one: a sign is allowed, nothing means 0, and a NUL ends it. */
+static bool read_cursor(const struct arg *a, uint64_t *cursor) {
+    const char *p = a->p, *end = p + a->n;
+    bool minus = p < end && *p == '-', sign = minus || (p < end && *p == '+');
+    if (sign && (++p == end || *p < '0' || *p > '9')) return false;
+    for (*cursor = 0; p < end && *p; p++)
+        if (*p < '0' || *p > '9' || __builtin_mul_overflow(*cursor, 10u, cursor) ||
+            __builtin_add_overflow(*cursor, (uint64_t)(*p - '0'), cursor))
+            return false;
+    if (minus) *cursor = -*cursor;
+    return true;
+}
+
+/* MATCH, COUNT and TYPE; false: the error is said. */
+static bool scan_options(struct cx *cx, struct walk *w, int64_t *count) {
+    bool known = true;
+    for (int i = 2; i < cx->argc && known; i += 2) {
+        const struct arg *option = &cx->argv[i], *value = option + 1;
+        known = i + 1 < cx->argc;
+        if (known && resp_arg_is(option, "count")) {
+            if (!cx_int(cx, i + 1, count)) return false;
+            known = *count >= 1;
+        } else if (known && resp_arg_is(option, "match")) {
+            w->pattern = pattern_or_all(value);
+        } else if (known && resp_arg_is(option, "type")) {
+            w->other_type = !resp_arg_is(value, "string");
+        } else {
+            known = false;
+        }
+    }
+    return check(cx, known, "ERR syntax error");
+}
+
+/* Goes on until it has seen COUNT keys, matching or not, or ten times as many buckets. */
+void cmd_scan(struct cx *cx) {
+    struct resp_out keys = {.proto = cx->out->proto};
+    struct walk w = {.out = &keys};
+    uint64_t cursor;
+    int64_t count = 10;
+    if (!check(cx, read_cursor(&cx->argv[1], &cursor), "ERR invalid cursor") || !scan_options(cx, &w, &count)) return;
+    uint64_t wanted = (uint64_t)count, buckets = wanted < UINT64_MAX / 10 ? wanted * 10 : UINT64_MAX;
+    do cursor = store_scan(cx->db, cursor, walk_entry, &w);
+    while (cursor && buckets-- && w.seen < wanted);
+    resp_array(cx->out, 2);
+    resp_bulkf(cx->out, "%llu", (unsigned long long)cursor);
+    resp_array(cx->out, w.given);
+    if (keys.len) resp_raw(cx->out, keys.buf, keys.len);
+    resp_out_free(&keys);
+}
+
+/* ==== deleting ========================================================================================== */
+
+void cmd_del(struct cx *cx) {
+    int64_t gone = 0;
+    for (int i = 1; i < cx->argc; i++) {
+        if (!store_delete(cx->db, &cx->argv[i])) continue;
+        gone++;
+        cx_event(cx->db, 'g', "del", &cx->argv[i]);
+    }
+    resp_int(cx->out, gone);
+}
+
+/* The memory always comes back in slices: ASYNC and SYNC are the same. */
+static void flush(struct cx *cx, int from, int to) {
+    bool mode = cx->argc == 2 && (resp_arg_is(&cx->argv[1], "async") || resp_arg_is(&cx->argv[1], "sync"));
+    if (!check(cx, cx->argc == 1 || mode, "ERR syntax error")) return;
+    for (int i = from; i < to; i++)
+        if (store_size(store_db(i))) store_flush(store_db(i));
+    resp_ok(cx->out);
+}
+
+void cmd_flushdb(struct cx *cx) { flush(cx, store_db_id(cx->db), store_db_id(cx->db) + 1); }
+void cmd_flushall(struct cx *cx) { flush(cx, 0, store_databases()); }
+
+/* ==== names and databases =============================================================================== */
+
+static bool same_name(const struct arg *a, const struct arg *b) { return a->n == b->n && !memcmp(a->p, b->p, a->n); }
+
+/* Gives to in db what argv[1] has. */
+static void copy_key(struct cx *cx, struct db *db, struct arg *to) {
+    store_copy(cx->db, &cx->argv[1], db, to);
+    cx_event(db, 'n', "new", to);
+}
+
+static void move_key(struct cx *cx, struct db *db, struct arg *to, const char *leaves, const char *arrives) {
+    copy_key(cx, db, to);
+    store_delete(cx->db, &cx->argv[1]);
+    cx_event(cx->db, 'g', leaves, &cx->argv[1]);
+    cx_event(db, 'g', arrives, to);
+}
+
+static void rename_key(struct cx *cx, bool only_new) {
+    struct arg *from = &cx->argv[1], *to = &cx->argv[2];
+    if (!check(cx, store_find(cx->db, from), "ERR no such key")) return;
+    bool change = !same_name(from, to) && !(store_find(cx->db, to) && only_new);
+    if (change) move_key(cx, cx->db, to, "rename_from", "rename_to");
+    if (only_new) resp_int(cx->out, change);
+    else resp_ok(cx->out);
+}
+
+void cmd_rename(struct cx *cx) { rename_key(cx, false); }
+void cmd_renamenx(struct cx *cx) { rename_key(cx, true); }
+
+/* Argument i as a number that an int can hold. False: the error is said, `text` if that is not NULL. */
+static bool read_db_number(struct cx *cx, int i, const char *text, int64_t *id) {
+    if (!text && !cx_int(cx, i, id)) return false;
+    return check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, id) && *id >= INT_MIN && *id <= INT_MAX,
+                 text ? text : "ERR value is out of range, value must between -2147483648 and 2147483647");
+}
+
+/* Argument i as a database; NULL: the error is said. */
+static struct db *read_db(struct cx *cx, int i) {
+    int64_t id;
+    if (!read_db_number(cx, i, NULL, &id)) return NULL;
+    return check(cx, id >= 0 && id < store_databases(), "ERR DB index is out of range") ? store_db((int)id) : NULL;
+}
+
+static const char same_object[] = "ERR source and destination objects are the same";
+
+void cmd_copy(struct cx *cx) {
+    struct arg *from = &cx->argv[1], *to = &cx->argv[2];
+    struct db *db = cx->db;
+    bool replace = false;
+    for (int i = 3; i < cx->argc; i++) {
+        if (resp_arg_is(&cx->argv[i], "replace")) {
+            replace = true;
+        } else if (resp_arg_is(&cx->argv[i], "db") && i + 1 < cx->argc) {
+            if (!(db = read_db(cx, ++i))) return;
+        } else {
+            cx_syntax_error(cx);
+            return;
+        }
+    }
+    if (!check(cx, db != cx->db || !same_name(from, to), same_object)) return;
+    bool change = cx_read(cx, from) && (!store_find(db, to) || replace);
+    if (change) {
+        copy_key(cx, db, to);
+        cx_event(db, 'g', "copy_to", to);
+    }
+    resp_int(cx->out, change);
+}
+
+void cmd_move(struct cx *cx) {
+    struct arg *key = &cx->argv[1];
+    struct db *db = read_db(cx, 2);
+    if (!db || !check(cx, db != cx->db, same_object)) return;
+    bool change = store_find(cx->db, key) && !store_find(db, key);
+    if (change) move_key(cx, db, key, "move_from", "move_to");
+    resp_int(cx->out, change);
+}
+
+void cmd_swapdb(struct cx *cx) {
+    int64_t number;
+    struct db *a, *b;
+    if (!read_db_number(cx, 1, "ERR invalid first DB index", &number) ||
+        !read_db_number(cx, 2, "ERR invalid second DB index", &number))
+        return;
+    if (!(a = read_db(cx, 1)) || !(b = read_db(cx, 2))) return;
+    if (a != b) store_swap(a, b);
+    resp_ok(cx->out);
+}
+
+/* ==== DUMP and RESTORE ================================================================================== */
+
+void cmd_dump(struct cx *cx) {
+    struct entry *e = cx_read(cx, &cx->argv[1]);
+    if (!e) {
+        resp_null(cx->out);
+        return;
+    }
+    struct resp_out payload = {0};
+    size_t n;
+    const char *p = store_value(e, &n);
+    rdb_dump(&payload, p, n);
+    resp_bulk(cx->out, payload.buf, payload.len);
+    resp_out_free(&payload);
+}
+
+/* False: the error is said. */
+static bool restore_options(struct cx *cx, bool *replace, bool *absolute, uint32_t *idle_time) {
+    int64_t idle = -1, freq = -1;
+    bool known = true, well = true;
+    for (int i = 4; i < cx->argc && known && well; i++) {
+        const struct arg *a = &cx->argv[i];
+        bool more = i + 1 < cx->argc;
+        if (resp_arg_is(a, "replace")) {
+            *replace = true;
+        } else if (resp_arg_is(a, "absttl")) {
+            *absolute = true;
+        } else if (more && freq < 0 && resp_arg_is(a, "idletime")) {
+            well = cx_int(cx, ++i, &idle) && check(cx, idle >= 0, "ERR Invalid IDLETIME value, must be >= 0");
+        } else if (more && idle < 0 && resp_arg_is(a, "freq")) {
+            well = cx_int(cx, ++i, &freq) &&
+                   check(cx, freq >= 0 && freq <= 255, "ERR Invalid FREQ value, must be >= 0 and <= 255");
+        } else {
+            known = false;
+        }
+    }
+    *idle_time = idle > 0 ? (uint32_t)idle : 0;
+    return well && check(cx, known, "ERR syntax error");
+}
+
+/* Reads RESTORE's payload. False: the error is said. */
+static bool restore_value(struct cx *cx, struct arg *val) {
+    const struct arg *payload = &cx->argv[3];
+    enum rdb_restore result = rdb_restore(payload->p, payload->n, val);
+    if (result == RDB_RESTORE_TYPE)
+        resp_errorf(cx->out, "ERR Bad data format: a value of RDB type %d; only strings (type 0) are kept here",
+                    (unsigned char)*payload->p);
+    return result != RDB_RESTORE_TYPE &&
+           check(cx, result != RDB_RESTORE_CHECKSUM, "ERR DUMP payload version or checksum are wrong") &&
+           check(cx, result == RDB_RESTORE_OK, "ERR Bad data format");
+}
+
+/* Stores the value, whose deadline is absolute (0: none), and says in which form that is logged. */
+static void restore_store(struct cx *cx, struct arg *val, int64_t deadline, uint32_t idle) {
+    struct arg *key = &cx->argv[1];
+    struct arg form[] = {ARG("RESTORE"), *key, cx_number(cx, 0, deadline), cx->argv[3], ARG("REPLACE"), ARG("ABSTTL")};
+    store_set_idle(store_set(cx->db, key, val, deadline ? deadline : STORE_NO_DEADLINE), idle);
+    cx_log(cx, 6, form);
+    cx_event(cx->db, 'n', "new", key);
+    cx_event(cx->db, 'g', "restore", key);
+}
+
+void cmd_restore(struct cx *cx) {
+    struct arg *key = &cx->argv[1], val = {0};
+    bool replace = false, absolute = false;
+    uint32_t idle;
+    int64_t ttl, deadline;
+    if (!restore_options(cx, &replace, &absolute, &idle)) return;
+    bool exists = store_find(cx->db, key);
+    if (!check(cx, !exists || replace, "BUSYKEY Target key name already exists.") || !cx_int(cx, 2, &ttl) ||
+        !check(cx, ttl >= 0, "ERR Invalid TTL value, must be >= 0") || !restore_value(cx, &val))
+        return;
+    bool past = __builtin_add_overflow(ttl, ttl && !absolute ? store_now() : 0, &deadline); /* as Redis takes it */
+    if (ttl && (past || deadline <= store_now())) {
+        if (exists) delete_as_past(cx);
+    } else {
+        restore_store(cx, &val, deadline, idle);
+    }
+    resp_arg_release(&val, 1);
+    resp_ok(cx->out);
+}

@@ -1,0 +1,1591 @@
+/* persist.c - the log, the snapshot, and how a start finds its way back to the data.
+ *
+ * There is one log: every change, as the RESP command that repeats it, appended once. A byte's position in it
+ * since the history began is its offset; replication, snapshots and WAIT count in nothing else. A snapshot is
+ * the state after exactly so many bytes of the log. So there is one way to any state, at a start, after a
+ * crash, on a new follower: load the snapshot, then apply the log from the snapshot's offset.
+ *
+ *      log_append()          log_flush(), each turn         the helper thread
+ *      ------------> buffer ------------------------> file ------------------> disk
+ *      [at ............ end)                      written                  synced
+ *
+ * ---- The files ------------------------------------------------------------------------------------------
+ *
+ * database_<port>.aof, the log:
+ *
+ *      byte 0     a header line   "#EchoVault-log 1 gen=G base=B id=I id2=J id2-end=E history=H sum=S", spaces,
+ *           512   a header line   and a newline; 512 bytes each. The valid one with the higher gen is in force.
+ *           1024  the log's bytes from offset B on, up to the file's end
+ *
+ *   I is the replication id, 40 hex digits; J the id of the life before ("-": none), honoured up to offset E;
+ *   H names the history: a snapshot that names another does not go with this log. S is the CRC-64 of what
+ *   stands before it in the line, 16 hex digits. New ids go into the line that is not in force, so a write
+ *   that is torn leaves the other. Lines that begin with '#' are annotations to every reader of AOF files.
+ *
+ *   The log's bytes are commands, MULTI and EXEC around those of one transaction, SELECT where the database
+ *   changes, and checksum records, which every replica takes for a PING:
+ *
+ *      *2\r\n$4\r\nPING\r\n$<n>\r\n<sum>,<covers>,<unsynced>\r\n      hex; sum has 16 digits, see struct sum
+ *
+ *   sum is that of the <covers> bytes before the record, which begin with the record before it: a chain. The
+ *   record's own offset less <unsynced> was on the disk for certain when the record was made.
+ *
+ * database_<port>.rdb, the snapshot: an RDB file (rdb.c). Its AUX field repl-offset is its offset, repl-id the
+ * id then, echovault-history the history. One of redis-server's that says no offset counts as offset 1.
+ *
+ * Beside them: <file>.tmp while it is made; .aof.cut-<byte>-<time>, a torn end; .aof.old-<time> and
+ * .aof.imported-<time>, a log that no longer counts. Nothing is deleted because it could not be read.
+ *
+ * ---- Invariants -----------------------------------------------------------------------------------------
+ *
+ *   1. base <= synced <= written <= end, as long as there is a file. Bytes below end never change.
+ *   2. end falls between commands, and outside transactions. Records stand outside transactions.
+ *   3. Behind every flush fewer than RECORD_EVERY bytes stand behind the last record; before every sync none.
+ *      So what was acknowledged and is not covered is shorter than a sector, and what was synced is covered.
+ *   4. A snapshot's file holds exactly the state at its offset; the next command appended says its SELECT.
+ *   5. No snapshot has offset 0: a log with base 0 is whole without one.
+ *   6. A file gets its name when all its bytes are on the disk, and the file that it replaces is needed no
+ *      more: publish(), copy_done().
+ *   7. After a failed sync nothing that the old file holds is ever taken as synced.
+ *   8. The helper touches a job between job_post() and done(), and `file`; nothing else is shared.
+ *
+ * ---- States ---------------------------------------------------------------------------------------------
+ *
+ * The log (lg.fd, lg.trouble):
+ *
+ *               snapshot, then a file that            no room                 write or sync failed,
+ *               begins at its offset                 <-------- FULL           the file is gone
+ *      no file ----------------------------> FINE    --------->     \----> BROKEN
+ *              <----------------------------      there is again             |
+ *               appendonly no                  ^-----------------------------'
+ *                                               snapshot, then a fresh file
+ *
+ *   FULL and BROKEN refuse changes (log_error) and hold back the replies of those that were not yet safe. In
+ *   FULL the bytes stay in the buffer and are written at the same place again. BROKEN cannot be mended in
+ *   place: after a failed fsync the kernel calls pages clean that never reached the disk. So a snapshot is
+ *   tried every 5 seconds, and the log goes on in a file that begins there.
+ *
+ * The snapshot: none -> walking (persist_tick; chunks go to the helper) -> walked (the helper writes the rest,
+ *   syncs, renames) -> none. Then the log is trimmed: next.fd is a file with a later base. It is copied by the
+ *   helper in slices, the last of them with syncs held back, so that the old file has nothing synced that the
+ *   new one has not; then it takes the name and the place.
+ *
+ * ---- A start --------------------------------------------------------------------------------------------
+ *
+ *   The log is scanned before anything is applied. Where a command is cut off or malformed, a checksum does
+ *   not fit, or in the uncovered end a sector of zeros stands (a power cut can leave a hole there), it ends:
+ *   behind the last whole command or transaction, or behind the last good record if it was a checksum. If a
+ *   later record says that bytes from there on had been synced, this is damage, and the start is refused.
+ *   Otherwise it is a torn end: never acknowledged as synced, moved aside, and the log goes on from there.
+ *
+ *      snapshot, no log            it counts; a new log begins at its offset
+ *      log, no snapshot            the log must begin at 0
+ *      both                        of one history, the log must begin at or before the snapshot's offset; one
+ *                                  that ends before it is set aside: the snapshot reached the disk first
+ *      a plain AOF of redis-server becomes a snapshot
+ *      dump.rdb alone              becomes the snapshot
+ *
+ *   A crash at any point between writing a snapshot, naming it, writing a trimmed log and naming that leaves
+ *   one of these pairs, all of which lead to the same state. Each start takes a new id and honours the old one
+ *   up to the recovered end, so that a follower that knows more than the disk kept is told to begin anew.
+ *
+ * appendfsync no means that nobody waits; the helper syncs every 30 seconds all the same, so that records can
+ * tell damage from a torn end.
+ *
+ * Left out: compression of the snapshot, several log files, checksums in a log whose bytes are another
+ * leader's.
+ */
+#include "persist.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SLOT         512u         /* bytes of a header line */
+#define HEADER       (2 * SLOT)   /* where the log's bytes begin in its file */
+#define RECORD_EVERY 512u         /* a turn that leaves so many bytes uncovered ends in a checksum */
+#define RECORD_TEXT  64           /* room for its text */
+#define MARK_EVERY   (64u << 10)  /* how far apart the places are where a trimmed log may begin */
+#define KEEP_BUFFER  (4u << 20)   /* the log's buffer is given back when it has grown beyond */
+#define CHUNK        (128u << 10) /* bytes of a snapshot that go to the helper at once */
+#define CHUNKS_AHEAD (4u << 20)   /* the walk pauses while so many wait for the disk */
+#define SYNC_EVERY   (8u << 20)   /* of a file in the making, so that its last sync is short */
+#define SLICE_US     300          /* of the walk, in one turn */
+#define BATCH        16           /* commands whose keys are prefetched together in replay */
+#define PATH_LEN     4096
+
+enum { SAY_NOTICE = 2, SAY_WARNING = 3 };
+
+static const struct persist_options *opt;
+static const struct persist_hooks *hooks;
+static struct persist_info info;
+static char aof_path[PATH_LEN], rdb_path[PATH_LEN], aof_temp[PATH_LEN], rdb_temp[PATH_LEN];
+
+static void *must(void *p) {
+    if (p) return p;
+    fprintf(stderr, "Out of memory in the log\n");
+    abort();
+}
+
+static int64_t clock_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* ==== files =============================================================================================== */
+
+static int write_at(int fd, const char *p, size_t n, uint64_t at) {
+    while (n) {
+        ssize_t put = pwrite(fd, p, n, (off_t)at);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return -1;
+        p += put;
+        n -= (size_t)put;
+        at += (size_t)put;
+    }
+    return 0;
+}
+
+static int copy_range(int from, uint64_t src, int to, uint64_t dst, uint64_t n) {
+    static _Thread_local char buf[64 << 10];
+    while (n) {
+        ssize_t got = pread(from, buf, n < sizeof buf ? n : sizeof buf, (off_t)src);
+        if (got == 0) errno = EIO;
+        if (got <= 0 || write_at(to, buf, (size_t)got, dst) < 0) return -1;
+        src += (uint64_t)got;
+        dst += (uint64_t)got;
+        n -= (uint64_t)got;
+    }
+    return 0;
+}
+
+/* The folder that path stands in: what makes a new name last. */
+static int sync_folder(const char *path) {
+    char folder[PATH_LEN];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    int result = fsync(fd), error = errno;
+    close(fd);
+    errno = error;
+    return result;
+}
+
+/* A whole file gets its name: its bytes first, then the name, then the folder. */
+static int publish(int fd, const char *temp, const char *path) {
+    return fsync(fd) < 0 || rename(temp, path) < 0 || sync_folder(path) < 0 ? -1 : 0;
+}
+
+/* ==== the helper thread ===================================================================================
+ * Does what may wait for the disk, one job after the other. A job belongs to the helper from job_post() until
+ * done() is called with it on the loop; nothing else is shared. */
+
+struct job {
+    struct job *next;
+    void (*work)(struct job *); /* there */
+    void (*done)(struct job *); /* then here */
+    int fd, to_fd, error;
+    bool flag;
+    uint64_t from, to, base;
+    struct resp_out out; /* a chunk of a snapshot: these bytes, then the blob's */
+    struct blob *blob;
+    size_t blob_n;
+};
+
+static struct {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct job *todo, *finished; /* in order */
+    bool stop;
+    int news; /* eventfd */
+} helper = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .news = -1};
+
+static void job_append(struct job **link, struct job *j) {
+    while (*link) link = &(*link)->next;
+    j->next = NULL;
+    *link = j;
+}
+
+static void *helper_main(void *unused) {
+    pthread_mutex_lock(&helper.lock);
+    while (helper.todo || !helper.stop) {
+        struct job *j = helper.todo;
+        if (!j) {
+            pthread_cond_wait(&helper.wake, &helper.lock);
+            continue;
+        }
+        helper.todo = j->next;
+        pthread_mutex_unlock(&helper.lock);
+        j->work(j);
+        pthread_mutex_lock(&helper.lock);
+        job_append(&helper.finished, j);
+        if (eventfd_write(helper.news, 1) < 0) abort();
+    }
+    pthread_mutex_unlock(&helper.lock);
+    return unused;
+}
+
+/* urgent: before all that waits. */
+static void job_post(struct job job, bool urgent) {
+    struct job *j = must(malloc(sizeof *j));
+    *j = job;
+    pthread_mutex_lock(&helper.lock);
+    j->next = helper.todo;
+    if (urgent) helper.todo = j;
+    else job_append(&helper.todo, j);
+    pthread_cond_signal(&helper.wake);
+    pthread_mutex_unlock(&helper.lock);
+}
+
+static int helper_start(void) {
+    sigset_t all, old;
+    helper.news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (helper.news < 0) return -1;
+    sigfillset(&all); /* signals are the loop's */
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    errno = pthread_create(&helper.thread, NULL, helper_main, NULL);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return errno ? -1 : 0;
+}
+
+int persist_fd(void) { return helper.news; }
+
+void persist_news(void) {
+    eventfd_t count;
+    if (eventfd_read(helper.news, &count) < 0) return;
+    pthread_mutex_lock(&helper.lock);
+    struct job *j = helper.finished, *next;
+    helper.finished = NULL;
+    pthread_mutex_unlock(&helper.lock);
+    for (; j; j = next) {
+        next = j->next;
+        j->done(j);
+        free(j);
+    }
+}
+
+static void helper_wait(void) {
+    poll(&(struct pollfd){.fd = helper.news, .events = POLLIN}, 1, -1);
+    persist_news();
+}
+
+static void close_work(struct job *j) { close(j->fd); }
+static void nothing_done(struct job *j) { (void)j; }
+static void close_later(int fd) {
+    if (fd >= 0) job_post((struct job){.work = close_work, .done = nothing_done, .fd = fd}, false);
+}
+
+/* ==== the log's checksum ==================================================================================
+ * Four lanes of 8 bytes. Each step is a bijection of the lane and of the word, so any damage within one
+ * aligned word is noticed for certain, and anything else with a probability of 1 - 2^-64. */
+
+struct sum {
+    uint64_t lane[4], n;
+    unsigned char part[32];
+};
+
+#define SUM_PRIME 0x9e3779b97f4a7c15u
+
+static void sum_block(struct sum *s, const unsigned char *p) {
+    for (int i = 0; i < 4; i++) {
+        uint64_t w;
+        memcpy(&w, p + 8 * i, 8);
+        w = (s->lane[i] ^ le64toh(w)) * SUM_PRIME;
+        s->lane[i] = w << 29 | w >> 35;
+    }
+}
+
+static void sum_add(struct sum *s, const char *data, size_t n) {
+    const unsigned char *p = (const unsigned char *)data;
+    size_t have = s->n % 32, take = n < 32 - have ? n : 32 - have;
+    s->n += n;
+    if (have) {
+        memcpy(s->part + have, p, take);
+        if (have + take < 32) return;
+        sum_block(s, s->part);
+        p += take;
+        n -= take;
+    }
+    for (; n >= 32; p += 32, n -= 32) sum_block(s, p);
+    if (n) memcpy(s->part, p, n);
+}
+
+static uint64_t sum_value(const struct sum *sum, uint64_t salt) {
+    struct sum s = *sum;
+    memset(s.part + s.n % 32, 0, 32 - s.n % 32);
+    sum_block(&s, s.part);
+    uint64_t v = (s.n ^ salt << 32) * SUM_PRIME;
+    for (int i = 0; i < 4; i++) v = (v ^ s.lane[i] ^ v >> 31) * SUM_PRIME;
+    return v ^ v >> 29;
+}
+
+/* ==== the log: state ====================================================================================== */
+
+enum trouble { FINE, FULL, BROKEN };
+
+static struct {
+    int fd;    /* the file; -1: none */
+    bool live; /* somebody wants the bytes: a file, or followers */
+    bool keep; /* followers do */
+    bool lost; /* changes were made while nobody did */
+    uint64_t base, synced, written;
+    uint64_t at; /* buf holds the bytes [at, at + len) */
+    char *buf;
+    size_t len, cap;
+    int db;                             /* that the log's reader stands in; -1: say it first */
+    int tx;                             /* commands in the open transaction; -1: none is open */
+    size_t tx_at;                       /* where in buf its first one begins */
+    struct sum sum;                     /* of the bytes [stretch, summed) */
+    uint64_t stretch;                   /* the last checksum record begins here ... */
+    uint64_t covered;                   /* ... and ends here */
+    uint64_t summed, data_end, claimed; /* data_end: behind what is no record; claimed: said to be synced */
+    uint64_t *marks;                    /* where records begin, MARK_EVERY apart or more */
+    size_t nmarks, marks_cap;
+    unsigned gen; /* of the header in force */
+    char id[41], id2[41], history[41];
+    uint64_t id2_end;
+    enum trouble trouble;
+    char reason[160];
+    bool syncing, hold_syncs, retry;
+    int64_t synced_ms, snap_due_ms;
+} lg = {.fd = -1, .db = -1, .tx = -1};
+
+static struct {
+    bool running, walked;
+    bool wanted;  /* asked for inside a transaction: begins at its end */
+    bool rewrite; /* asked for as BGREWRITEAOF, or by the log's growth */
+    uint64_t generation, offset, changes;
+    size_t in_flight; /* bytes that the helper has not written yet */
+    struct job chunk; /* being filled */
+    int db;
+    int64_t started_s;
+} snap;
+
+/* The log file that will take the old one's place. */
+static struct {
+    int fd;
+    bool busy, last;
+    uint64_t base, done; /* it holds [base, done) */
+} next = {.fd = -1};
+
+uint64_t log_base(void) { return lg.base; }
+uint64_t log_end(void) { return lg.at + (lg.tx > 0 ? lg.tx_at : lg.len); }
+uint64_t log_written(void) { return lg.fd >= 0 ? lg.written : log_end(); }
+uint64_t log_synced(void) { return lg.synced; }
+const char *log_id(void) { return lg.id; }
+const char *log_id2(void) { return lg.id2; }
+uint64_t log_id2_end(void) { return lg.id2_end; }
+const char *log_error(void) { return lg.trouble == FINE ? NULL : lg.reason; }
+
+uint64_t log_hold(void) { return lg.trouble != FINE || (opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0) ? log_end() : 0; }
+
+uint64_t log_safe(void) {
+    return lg.trouble == BROKEN || (opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0) ? lg.synced : log_written();
+}
+
+/* There should be a file, and none can be trusted: the next snapshot brings one. */
+static bool file_wanted(void) { return opt->log_on && (lg.fd < 0 || lg.trouble == BROKEN); }
+
+static uint64_t file_pos(uint64_t offset, uint64_t base) { return HEADER + (offset - base); }
+
+static void sum_to_end(void) {
+    sum_add(&lg.sum, lg.buf + (lg.summed - lg.at), log_end() - lg.summed);
+    lg.summed = log_end();
+}
+
+/* Forgets the buffer's bytes but the last keep. */
+static void buffer_drop(size_t keep) {
+    sum_to_end();
+    if (keep) memmove(lg.buf, lg.buf + lg.len - keep, keep);
+    lg.at += lg.len - keep;
+    lg.len = keep;
+    if (keep || lg.cap <= KEEP_BUFFER) return;
+    free(lg.buf);
+    lg.buf = NULL;
+    lg.cap = 0;
+}
+
+/* ==== ids and the file's header =========================================================================== */
+
+struct header {
+    unsigned gen;
+    uint64_t base, id2_end;
+    char id[41], id2[41], history[41];
+};
+
+static void format_slot(char out[SLOT + 1], const struct header *h) {
+    int n = snprintf(out, SLOT, "#EchoVault-log 1 gen=%u base=%" PRIu64 " id=%s id2=%s id2-end=%" PRIu64 " history=%s",
+                     h->gen, h->base, h->id, h->id2[0] ? h->id2 : "-", h->id2_end, h->history);
+    n += snprintf(out + n, SLOT - (size_t)n, " sum=%016" PRIx64, crc64(0, out, (size_t)n));
+    memset(out + n, ' ', SLOT - (size_t)n);
+    memcpy(out + SLOT - 1, "\n", 2);
+}
+
+/* True where every byte is as format_slot() would have written it. */
+static bool parse_slot(const char in[SLOT + 1], struct header *h) {
+    char again[SLOT + 1];
+    *h = (struct header){0};
+    if (sscanf(in, "#EchoVault-log 1 gen=%u base=%" SCNu64 " id=%40s id2=%40s id2-end=%" SCNu64 " history=%40s",
+               &h->gen, &h->base, h->id, h->id2, &h->id2_end, h->history) != 6)
+        return false;
+    if (!strcmp(h->id2, "-")) h->id2[0] = '\0';
+    format_slot(again, h);
+    return !memcmp(in, again, SLOT);
+}
+
+static void header_now(char out[SLOT + 1], uint64_t base, unsigned gen) {
+    struct header h = {.gen = gen, .base = base, .id2_end = lg.id2_end};
+    memcpy(h.id, lg.id, sizeof h.id);
+    memcpy(h.id2, lg.id2, sizeof h.id2);
+    memcpy(h.history, lg.history, sizeof h.history);
+    format_slot(out, &h);
+}
+
+/* Names the ids of now in the slot that is not in force, for good: rare enough to wait for. */
+static int header_update(void) {
+    char line[SLOT + 1];
+    header_now(line, lg.base, ++lg.gen);
+    return write_at(lg.fd, line, SLOT, lg.gen % 2 * SLOT) < 0 || fdatasync(lg.fd) < 0 ? -1 : 0;
+}
+
+/* A new log file, under its temporary name. */
+static int log_create(uint64_t base) {
+    char lines[HEADER + 1];
+    header_now(lines, base, 2);
+    header_now(lines + SLOT, base, 1);
+    int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && write_at(fd, lines, HEADER, 0) == 0) return fd;
+    hooks->say(SAY_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
+    close_later(fd);
+    return -1;
+}
+
+static void take_new_id(bool keep_old) {
+    unsigned char random[20];
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) abort();
+    memcpy(lg.id2, keep_old ? lg.id : "", keep_old ? sizeof lg.id2 : 1);
+    lg.id2_end = keep_old ? log_end() : 0;
+    for (size_t i = 0; i < sizeof random; i++) snprintf(lg.id + 2 * i, 3, "%02x", random[i]);
+}
+
+void log_new_id(void) {
+    take_new_id(true);
+    if (lg.fd >= 0 && header_update() < 0) hooks->say(SAY_WARNING, "The log's header: %s", strerror(errno));
+}
+
+/* Whether anybody wants the log's bytes. Where changes went by uncounted, an offset of now means nothing to
+ * who knew the id before. */
+static void set_live(void) {
+    bool live = lg.fd >= 0 || lg.keep || opt->log_on;
+    if (live && lg.lost) take_new_id(false);
+    if (live) lg.lost = false;
+    if (live && !lg.live) lg.db = -1;
+    lg.live = live;
+}
+
+void log_keep_backlog(bool on) {
+    lg.keep = on;
+    set_live();
+    if (lg.live) return;
+    buffer_drop(0);
+    lg.base = lg.at;
+}
+
+/* ==== appending =========================================================================================== */
+
+static char *log_reserve(size_t n) {
+    if (lg.cap - lg.len >= n) return lg.buf + lg.len;
+    while (lg.cap - lg.len < n) lg.cap = lg.cap ? lg.cap * 2 : 64 << 10;
+    lg.buf = must(realloc(lg.buf, lg.cap));
+    return lg.buf + lg.len;
+}
+
+static char *put_count(char *p, char mark, uint32_t n) {
+    *p++ = mark;
+    if (n < 10) *p++ = (char)('0' + n);
+    else p += resp_write_int(p, n);
+    memcpy(p, "\r\n", 2);
+    return p + 2;
+}
+
+static void put_command(const struct arg *argv, int argc) {
+    size_t room = 16;
+    for (int i = 0; i < argc; i++) room += argv[i].n + (size_t)16;
+    char *p = put_count(log_reserve(room), '*', (uint32_t)argc);
+    for (int i = 0; i < argc; i++) {
+        p = put_count(p, '$', argv[i].n);
+        memcpy(p, argv[i].p, argv[i].n);
+        memcpy(p + argv[i].n, "\r\n", 2);
+        p += argv[i].n + 2;
+    }
+    lg.len = (size_t)(p - lg.buf);
+}
+
+void log_append(int db, const struct arg *argv, int argc) {
+    static const char multi[] = "*1\r\n$5\r\nMULTI\r\n";
+    if (!lg.live) {
+        if (!lg.lost) take_new_id(false);
+        lg.lost = true;
+        return;
+    }
+    if (lg.tx == 0) lg.tx_at = lg.len;
+    if (lg.tx == 1) { /* it is more than one: MULTI goes before the first */
+        size_t n = sizeof multi - 1;
+        log_reserve(n);
+        memmove(lg.buf + lg.tx_at + n, lg.buf + lg.tx_at, lg.len - lg.tx_at);
+        memcpy(lg.buf + lg.tx_at, multi, n);
+        lg.len += n;
+    }
+    if (db != lg.db) {
+        char digits[RESP_INT_MAX];
+        struct arg select[2] = {ARG("SELECT"), {.p = digits, .n = (uint32_t)resp_write_int(digits, db)}};
+        put_command(select, 2);
+        lg.db = db;
+    }
+    put_command(argv, argc);
+    lg.tx += lg.tx >= 0;
+}
+
+void log_begin(void) {
+    assert(lg.tx < 0);
+    lg.tx = 0;
+}
+
+void log_commit(void) {
+    if (lg.tx > 1) put_command(&ARG("EXEC"), 1);
+    lg.tx = -1;
+    if (snap.wanted) snap_begin();
+    snap.wanted = false;
+}
+
+/* ==== checksum records ==================================================================================== */
+
+static int record_text(char text[RECORD_TEXT], const struct sum *s, uint64_t covers, uint64_t unsynced) {
+    return snprintf(text, RECORD_TEXT, "%016" PRIx64 ",%" PRIx64 ",%" PRIx64, sum_value(s, unsynced), covers, unsynced);
+}
+
+/* Takes a record's text apart, without looking at the sum. */
+static bool read_record(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced) {
+    char text[RECORD_TEXT], *end;
+    if (n < 20 || n >= RECORD_TEXT || p[16] != ',') return false;
+    snprintf(text, sizeof text, "%.*s", (int)n, p);
+    *covers = strtoull(text + 17, &end, 16);
+    if (*end++ != ',') return false;
+    *unsynced = strtoull(end, &end, 16);
+    return !*end;
+}
+
+static void note_mark(uint64_t offset) {
+    if (lg.nmarks && offset - lg.marks[lg.nmarks - 1] < MARK_EVERY) return;
+    if (lg.nmarks == lg.marks_cap) {
+        lg.marks_cap = lg.marks_cap ? lg.marks_cap * 2 : 64;
+        lg.marks = must(realloc(lg.marks, lg.marks_cap * sizeof *lg.marks));
+    }
+    lg.marks[lg.nmarks++] = offset;
+}
+
+static void put_record(void) {
+    char text[RECORD_TEXT];
+    uint64_t at = log_end(), synced = lg.fd >= 0 && lg.trouble != BROKEN ? lg.synced : 0;
+    assert(lg.tx < 0 && lg.live);
+    sum_to_end();
+    if (at > lg.covered) lg.data_end = at;
+    int n = record_text(text, &lg.sum, at - lg.stretch, at - synced);
+    note_mark(at);
+    put_command((struct arg[]){ARG("PING"), {.p = text, .n = (uint32_t)n}}, 2);
+    lg.stretch = at;
+    lg.covered = log_end();
+    lg.claimed = synced;
+    lg.sum = (struct sum){0};
+}
+
+/* ==== to the disk ========================================================================================= */
+
+static void log_fails(enum trouble trouble, const char *what, int error) {
+    if (trouble < lg.trouble) return;
+    if (trouble > lg.trouble)
+        hooks->say(SAY_WARNING, "The log %s: %s: %s. Changes are refused until it can be kept again.", aof_path, what,
+                   strerror(error));
+    lg.trouble = trouble;
+    snprintf(lg.reason, sizeof lg.reason, "%s: %s", what, strerror(error));
+}
+
+static void log_is_fine(void) {
+    if (lg.trouble != FINE) hooks->say(SAY_NOTICE, "The log %s is being kept again.", aof_path);
+    lg.trouble = FINE;
+}
+
+static void write_pending(void) {
+    uint64_t end = log_end();
+    while (lg.written < end) {
+        ssize_t n =
+            pwrite(lg.fd, lg.buf + (lg.written - lg.at), end - lg.written, (off_t)file_pos(lg.written, lg.base));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            log_fails(errno == ENOSPC || errno == EDQUOT ? FULL : BROKEN, "write", errno);
+            return;
+        }
+        lg.written += (uint64_t)n;
+    }
+    buffer_drop(0);
+    log_is_fine();
+}
+
+static void sync_work(struct job *j) {
+    if (fdatasync(j->fd) < 0 || (j->flag && sync_folder(aof_path) < 0)) j->error = errno;
+}
+
+static void sync_done(struct job *j) {
+    lg.syncing = false;
+    if (j->error) log_fails(BROKEN, "fsync", j->error);
+    else if (lg.trouble != BROKEN) lg.synced = j->to;
+}
+
+/* renamed: the file has just got its name. */
+static void request_sync(bool renamed) {
+    if (lg.syncing || lg.hold_syncs || lg.trouble == BROKEN || (lg.synced >= lg.written && !renamed)) return;
+    lg.syncing = true;
+    job_post((struct job){.work = sync_work, .done = sync_done, .fd = lg.fd, .to = lg.written, .flag = renamed}, true);
+}
+
+/* Without a file that can be trusted: what followers, or a file to come, will ask for stays in memory. */
+static void trim_memory(void) {
+    size_t keep = lg.keep && opt->backlog > 0 ? (size_t)opt->backlog : 0;
+    if ((file_wanted() && (snap.running || next.fd >= 0)) || lg.len < 2 * keep + MARK_EVERY) return;
+    buffer_drop(keep);
+    lg.base = lg.at;
+}
+
+static void next_go_on(void);
+
+void log_flush(void) {
+    if (!lg.live || lg.tx >= 0) return;
+    bool always = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0;
+    uint64_t bare = log_end() - lg.covered;
+    if (bare >= RECORD_EVERY || (bare && always && !lg.syncing)) put_record();
+    if (lg.fd < 0 || lg.trouble == BROKEN) {
+        trim_memory();
+        return;
+    }
+    if (lg.written < log_end() && (lg.trouble == FINE || lg.retry)) write_pending();
+    lg.retry = false;
+    if (always) request_sync(false);
+    if (next.fd >= 0) next_go_on();
+}
+
+int64_t log_read(uint64_t offset, char *buf, size_t n) {
+    uint64_t end = offset < lg.at ? lg.at : log_end();
+    if (offset < lg.base || offset > end) return -1;
+    if (n > end - offset) n = (size_t)(end - offset);
+    if (offset < lg.at) return pread(lg.fd, buf, n, (off_t)file_pos(offset, lg.base));
+    if (n) memcpy(buf, lg.buf + (offset - lg.at), n);
+    return (int64_t)n;
+}
+
+/* ==== the snapshot ======================================================================================== */
+
+/* The helper's own, while it writes one. */
+static struct {
+    int fd, error;
+    uint64_t crc, size, synced;
+} file = {.fd = -1};
+
+static int file_append(const char *p, size_t n) {
+    file.crc = crc64(file.crc, p, n);
+    if (write_at(file.fd, p, n, file.size) < 0) return -1;
+    file.size += n;
+    if (file.size - file.synced < SYNC_EVERY) return 0;
+    file.synced = file.size;
+    return fdatasync(file.fd);
+}
+
+static void chunk_work(struct job *j) {
+    if (file.fd < 0 && !file.error) file.fd = open(rdb_temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (!file.error && (file.fd < 0 || file_append(j->out.buf, j->out.len) < 0 ||
+                        (j->blob && file_append(j->blob->data, j->blob_n) < 0)))
+        file.error = errno;
+    j->error = file.error;
+}
+
+/* The end of a snapshot: it gets its name (flag), or is given up. */
+static void file_end_work(struct job *j) {
+    uint64_t crc = htole64(file.crc);
+    if (j->flag && !file.error &&
+        (write_at(file.fd, (char *)&crc, sizeof crc, file.size) < 0 || publish(file.fd, rdb_temp, rdb_path) < 0))
+        file.error = errno;
+    j->error = file.error;
+    j->to = file.size + sizeof crc;
+    if (file.fd >= 0) close(file.fd);
+    if (!j->flag || j->error) unlink(rdb_temp);
+    memset(&file, 0, sizeof file);
+    file.fd = -1;
+}
+
+static void trim_begin(void);
+static void fresh_begin(void);
+
+static void snap_over(int error, uint64_t size) {
+    snap.running = false;
+    info.save_ok = !error;
+    info.save_error = error ? strerror(error) : NULL;
+    info.save_seconds = (int64_t)time(NULL) - snap.started_s;
+    if (snap.rewrite) {
+        info.rewrite_ok = !error;
+        info.rewrite_seconds = info.save_seconds;
+    }
+    if (error) {
+        hooks->say(SAY_WARNING, "The snapshot %s could not be written: %s. The one before it is as it was.", rdb_path,
+                   info.save_error);
+        return;
+    }
+    hooks->say(SAY_NOTICE, "The snapshot %s is on the disk: the state at offset %" PRIu64 ".", rdb_path, snap.offset);
+    info.saves++;
+    info.last_save_s = (int64_t)time(NULL);
+    info.log_base_size = size;
+    info.changes_since_save = snap.changes; /* the count then; persist_info() makes the difference */
+    if (file_wanted()) fresh_begin();
+    else if (lg.fd >= 0) trim_begin();
+}
+
+static void file_end_done(struct job *j) {
+    if (j->flag && snap.running && j->base == snap.generation) snap_over(j->error, j->to);
+}
+
+static void file_end(bool whole) {
+    store_snapshot_end();
+    job_post((struct job){.work = file_end_work, .done = file_end_done, .flag = whole, .base = snap.generation}, false);
+}
+
+static void chunk_done(struct job *j) {
+    snap.in_flight -= j->out.len + j->blob_n;
+    if (j->blob) resp_blob_release(j->blob);
+    resp_out_free(&j->out);
+    /* behind the walk's end the last job is on its way, and has the same error */
+    if (!j->error || !snap.running || snap.walked || j->base != snap.generation) return;
+    resp_out_free(&snap.chunk.out);
+    file_end(false);
+    snap_over(j->error, 0);
+}
+
+static void chunk_post(void) {
+    snap.in_flight += snap.chunk.out.len + snap.chunk.blob_n;
+    job_post(snap.chunk, false);
+    snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
+}
+
+static void snap_emit(int db, const struct entry *e) {
+    struct job *j = &snap.chunk;
+    struct blob *b = rdb_put_entry(&j->out, &snap.db, db, e, &j->blob_n);
+    if (b) j->blob = resp_blob_ref(b);
+    if (b || j->out.len >= CHUNK) chunk_post();
+}
+
+int snap_begin(void) {
+    struct rdb_facts facts = {0};
+    errno = EBUSY;
+    if (snap.running) return -1;
+    snap.wanted = lg.tx >= 0;
+    if (snap.wanted) return 0;
+    if (lg.live) put_record();
+    else if (!log_end()) lg.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
+    snap.offset = facts.offset = log_end();
+    if (file_wanted()) { /* a file may begin here, and its first checksum then covers from here on */
+        lg.sum = (struct sum){0};
+        lg.stretch = lg.covered = lg.summed = snap.offset;
+    }
+    lg.db = snap.db = -1;
+    snap.running = true;
+    snap.walked = snap.rewrite = false;
+    snap.generation++;
+    snap.changes = store_changes();
+    snap.started_s = (int64_t)time(NULL);
+    snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
+    memcpy(facts.repl_id, lg.id, sizeof facts.repl_id);
+    memcpy(facts.history, lg.history, sizeof facts.history);
+    rdb_put_head(&snap.chunk.out, &facts);
+    store_snapshot_begin(snap_emit);
+    return 0;
+}
+
+bool snap_running(void) { return snap.running; }
+
+void snap_cancel(void) {
+    if (snap.running && !snap.walked) {
+        resp_out_free(&snap.chunk.out);
+        file_end(false);
+    }
+    snap.running = false;
+}
+
+bool persist_tick(void) {
+    if (!snap.running || snap.walked || snap.in_flight > CHUNKS_AHEAD) return false;
+    int64_t start = clock_us();
+    do snap.walked = store_snapshot_step(64);
+    while (!snap.walked && snap.in_flight <= CHUNKS_AHEAD && clock_us() - start < SLICE_US);
+    if (!snap.walked) return snap.in_flight <= CHUNKS_AHEAD;
+    resp_raw(&snap.chunk.out, &(char){(char)RDB_END}, 1);
+    chunk_post();
+    file_end(true);
+    return false;
+}
+
+int snap_save(void) {
+    if (snap_begin() < 0) return -1;
+    while (snap.running)
+        if (!persist_tick()) helper_wait();
+    return info.save_ok ? 0 : -1;
+}
+
+int log_rewrite(void) {
+    if (snap_begin() < 0) return -1;
+    snap.rewrite = true;
+    return 0;
+}
+
+/* ==== a log file with a later base ========================================================================
+ * The helper copies while the old file goes on. When little is left, syncs are held back while it copies and
+ * syncs that; then the loop copies the rest, of which nobody was told that it is synced, and gives the file
+ * its name. */
+
+static void next_give_up(int error) {
+    if (error) hooks->say(SAY_WARNING, "A new log file could not be put in place: %s", strerror(error));
+    unlink(aof_temp);
+    close_later(next.fd);
+    next.fd = -1;
+    lg.hold_syncs = false;
+}
+
+static void next_take_over(void) {
+    close_later(lg.fd);
+    lg.fd = next.fd;
+    lg.base = next.base;
+    lg.gen = 2;
+    lg.hold_syncs = false;
+    next.fd = -1;
+    size_t gone = 0;
+    while (gone < lg.nmarks && lg.marks[gone] < lg.base) gone++;
+    lg.nmarks -= gone;
+    if (gone) memmove(lg.marks, lg.marks + gone, lg.nmarks * sizeof *lg.marks);
+    hooks->say(SAY_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.base);
+}
+
+static void copy_work(struct job *j) {
+    if (copy_range(j->fd, file_pos(j->from, j->base), j->to_fd, file_pos(j->from, next.base), j->to - j->from) < 0 ||
+        fdatasync(j->to_fd) < 0)
+        j->error = errno;
+}
+
+static void copy_done(struct job *j) {
+    next.busy = false;
+    next.done = j->to;
+    if (j->error || lg.trouble == BROKEN) next_give_up(j->error);
+    if (next.fd < 0 || !next.last) return;
+    assert(lg.synced <= next.done);
+    if (copy_range(lg.fd, file_pos(next.done, lg.base), next.fd, file_pos(next.done, next.base),
+                   lg.written - next.done) < 0 ||
+        rename(aof_temp, aof_path) < 0) {
+        next_give_up(errno);
+        return;
+    }
+    next_take_over();
+    request_sync(true);
+}
+
+static void next_go_on(void) {
+    uint64_t left = lg.written - next.done;
+    if (next.busy) return;
+    next.last = lg.hold_syncs = left <= SYNC_EVERY / 8;
+    if (next.last && lg.syncing) return; /* when it is back */
+    next.busy = true;
+    job_post((struct job){.work = copy_work,
+                          .done = copy_done,
+                          .fd = lg.fd,
+                          .to_fd = next.fd,
+                          .base = lg.base,
+                          .from = next.done,
+                          .to = next.done + (left < SYNC_EVERY ? left : SYNC_EVERY)},
+             false);
+}
+
+/* After a snapshot: what stands before it is not needed for a start, only for followers. */
+static void trim_begin(void) {
+    uint64_t keep = opt->backlog > 0 ? (uint64_t)opt->backlog : 0, base = lg.base;
+    for (size_t i = 0; i < lg.nmarks; i++)
+        if (lg.marks[i] <= lg.written && lg.marks[i] + keep <= snap.offset) base = lg.marks[i];
+    uint64_t gain = base - lg.base;
+    if (next.fd >= 0 || gain < MARK_EVERY / 16 || gain < (log_end() - base) / 4) return;
+    next.base = next.done = base;
+    next.fd = log_create(base);
+}
+
+static void fresh_work(struct job *j) {
+    if (publish(j->fd, aof_temp, aof_path) < 0) j->error = errno;
+}
+
+static void fresh_done(struct job *j) {
+    next.busy = false;
+    if (j->error) {
+        next_give_up(j->error);
+        return;
+    }
+    next_take_over();
+    lg.written = lg.synced = j->to;
+    log_is_fine();
+}
+
+/* A file that begins where the snapshot ends, from what the buffer holds: for CONFIG SET appendonly yes, and
+ * the only way back when the old one cannot be trusted any more. */
+static void fresh_begin(void) {
+    if (next.fd >= 0 && !next.busy) next_give_up(0);
+    if (next.fd >= 0 || lg.at > snap.offset) return; /* the next snapshot will do */
+    next.base = snap.offset;
+    next.fd = log_create(next.base);
+    if (next.fd < 0) return;
+    if (write_at(next.fd, lg.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) < 0) {
+        next_give_up(errno);
+        return;
+    }
+    next.busy = true; /* log_flush() has nothing to do for it */
+    job_post((struct job){.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()}, false);
+}
+
+/* ==== reading a log back ================================================================================== */
+
+static void load_progress(uint64_t at) {
+    static int64_t said;
+    int64_t now = clock_us();
+    info.load_done = at;
+    if (info.loading) hooks->breathe(); /* not within a command */
+    if (at <= 1 << 20) said = now;
+    if (now - said < 2000000) return;
+    said = now;
+    hooks->say(SAY_NOTICE, "Loading: %d%%", (int)(info.load_total ? at * 100 / info.load_total : 100));
+}
+
+/* "*3\r\n" or "$5\r\n". Returns what is behind it; NULL: *bad, or cut off. */
+static const char *get_count(const char *p, const char *end, char mark, uint64_t *n, bool *bad) {
+    const char *digits = p + 1;
+    *n = 0;
+    *bad = p < end && *p != mark;
+    for (p += p < end; !*bad && p < end && *p >= '0' && *p <= '9'; p++) {
+        *n = *n * 10 + (uint64_t)(*p - '0');
+        *bad = *n > 1u << 29 || (*digits == '0' && p > digits);
+    }
+    if (*bad || p >= end) return NULL;
+    *bad = p == digits || *p != '\r' || (p + 1 < end && p[1] != '\n');
+    return *bad || p + 1 == end ? NULL : p + 2;
+}
+
+struct args {
+    struct arg *v;
+    size_t n, cap;
+};
+
+/* One command of p[0..n), strictly as log_append() writes it: its arguments go to a. Returns its length; 0:
+ * it is cut off, *need bytes would show more; -1: malformed. */
+static int64_t get_command(const char *p, size_t n, struct args *a, size_t *need) {
+    uint64_t argc, len;
+    bool bad;
+    const char *end = p + n, *at = get_count(p, end, '*', &argc, &bad);
+    *need = n + 1;
+    if (at && !argc) return -1;
+    while (at && argc--) {
+        at = get_count(at, end, '$', &len, &bad);
+        if (!at) break;
+        if ((uint64_t)(end - at) < len + 2) {
+            *need = (size_t)(at - p) + len + 2;
+            return 0;
+        }
+        if (at[len] != '\r' || at[len + 1] != '\n') return -1;
+        if (a->n == a->cap) a->v = must(realloc(a->v, (a->cap = a->cap ? a->cap * 2 : 64) * sizeof *a->v));
+        a->v[a->n++] = (struct arg){.p = at, .n = (uint32_t)len};
+        at += len + 2;
+    }
+    return bad ? -1 : at ? at - p : 0;
+}
+
+/* A walk over commands in a file, from where r stands to r.end. each() is told where a command's arguments
+ * begin in args, and its length, before it counts; it returns what is wrong with it. */
+struct walk {
+    struct reader r;
+    struct args args;
+    bool plain; /* redis-server's file: lines that begin with '#' may stand between commands */
+    const char *(*each)(struct walk *w, size_t first, size_t length);
+    const char *trouble; /* why it ends before r.end, NULL: it does not */
+    /* what scanning finds out; offsets */
+    struct sum sum;
+    bool multi;                            /* within a transaction */
+    uint64_t base, good, covered, stretch; /* good: whole commands and transactions up to here */
+    uint64_t data;                         /* bytes in commands that are not records */
+    /* what replaying needs */
+    size_t first[BATCH + 1];
+    uint64_t at[BATCH];
+    int n, db;
+};
+
+static const char cut_off[] = "it is cut off within a command";
+
+static void walk(struct walk *w) {
+    struct reader *r = &w->r;
+    size_t need = 1;
+    r->ctx = w;
+    r->progress = load_progress;
+    while (!w->trouble && r->at + r->pos < r->end) {
+        const char *p = r->buf + r->pos;
+        size_t n = r->len - r->pos, first = w->args.n;
+        const char *line = w->plain && n && *p == '#' ? memchr(p, '\n', n) : NULL;
+        int64_t length = line ? line + 1 - p : get_command(p, n, &w->args, &need);
+        if (length <= 0) w->args.n = first;
+        if (length < 0) w->trouble = "what stands there is no command";
+        if (length == 0 && !reader_fill(r, need)) w->trouble = r->error ? strerror(r->error) : cut_off;
+        if (length > 0 && !line) w->trouble = w->each(w, first, (size_t)length);
+        if (length > 0 && !w->trouble) r->pos += (size_t)length;
+    }
+    reader_pass(r);
+    free(r->buf);
+    free(w->args.v);
+}
+
+static uint64_t walk_offset(const struct walk *w) { return w->base + w->r.at + w->r.pos - (w->plain ? 0 : HEADER); }
+
+static void scan_passed(void *ctx, const char *p, size_t n) { sum_add(&((struct walk *)ctx)->sum, p, n); }
+
+/* A record that covers more than is still there is taken as it is. */
+static bool record_fits(struct walk *w, const struct arg *text, uint64_t at) {
+    char right[RECORD_TEXT];
+    uint64_t covers, unsynced;
+    if (!read_record(text->p, text->n, &covers, &unsynced)) return false;
+    reader_pass(&w->r);
+    int n = record_text(right, &w->sum, covers, unsynced);
+    return covers > at - w->base ||
+           (at - covers == w->stretch && n == (int)text->n && !memcmp(right, text->p, text->n));
+}
+
+static const char *scan_each(struct walk *w, size_t first, size_t length) {
+    const struct arg *v = w->args.v + first;
+    size_t argc = w->args.n - first;
+    uint64_t at = walk_offset(w);
+    bool record = argc == 2 && !w->plain && resp_arg_is(v, "ping");
+    w->args.n = 0;
+    if (argc == 1 && resp_arg_is(v, w->multi ? "exec" : "multi")) {
+        w->multi = !w->multi;
+    } else if (record) {
+        if (w->multi || !record_fits(w, &v[1], at)) {
+            w->good = w->covered; /* anything in between may be wrong */
+            return "a checksum does not fit what stands before it";
+        }
+        w->stretch = at;
+        w->covered = at + length;
+        w->sum = (struct sum){0};
+        note_mark(at);
+    }
+    if (!w->multi) w->good = at + length;
+    if (!record) w->data += length;
+    return NULL;
+}
+
+static void scan(struct walk *w) {
+    w->each = scan_each;
+    w->r.passed = scan_passed;
+    w->good = w->covered = w->stretch = walk_offset(w);
+    walk(w);
+    if (!w->trouble && w->multi) w->trouble = cut_off;
+}
+
+/* Whether a record behind offset says that bytes from there on were on the disk already. */
+static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t size) {
+    static const char head[] = "*2\r\n$4\r\nPING\r\n$";
+    const size_t n = sizeof head - 1, record = n + 4 + RECORD_TEXT;
+    struct reader r = {.fd = fd, .at = file_pos(offset, base), .end = size};
+    uint64_t covers, unsynced;
+    bool found = false;
+    while (!found && (reader_fill(&r, 2 * record) || r.pos < r.len)) {
+        const char *p = memmem(r.buf + r.pos, r.len - r.pos, head, n), *end;
+        bool last = r.at + r.len >= size;
+        if (!p && last) break;
+        size_t seen = p ? (size_t)(p - r.buf) : r.len - n;
+        bool whole = p && (last || r.len - seen >= record);
+        r.pos = whole ? seen + 1 : seen;
+        if (!whole || r.len - seen < n + 4) continue;
+        end = memchr(p + n + 4, '\r', r.len - seen - n - 4);
+        uint64_t begins = base + r.at + seen - HEADER;
+        if (end && read_record(p + n + 4, (size_t)(end - p) - n - 4, &covers, &unsynced))
+            found = unsynced <= begins && begins - unsynced > offset;
+    }
+    free(r.buf);
+    return found;
+}
+
+/* In what no checksum covers: where a sector of zeros stands that a power cut has left. 0: nowhere. */
+static uint64_t zero_sector(int fd, uint64_t from, uint64_t to) {
+    static const char zero[512];
+    char sector[512];
+    for (uint64_t at = (from + 511) & ~(uint64_t)511; at + 512 <= to; at += 512)
+        if (pread(fd, sector, 512, (off_t)at) == 512 && !memcmp(sector, zero, 512)) return at;
+    return 0;
+}
+
+static bool is_bracket(const struct arg *name) {
+    return (name->n == 4 && (resp_arg_is(name, "exec") || resp_arg_is(name, "ping"))) ||
+           (name->n == 5 && resp_arg_is(name, "multi"));
+}
+
+/* Runs what has been gathered; the slices are still good. */
+static void replay_passed(void *ctx, const char *p, size_t n) {
+    struct walk *w = ctx;
+    struct db *db = store_db(w->db);
+    struct arg *v = w->args.v;
+    (void)p;
+    (void)n;
+    for (int i = 0; i < w->n; i++)
+        if (w->first[i + 1] - w->first[i] > 1) store_prefetch_bucket(db, &v[w->first[i] + 1]);
+    for (int i = 0; i < w->n; i++)
+        if (w->first[i + 1] - w->first[i] > 1) store_prefetch_entry(db, &v[w->first[i] + 1]);
+    for (int i = 0; i < w->n && !w->trouble; i++) {
+        const char *why = NULL;
+        if (is_bracket(&v[w->first[i]])) continue;
+        if (hooks->apply(&w->db, &v[w->first[i]], (int)(w->first[i + 1] - w->first[i]), &why)) continue;
+        w->trouble = why;
+        w->good = w->at[i];
+    }
+    w->args.n = 0;
+    w->n = 0;
+}
+
+static const char *replay_each(struct walk *w, size_t first, size_t length) {
+    (void)length;
+    w->at[w->n] = w->r.at + w->r.pos;
+    w->first[w->n++] = first;
+    w->first[w->n] = w->args.n;
+    if (w->n == BATCH) replay_passed(w, NULL, 0);
+    return w->trouble;
+}
+
+/* ==== boot ================================================================================================ */
+
+enum kind { NO_LOG, OUR_LOG, PLAIN_AOF };
+
+/* What was found on the disk. */
+static struct {
+    int fd; /* the log file, -1: none */
+    enum kind kind;
+    struct header header;
+    bool slot_damaged, has_rdb;
+    uint64_t size;
+    uint64_t offset; /* of the snapshot */
+    char id[41], history[41];
+    struct walk scan;
+} boot;
+
+__attribute__((format(printf, 2, 3))) static int refuse(const char *path, const char *fmt, ...) {
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    hooks->say(SAY_WARNING, "%s: %s", path, text);
+    return -1;
+}
+
+/* Out of the way, but not away: the file becomes path.<why>-<time>. */
+static int log_set_aside(const char *why) {
+    char to[PATH_LEN + 64];
+    snprintf(to, sizeof to, "%s.%s-%lld", aof_path, why, (long long)time(NULL));
+    close(boot.fd);
+    boot.fd = -1;
+    boot.kind = NO_LOG;
+    if (rename(aof_path, to) < 0 || sync_folder(to) < 0)
+        return refuse(aof_path, "it could not be renamed to %s: %s", to, strerror(errno));
+    hooks->say(SAY_NOTICE, "%s was set aside as %s", aof_path, to);
+    return 0;
+}
+
+/* Opens the log file and says what it is. */
+static int find_log(void) {
+    char head[HEADER + 1] = "", slot[SLOT + 1] = "";
+    struct stat st;
+    boot.fd = open(aof_path, O_RDWR | O_CLOEXEC);
+    if (boot.fd < 0 && errno == ENOENT) return 0;
+    if (boot.fd < 0 || fstat(boot.fd, &st) < 0 || pread(boot.fd, head, HEADER, 0) < 0)
+        return refuse(aof_path, "the log could not be opened: %s", strerror(errno));
+    if (flock(boot.fd, LOCK_EX | LOCK_NB) < 0) return refuse(aof_path, "another process keeps its log there");
+    boot.size = (uint64_t)st.st_size;
+    for (size_t i = 0; i < 2; i++) {
+        struct header h;
+        memcpy(slot, head + i * SLOT, SLOT);
+        if (!parse_slot(slot, &h)) boot.slot_damaged = true;
+        else if (boot.kind == NO_LOG || h.gen > boot.header.gen) boot.header = h, boot.kind = OUR_LOG;
+    }
+    if (boot.kind == OUR_LOG && boot.size >= HEADER) return 0;
+    if (boot.kind == OUR_LOG || !boot.size || !strncmp(head, "#EchoVault", boot.size < 10 ? boot.size : 10))
+        return refuse(aof_path,
+                      "the log's header is damaged or cut off. Bring back a copy of the file, or move it away to "
+                      "start from the snapshot alone.");
+    boot.kind = PLAIN_AOF;
+    return 0;
+}
+
+/* Who comes from redis-server puts dump.rdb into the folder: it becomes our first snapshot, and stays. */
+static int adopt_dump(void) {
+    boot.has_rdb = access(rdb_path, F_OK) == 0;
+    if (boot.has_rdb || boot.kind != NO_LOG || access("dump.rdb", F_OK) < 0) return 0;
+    if (link("dump.rdb", rdb_path) < 0) return refuse("dump.rdb", "it cannot become %s: %s", rdb_path, strerror(errno));
+    hooks->say(SAY_NOTICE, "dump.rdb is taken over as %s", rdb_path);
+    boot.has_rdb = true;
+    return 0;
+}
+
+static int load_rdb(void) {
+    struct rdb_facts f;
+    struct stat st;
+    char why[256];
+    struct reader r = {.fd = open(rdb_path, O_RDONLY | O_CLOEXEC), .progress = load_progress};
+    if (r.fd < 0 || fstat(r.fd, &st) < 0)
+        return refuse(rdb_path, "the snapshot could not be opened: %s", strerror(errno));
+    info.load_total = info.log_base_size = r.end = (uint64_t)st.st_size;
+    bool ok = rdb_load(&r, &f, why);
+    free(r.buf);
+    close(r.fd);
+    info.keys_loaded = f.keys;
+    if (!ok)
+        return refuse(rdb_path,
+                      "the snapshot cannot be loaded: at byte %" PRIu64 ": %s. The file was not changed. Bring "
+                      "back a copy of it, or move it away.",
+                      r.at + r.pos, why);
+    boot.offset = f.offset ? f.offset : 1;
+    memcpy(boot.id, f.repl_id, sizeof boot.id);
+    memcpy(boot.history, f.history[0] ? f.history : f.repl_id, sizeof boot.history);
+    if (!boot.history[0]) snprintf(boot.history, sizeof boot.history, "rdb-%016" PRIx64, f.crc);
+    return 0;
+}
+
+/* Finds out up to where the log counts: boot.scan.good. */
+static int judge_log(void) {
+    struct walk *s = &boot.scan;
+    uint64_t end = boot.size, hole = 0, base = boot.header.base;
+    const char *trouble = NULL;
+    info.load_total = end;
+    do { /* once more up to the first whole command, so that the sum is that of what counts */
+        *s = (struct walk){.base = base, .r = {.fd = boot.fd, .at = HEADER, .end = end}};
+        lg.nmarks = 0;
+        scan(s);
+        if (s->r.error) return refuse(aof_path, "the log could not be read: %s", s->trouble);
+        hole = zero_sector(boot.fd, file_pos(s->covered, base), file_pos(s->good, base));
+        if (!trouble) trouble = hole ? "zeros stand where a power cut has lost what was written" : s->trouble;
+        end = hole ? hole : file_pos(s->good, base);
+    } while (s->trouble || hole);
+    if (end == boot.size) return 0;
+    if (synced_beyond(boot.fd, base, s->good, boot.size))
+        return refuse(aof_path,
+                      "at byte %" PRIu64 " the log is damaged: %s. What follows says that this had been safe on the "
+                      "disk, so it is no torn end. The file was not changed. Bring back a copy of it, or cut it at "
+                      "that byte yourself and lose what follows.",
+                      end, trouble);
+    if (!opt->truncate_tail)
+        return refuse(aof_path,
+                      "at byte %" PRIu64 " the log has a torn end: %s. With aof-load-truncated yes the server "
+                      "starts without it.",
+                      end, trouble);
+    hooks->say(SAY_WARNING, "%s: at byte %" PRIu64 " the log has a torn end: %s. What stands before it counts.",
+               aof_path, end, trouble);
+    return 0;
+}
+
+/* Runs the file's bytes [from, to), which have been scanned. */
+static int replay(int fd, uint64_t from, uint64_t to, bool plain) {
+    struct walk w = {
+        .r = {.fd = fd, .at = from, .end = to, .passed = replay_passed}, .each = replay_each, .plain = plain};
+    walk(&w);
+    if (!w.trouble) return 0;
+    return refuse(aof_path, "the command at byte %" PRIu64 " cannot be run: %s. The file was not changed.", w.good,
+                  w.trouble);
+}
+
+/* The log, from the snapshot's offset on. */
+static int load_log(void) {
+    const struct header *h = &boot.header;
+    uint64_t from = boot.has_rdb ? boot.offset : 0;
+    if (judge_log() < 0) return -1;
+    if (boot.has_rdb && strcmp(h->history, boot.history) != 0) {
+        if (!boot.scan.data) return log_set_aside("old");
+        return refuse(aof_path, "the log does not belong to the snapshot %s. Move away the one that is not wanted.",
+                      rdb_path);
+    }
+    if (h->base > from)
+        return refuse(aof_path,
+                      "the log begins at offset %" PRIu64 ", and the snapshot before it is missing: %s is %s. Bring "
+                      "it back, or move the log away.",
+                      h->base, rdb_path, boot.has_rdb ? "older" : "not there");
+    if (boot.scan.good < from) {
+        hooks->say(SAY_NOTICE, "The log ends at offset %" PRIu64 ": the snapshot is newer.", boot.scan.good);
+        return log_set_aside("old");
+    }
+    return replay(boot.fd, file_pos(from, h->base), file_pos(boot.scan.good, h->base), false);
+}
+
+/* A file of redis-server's, perhaps an RDB first, then commands: becomes a snapshot of ours and is set aside.
+ * Its own checksum is the name of the history that begins with it, so that a start that was interrupted
+ * between the two goes on there. */
+static int import_aof(void) {
+    char head[4096], why[256], name[41];
+    struct walk s = {.plain = true, .r = {.fd = boot.fd, .end = boot.size, .progress = load_progress}};
+    struct rdb_facts f;
+    ssize_t n = pread(boot.fd, head, sizeof head, 0);
+    snprintf(name, sizeof name, "aof-%016" PRIx64 "-%" PRIx64, crc64(0, head, n > 0 ? (size_t)n : 0), boot.size);
+    if (boot.has_rdb && load_rdb() < 0) return -1;
+    if (boot.has_rdb && strcmp(boot.history, name) != 0)
+        return refuse(aof_path, "this is a plain AOF, and %s is there as well. Move away the one that is not wanted.",
+                      rdb_path);
+    if (boot.has_rdb) return log_set_aside("imported");
+    info.load_total = boot.size;
+    if (n > 5 && *head != '*' && *head != '#' && !rdb_load(&s.r, &f, why))
+        return refuse(aof_path, "at byte %" PRIu64 ": %s. The file was not changed.", s.r.at + s.r.pos, why);
+    uint64_t from = s.r.at + s.r.pos;
+    scan(&s);
+    if (s.trouble && (s.trouble != cut_off || !opt->truncate_tail))
+        return refuse(aof_path, "at byte %" PRIu64 ": %s. The file was not changed.", s.good, s.trouble);
+    if (s.trouble) hooks->say(SAY_WARNING, "%s: %s: the first %" PRIu64 " bytes count.", aof_path, s.trouble, s.good);
+    if (replay(boot.fd, from, s.good, true) < 0) return -1;
+    memcpy(lg.history, name, sizeof name);
+    take_new_id(false);
+    if (snap_save() < 0 || log_set_aside("imported") < 0) return -1;
+    memcpy(boot.history, name, sizeof name);
+    boot.offset = snap.offset;
+    boot.has_rdb = true;
+    return 0;
+}
+
+/* The recovered end, and the ids: that of the life before is honoured up to there. */
+static void settle(void) {
+    const struct header *h = &boot.header;
+    bool logged = boot.kind == OUR_LOG;
+    const struct walk *s = &boot.scan;
+    uint64_t end = logged ? s->good : boot.has_rdb ? boot.offset : 0;
+    lg.at = lg.base = lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = end;
+    if (logged) {
+        lg.base = h->base;
+        lg.gen = h->gen;
+        lg.sum = s->sum;
+        lg.stretch = s->stretch;
+        lg.covered = s->covered;
+    }
+    snap.offset = boot.has_rdb ? boot.offset : 0;
+    lg.lost = false; /* what was replayed is counted */
+    take_new_id(false);
+    memcpy(lg.history, logged ? h->history : boot.has_rdb ? boot.history : lg.id, sizeof lg.history);
+    memcpy(lg.id, logged ? h->id : boot.id, sizeof lg.id);
+    take_new_id(lg.id[0] && !(logged && boot.slot_damaged));
+}
+
+/* The log's torn end goes into a file of its own, then the log is cut. */
+static int cut_tail(void) {
+    char path[PATH_LEN + 64];
+    uint64_t cut = file_pos(boot.scan.good, boot.header.base);
+    if (cut == boot.size) return 0;
+    snprintf(path, sizeof path, "%s.cut-%" PRIu64 "-%lld", aof_path, cut, (long long)time(NULL));
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0 || copy_range(boot.fd, cut, fd, 0, boot.size - cut) < 0 || fsync(fd) < 0 || sync_folder(path) < 0 ||
+        ftruncate(boot.fd, (off_t)cut) < 0 || fdatasync(boot.fd) < 0)
+        return refuse(aof_path, "its torn end could not be moved to %s: %s", path, strerror(errno));
+    close(fd);
+    hooks->say(SAY_WARNING, "The log's last %" PRIu64 " bytes were moved to %s", boot.size - cut, path);
+    return 0;
+}
+
+/* Goes on in the log file that was loaded, or begins one. */
+static int open_log(void) {
+    if (boot.kind == OUR_LOG) {
+        if (cut_tail() < 0) return -1;
+        lg.fd = boot.fd;
+        if (header_update() == 0) return 0;
+    } else {
+        lg.fd = log_create(lg.base);
+        lg.gen = 2;
+        if (lg.fd >= 0 && publish(lg.fd, aof_temp, aof_path) == 0) return 0;
+    }
+    return refuse(aof_path, "the log cannot be written: %s", strerror(errno));
+}
+
+/* The one sentence: the snapshot, then the log from its offset. */
+static int load_all(void) {
+    boot.fd = -1;
+    if (find_log() < 0 || adopt_dump() < 0) return -1;
+    if (boot.kind == PLAIN_AOF) return import_aof();
+    if (boot.has_rdb && load_rdb() < 0) return -1;
+    return boot.kind == OUR_LOG ? load_log() : 0;
+}
+
+int persist_start(const struct persist_options *options, const struct persist_hooks *h) {
+    int64_t start = clock_us(), now = (int64_t)time(NULL);
+    opt = options;
+    hooks = h;
+    crc64(0, "", 0);
+    snprintf(aof_path, sizeof aof_path, "%s", opt->aof_path);
+    snprintf(rdb_path, sizeof rdb_path, "%s", opt->rdb_path);
+    snprintf(aof_temp, sizeof aof_temp, "%s.tmp", opt->aof_path);
+    snprintf(rdb_temp, sizeof rdb_temp, "%s.tmp", opt->rdb_path);
+    info = (struct persist_info){.loading = true,
+                                 .load_start_ms = now * 1000,
+                                 .last_save_s = now,
+                                 .save_ok = true,
+                                 .rewrite_ok = true,
+                                 .save_seconds = -1,
+                                 .rewrite_seconds = -1};
+    if (helper_start() < 0) return refuse("helper thread", "%s", strerror(errno));
+    store_set_clock(0, STORE_EXPIRE_IGNORE);
+    if (load_all() < 0) return -1;
+    settle();
+    if (opt->log_on && open_log() < 0) return -1;
+    if (!opt->log_on && boot.fd >= 0) close(boot.fd);
+    set_live();
+    info.loading = false;
+    info.changes_since_save = store_changes();
+    hooks->say(SAY_NOTICE, "Data loaded in %.3f seconds: the state at offset %" PRIu64 ".",
+               (double)(clock_us() - start) / 1e6, log_end());
+    return 0;
+}
+
+int persist_reload(bool save) {
+    int64_t now = store_wall_clock();
+    uint64_t changes = save ? 0 : store_changes() - info.changes_since_save;
+    bool live = lg.live, lost = lg.lost;
+    if (lg.tx >= 0 || (save && snap_save() < 0)) return -1;
+    snap_cancel();
+    log_flush();
+    lg.live = false; /* what is replayed is in the log already */
+    lg.lost = true;
+    for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));
+    store_set_clock(now, STORE_EXPIRE_IGNORE);
+    boot.has_rdb = access(rdb_path, F_OK) == 0;
+    boot.offset = lg.base;
+    bool ok = !boot.has_rdb || load_rdb() == 0;
+    if (ok && lg.fd >= 0) ok = replay(lg.fd, file_pos(boot.offset, lg.base), file_pos(lg.written, lg.base), false) == 0;
+    store_set_clock(now, STORE_EXPIRE_DELETE);
+    lg.live = live;
+    lg.lost = lost;
+    info.changes_since_save = store_changes() - changes;
+    return ok ? 0 : -1;
+}
+
+/* ==== the turn's rarer work =============================================================================== */
+
+static void run_save_points(const char *points, int64_t now_s) {
+    uint64_t changes = store_changes() - info.changes_since_save;
+    int64_t since = now_s - info.last_save_s;
+    char *end;
+    if (!info.save_ok && now_s - snap.started_s < 5) return; /* not at once after a failure */
+    for (const char *p = points; !snap.running && changes; p = end) {
+        long long seconds = strtoll(p, &end, 10), least = end == p ? -1 : strtoll(end, &end, 10);
+        if (least < 0) return;
+        if (changes < (uint64_t)least || since <= seconds) continue;
+        hooks->say(SAY_NOTICE, "%lld changes in %lld seconds. Saving...", least, seconds);
+        snap_begin();
+    }
+}
+
+static bool log_outgrew(void) {
+    uint64_t grown = log_end() - snap.offset;
+    return lg.fd >= 0 && opt->rewrite_percentage > 0 && grown > (uint64_t)opt->rewrite_min &&
+           grown >= info.log_base_size / 100 * (uint64_t)opt->rewrite_percentage;
+}
+
+/* Once a second: what is written gets covered and synced; what is synced gets said. */
+static void log_second(int64_t now_ms) {
+    struct stat a, b;
+    if (lg.fd < 0 || lg.trouble != FINE) return;
+    if (fstat(lg.fd, &a) == 0 && (stat(aof_path, &b) < 0 || a.st_ino != b.st_ino || a.st_dev != b.st_dev)) {
+        log_fails(BROKEN, "the file is no longer at its place", ENOENT);
+        return;
+    }
+    if (log_end() > lg.covered || (lg.claimed < lg.data_end && lg.synced >= lg.data_end)) put_record();
+    write_pending();
+    if (now_ms - lg.synced_ms < (opt->fsync == LOG_FSYNC_NO ? 30000 : 1000)) return;
+    info.delayed_syncs += lg.syncing;
+    lg.synced_ms = now_ms;
+    request_sync(false);
+}
+
+/* CONFIG SET appendonly. */
+static void follow_option(int64_t now_ms) {
+    if (!opt->log_on && lg.fd >= 0 && !lg.syncing && next.fd < 0) {
+        if (lg.trouble == FINE && log_end() > lg.covered) put_record();
+        if (lg.trouble == FINE) write_pending();
+        close_later(lg.fd);
+        lg.fd = -1;
+        lg.trouble = FINE;
+        buffer_drop(0);
+        lg.base = lg.at;
+    }
+    set_live();
+    if (!file_wanted() || snap.running || next.fd >= 0 || now_ms < lg.snap_due_ms) return;
+    lg.snap_due_ms = now_ms + 5000;
+    log_rewrite();
+}
+
+void persist_cron(int64_t now_ms, const char *save_points) {
+    static int64_t second;
+    lg.retry = true;
+    follow_option(now_ms);
+    if (now_ms / 1000 != second) log_second(now_ms);
+    second = now_ms / 1000;
+    run_save_points(save_points, now_ms / 1000);
+    if (!snap.running && log_outgrew()) log_rewrite();
+}
+
+int persist_stop(bool save) {
+    bool kept = true;
+    if (save || file_wanted()) {
+        snap_cancel();
+        kept = snap_save() == 0;
+    }
+    while (next.fd >= 0 || lg.syncing) {
+        if (next.fd >= 0 && !file_wanted()) next_go_on();
+        helper_wait();
+    }
+    for (int i = 0; i < 2 && lg.fd >= 0 && lg.trouble != BROKEN;
+         i++) { /* the data, then a record that says they are safe */
+        if (log_end() > lg.covered || lg.claimed < lg.data_end) put_record();
+        write_pending();
+        request_sync(false);
+        while (lg.syncing) helper_wait();
+        kept = kept && lg.synced == log_end();
+    }
+    if (!kept || file_wanted()) return -1;
+    pthread_mutex_lock(&helper.lock);
+    helper.stop = true;
+    pthread_cond_signal(&helper.wake);
+    pthread_mutex_unlock(&helper.lock);
+    pthread_join(helper.thread, NULL);
+    return 0;
+}
+
+void persist_info(struct persist_info *out) {
+    *out = info;
+    out->changes_since_save = store_changes() - info.changes_since_save;
+    out->save_running = snap.running;
+    out->save_started_s = snap.started_s;
+    out->log_on = opt->log_on;
+    out->write_ok = lg.trouble == FINE;
+    out->rewrite_running = (snap.running && snap.rewrite) || next.fd >= 0;
+    out->log_size = lg.fd >= 0 ? file_pos(log_end(), lg.base) : 0;
+    out->log_buffer = lg.len;
+    out->pending_syncs = lg.syncing;
+}

@@ -1,0 +1,119 @@
+/* persist.h - the log and the snapshot: what makes the keyspace outlive the process.
+ *
+ * Knows nothing of replicas or clients. See the head of persist.c for the formats and the invariants.
+ */
+#ifndef PERSIST_H
+#define PERSIST_H
+
+#include "rdb.h"
+
+/* ---- boot ------------------------------------------------------------------------------------ */
+
+enum log_fsync { LOG_FSYNC_NO, LOG_FSYNC_EVERYSEC, LOG_FSYNC_ALWAYS };
+
+/* What persist needs from above, as functions: it calls nobody below it by name. */
+struct persist_hooks {
+    /* Runs one replayed command against database *db (SELECT changes *db). False: it cannot be run; *why is
+     * the reason. */
+    bool (*apply)(int *db, struct arg *argv, int argc, const char **why);
+    /* One line of the server's log; level as in enum log_level. */
+    void (*say)(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+    /* Now and then during a long load, so that clients hear -LOADING. */
+    void (*breathe)(void);
+};
+
+/* Values are read where they are used, so that CONFIG SET takes effect: the struct is the caller's and
+ * outlives us. */
+struct persist_options {
+    const char *rdb_path, *aof_path; /* relative to the working directory, which is --dir */
+    bool log_on;                     /* appendonly */
+    enum log_fsync fsync;
+    bool truncate_tail;     /* aof-load-truncated */
+    int64_t backlog;        /* repl-backlog-size: bytes of the log to keep at least */
+    int rewrite_percentage; /* auto-aof-rewrite-percentage */
+    int64_t rewrite_min;    /* auto-aof-rewrite-min-size */
+};
+
+/* Loads the snapshot, applies the log from its offset, opens the log for writing, starts the helper thread.
+ * 0, or -1 after say() told what is wrong. */
+int persist_start(const struct persist_options *options, const struct persist_hooks *hooks);
+
+/* ---- the log --------------------------------------------------------------------------------- */
+
+/* Appends one command as RESP to the one log, after a SELECT where db is not the one of the command before.
+ * Between log_begin() and log_end() the commands stand in one MULTI ... EXEC (left out where there is but
+ * one). */
+void log_append(int db, const struct arg *argv, int argc);
+void log_begin(void);
+void log_commit(void);
+
+/* Offsets count the log's bytes since the beginning of its history: base <= synced <= written <= end. */
+uint64_t log_base(void);    /* the oldest byte that can still be read */
+uint64_t log_end(void);     /* behind the last byte appended */
+uint64_t log_written(void); /* handed to the kernel up to here */
+uint64_t log_synced(void);  /* on the disk up to here */
+uint64_t log_safe(void);    /* as safe as the policy promises up to here: synced under always, else written */
+const char *log_id(void);   /* the replication id, 40 hex digits */
+const char *log_id2(void);  /* the earlier life's id, honoured up to ... */
+uint64_t log_id2_end(void); /* ... this offset */
+void log_new_id(void);      /* DEBUG CHANGE-REPL-ID, promotion: a new id, the old one becomes the second */
+
+/* The end of a turn, before any reply leaves: hands the new bytes to the kernel and asks the helper for a
+ * sync as the policy says. */
+void log_flush(void);
+/* Replies to changes may leave once log_synced() reaches what this returns: log_end() under always, 0
+ * otherwise. */
+uint64_t log_hold(void);
+/* The reason why changes must be refused (-MISCONF), NULL while all is well. */
+const char *log_error(void);
+/* Copies at most n bytes of the log from offset on; returns how many (0: offset is the end), -1: no longer or
+ * not yet there. */
+int64_t log_read(uint64_t offset, char *buf, size_t n);
+
+/* Followers read the log (log_read), or none does: without a file, backlog bytes are kept in memory for them. */
+void log_keep_backlog(bool on);
+int log_rewrite(void); /* BGREWRITEAOF: a snapshot, after which the log begins later; as snap_begin() */
+
+/* ---- the snapshot ---------------------------------------------------------------------------- */
+
+int snap_begin(void); /* BGSAVE: 0, or -1 with errno; EBUSY: one is running */
+bool snap_running(void);
+int snap_save(void); /* SAVE: the same walk in one go, written, synced, renamed; -1: say() told why */
+void snap_cancel(void);
+
+/* ---- the turn -------------------------------------------------------------------------------- */
+
+int persist_fd(void);    /* readable (an eventfd) when the helper thread has news; -1: none */
+void persist_news(void); /* reads them */
+/* Once a turn: a slice of the running snapshot's walk, under half a millisecond. True: there is more to do at
+ * once. */
+bool persist_tick(void);
+/* Ten times a second: everysec's sync, save points, rewrite by growth. save_points: "seconds changes ..."
+ * pairs. */
+void persist_cron(int64_t now_ms, const char *save_points);
+int persist_stop(
+    bool save); /* a clean end: all written and synced; save: a snapshot as well. -1: it could not be kept */
+
+/* DEBUG RELOAD and LOADAOF: empties all databases and loads what is on the disk, a fresh snapshot if save is set.
+ * -1: say() told why; the databases may be empty. */
+int persist_reload(bool save);
+
+/* ---- for INFO, LASTSAVE and the like --------------------------------------------------------- */
+
+struct persist_info {
+    bool loading;
+    uint64_t load_total, load_done;
+    int64_t load_start_ms;
+    uint64_t changes_since_save;
+    bool save_running, save_ok;
+    int64_t last_save_s;                  /* seconds since 1970 */
+    int64_t save_seconds, save_started_s; /* the last one's duration, -1: none; the running one's start */
+    uint64_t saves, keys_loaded, keys_expired_loaded;
+    bool log_on, rewrite_running, rewrite_ok, write_ok;
+    int64_t rewrite_seconds;
+    uint64_t log_size, log_base_size, log_buffer, delayed_syncs, pending_syncs;
+    const char *save_error; /* why the last snapshot failed, NULL: it did not */
+};
+void persist_info(struct persist_info *info);
+
+#endif

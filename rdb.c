@@ -1,0 +1,523 @@
+/* rdb.c - the snapshot's bytes.
+ *
+ * An RDB file, as far as a server of strings meets it:
+ *
+ *      REDIS0009                                  magic and version; VALKEY080 is read too
+ *      FA name value                              AUX, any number; unknown names mean nothing
+ *      FE db                                      SELECTDB: what follows belongs to this database
+ *      FB keys keys-with-deadline                 RESIZEDB: a hint
+ *      [FC ms, 8 bytes | FD s, 4 bytes]           an entry: perhaps a deadline,
+ *          [F8 idle | F9 freq, 1 byte]                  what eviction knew of it (skipped),
+ *          00 key value                                 the type (0: string), key, value
+ *      FF crc64                                   the end; the checksum of all before, 8 bytes
+ *
+ * Fixed numbers are little endian. A length is 00nnnnnn, 01nnnnnn + 1 byte, 80 + 4 bytes or 81 + 8 bytes, big
+ * endian. A string is a length and so many bytes, or C0 C1 C2 + a number of 1, 2, 4 bytes that stands for its
+ * digits, or C3 + two lengths + so many bytes of LZF. We write no LZF.
+ *
+ * Reading. A step is one opcode or one entry, parsed in memory; where the window ends first, the step says
+ * how much it lacks and is taken again from its beginning when the window is refilled: so a step must change
+ * nothing before it is whole. Entries are stored in batches whose buckets, then entries, are prefetched.
+ *
+ * Invariants
+ *   1. Slices in the batch are slices of the window: it is run before the window moves.
+ *   2. A file that is not exactly as above, checksum included, is refused, and nothing of another type than
+ *      string is skipped: half of a user's data is worse than a clear word.
+ *
+ * Left out: all other types, modules, the slot facts' meaning, writing LZF.
+ */
+#include "rdb.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WINDOW    ((size_t)1 << 20)
+#define BATCH     16
+#define VALUE_MAX ((uint64_t)512 << 20)
+
+enum opcode {
+    OP_SLOT_INFO = 0xF4,
+    OP_FUNCTION = 0xF5,
+    OP_IDLE = 0xF8,
+    OP_FREQ = 0xF9,
+    OP_AUX = 0xFA,
+    OP_RESIZEDB = 0xFB,
+    OP_DEADLINE_MS = 0xFC,
+    OP_DEADLINE_S = 0xFD,
+    OP_SELECTDB = 0xFE
+};
+
+/* ==== CRC-64, sixteen bytes a step ======================================================================== */
+
+static uint64_t crc_table[16][256];
+
+static void crc64_init(void) {
+    for (unsigned i = 0; i < 256; i++) {
+        uint64_t c = i;
+        for (int bit = 0; bit < 8; bit++) c = c >> 1 ^ (c & 1 ? 0x95ac9329ac4bc9b5u : 0);
+        crc_table[0][i] = c;
+    }
+    for (unsigned k = 1; k < 16; k++)
+        for (unsigned i = 0; i < 256; i++)
+            crc_table[k][i] = crc_table[k - 1][i] >> 8 ^ crc_table[0][crc_table[k - 1][i] & 255];
+}
+
+uint64_t crc64(uint64_t crc, const void *data, size_t n) {
+    const unsigned char *p = data;
+    if (!crc_table[0][1]) crc64_init();
+    for (; n >= 16; p += 16, n -= 16) {
+        uint64_t a, b, next = 0;
+        memcpy(&a, p, 8);
+        memcpy(&b, p + 8, 8);
+        a = le64toh(a) ^ crc;
+        b = le64toh(b);
+        for (int i = 0; i < 8; i++) next ^= crc_table[15 - i][a >> 8 * i & 255] ^ crc_table[7 - i][b >> 8 * i & 255];
+        crc = next;
+    }
+    while (n--) crc = crc >> 8 ^ crc_table[0][(crc ^ *p++) & 255];
+    return crc;
+}
+
+/* ==== writing ============================================================================================= */
+
+static size_t encode_length(char *p, uint64_t n) {
+    unsigned char *b = (unsigned char *)p;
+    if (n < 64) {
+        b[0] = (unsigned char)n;
+        return 1;
+    }
+    if (n < 16384) {
+        b[0] = (unsigned char)(0x40 | n >> 8);
+        b[1] = (unsigned char)n;
+        return 2;
+    }
+    int bytes = n <= UINT32_MAX ? 4 : 8;
+    b[0] = bytes == 4 ? 0x80 : 0x81;
+    for (int i = 0; i < bytes; i++) b[1 + i] = (unsigned char)(n >> 8 * (bytes - 1 - i));
+    return 1 + (size_t)bytes;
+}
+
+static void put_length(struct resp_out *o, uint64_t n) { o->len += encode_length(resp_reserve(o, 9), n); }
+
+/* A string; numbers of up to 32 bits as such. */
+static void put_string(struct resp_out *o, const char *s, size_t n) {
+    int64_t v;
+    char *p = resp_reserve(o, n + 9);
+    if (n - 1 < 11 && s[0] <= '9' && resp_read_int(s, n, &v) && v >= INT32_MIN && v <= INT32_MAX) {
+        int kind = v >= INT8_MIN && v <= INT8_MAX ? 0 : v >= INT16_MIN && v <= INT16_MAX ? 1 : 2;
+        uint64_t le = htole64((uint64_t)v);
+        *p = (char)(0xC0 | kind);
+        memcpy(p + 1, &le, (size_t)1 << kind);
+        o->len += 1 + ((size_t)1 << kind);
+        return;
+    }
+    size_t head = encode_length(p, n);
+    memcpy(p + head, s, n);
+    o->len += head + n;
+}
+
+static void put_byte(struct resp_out *o, int c) { resp_raw(o, &(char){(char)c}, 1); }
+
+static void put_aux(struct resp_out *o, const char *name, const char *value) {
+    put_byte(o, OP_AUX);
+    put_string(o, name, strlen(name));
+    put_string(o, value, strlen(value));
+}
+
+void rdb_put_head(struct resp_out *o, const struct rdb_facts *f) {
+    char now[RESP_INT_MAX], memory[RESP_INT_MAX], offset[RESP_INT_MAX];
+    resp_write_int(now, (int64_t)time(NULL));
+    resp_write_int(memory, (int64_t)store_memory());
+    resp_write_int(offset, (int64_t)f->offset);
+    const char *const aux[][2] = {{"redis-ver", "7.0.15"}, {"redis-bits", "64"},    {"ctime", now},
+                                  {"used-mem", memory},    {"repl-stream-db", "0"}, {"repl-id", f->repl_id},
+                                  {"repl-offset", offset}, {"aof-base", "0"},       {"echovault-history", f->history}};
+    o->len += (size_t)snprintf(resp_reserve(o, 16), 16, "REDIS%04d", RDB_VERSION);
+    for (size_t i = 0; i < sizeof aux / sizeof *aux; i++) put_aux(o, aux[i][0], aux[i][1]);
+    for (int i = 0; i < store_databases(); i++) {
+        struct db *db = store_db(i);
+        if (!store_size(db)) continue;
+        put_byte(o, OP_SELECTDB);
+        put_length(o, (uint64_t)i);
+        put_byte(o, OP_RESIZEDB);
+        put_length(o, store_size(db));
+        put_length(o, store_volatile(db));
+    }
+}
+
+struct blob *rdb_put_entry(struct resp_out *o, int *last, int db, const struct entry *e, size_t *blob_n) {
+    size_t kn, vn;
+    const char *key = store_key(e, &kn), *value = store_value(e, &vn);
+    int64_t deadline = store_deadline(e);
+    struct blob *b = store_blob(e);
+    if (db != *last) {
+        put_byte(o, OP_SELECTDB);
+        put_length(o, (uint64_t)db);
+        *last = db;
+    }
+    if (deadline != STORE_NO_DEADLINE) {
+        char *p = resp_reserve(o, 9);
+        uint64_t le = htole64((uint64_t)deadline);
+        *p = (char)OP_DEADLINE_MS;
+        memcpy(p + 1, &le, 8);
+        o->len += 9;
+    }
+    put_byte(o, 0);
+    put_string(o, key, kn);
+    if (!b || vn < RESP_BLOB_MIN) {
+        put_string(o, value, vn);
+        return NULL;
+    }
+    put_length(o, vn);
+    *blob_n = vn;
+    return b;
+}
+
+void rdb_dump(struct resp_out *o, const char *p, size_t n) {
+    size_t start = o->len;
+    put_byte(o, 0);
+    put_string(o, p, n);
+    put_byte(o, RDB_VERSION);
+    put_byte(o, 0);
+    uint64_t crc = htole64(crc64(0, o->buf + start, o->len - start));
+    resp_raw(o, &crc, 8);
+}
+
+/* ==== the reader ========================================================================================== */
+
+void reader_pass(struct reader *r) {
+    if (r->passed) r->passed(r->ctx, r->buf + r->seen, r->pos - r->seen);
+    r->seen = r->pos;
+}
+
+bool reader_fill(struct reader *r, size_t n) {
+    if (r->len - r->pos >= n) return true;
+    reader_pass(r);
+    if (r->pos) memmove(r->buf, r->buf + r->pos, r->len - r->pos);
+    r->at += r->pos;
+    r->len -= r->pos;
+    r->pos = r->seen = 0;
+    size_t cap = n > WINDOW && n <= r->end - r->at ? n + WINDOW : WINDOW;
+    if (r->cap < cap && !(r->buf = realloc(r->buf, r->cap = cap))) abort();
+    while (r->len < r->cap && r->at + r->len < r->end) {
+        uint64_t left = r->end - (r->at + r->len);
+        size_t want = left < r->cap - r->len ? (size_t)left : r->cap - r->len;
+        ssize_t got = pread(r->fd, r->buf + r->len, want, (off_t)(r->at + r->len));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) r->error = errno;
+        if (got <= 0) break;
+        r->len += (size_t)got;
+    }
+    if (r->progress) r->progress(r->at + r->len);
+    return r->len >= n;
+}
+
+/* ==== parsing, in memory ================================================================================== */
+
+struct cursor {
+    const unsigned char *p, *end;
+    uint64_t lack;   /* not 0: cut off, so many bytes from p on are needed */
+    const char *bad; /* not NULL: malformed */
+};
+
+/* Memory that a decoded string can stand in; kept from one to the next. */
+struct scratch {
+    char *p;
+    size_t cap;
+};
+
+static const unsigned char *take(struct cursor *c, uint64_t n) {
+    if (n > (uint64_t)(c->end - c->p)) {
+        c->lack = n;
+        return NULL;
+    }
+    c->p += n;
+    return c->p - n;
+}
+
+static uint64_t little(const unsigned char *p, int bytes) {
+    uint64_t v = 0;
+    for (int i = bytes; i-- > 0;) v = v << 8 | p[i];
+    return v;
+}
+
+/* A length; or, where *encoding is not 0, 0xC0 to 0xC3. */
+static bool get_length(struct cursor *c, uint64_t *n, int *encoding) {
+    const unsigned char *p = take(c, 1);
+    *encoding = 0;
+    if (!p) return false;
+    int first = *p, bytes = first >> 6 == 1 ? 1 : first == 0x80 ? 4 : first == 0x81 ? 8 : 0;
+    *n = first < 0x80 ? first & 0x3f : 0;
+    if (first >= 0xC0 && first <= 0xC3) *encoding = first;
+    else if (first > 0x81) c->bad = "a length of unknown form";
+    if (c->bad || !(p = take(c, (uint64_t)bytes))) return false;
+    while (bytes-- > 0) *n = *n << 8 | *p++;
+    return true;
+}
+
+static bool get_plain_length(struct cursor *c, uint64_t *n) {
+    int encoding;
+    if (!get_length(c, n, &encoding)) return false;
+    if (encoding) c->bad = "a string where a length should be";
+    return !encoding;
+}
+
+/* LZF (Marc Lehmann's): runs of up to 32 bytes as they are, and copies of 3 to 264 bytes from up to 8 KiB
+ * back. */
+static bool lzf_expand(const unsigned char *in, size_t n, char *out, size_t want) {
+    const unsigned char *end = in + n;
+    size_t at = 0;
+    while (in < end) {
+        size_t ctrl = *in++, len = ctrl >> 5;
+        if (!len) {
+            if (++ctrl > (size_t)(end - in) || ctrl > want - at) return false;
+            memcpy(out + at, in, ctrl);
+            at += ctrl;
+            in += ctrl;
+            continue;
+        }
+        if (len == 7 && in < end) len += *in++;
+        if (in == end) return false;
+        size_t back = ((ctrl & 0x1f) << 8 | *in++) + 1;
+        if (back > at || (len += 2) > want - at) return false;
+        for (; len--; at++) out[at] = out[at - back];
+    }
+    return at == want;
+}
+
+static char *room_for(struct arg *a, struct scratch *s, size_t n) {
+    if (s->cap < n && !(s->p = realloc(s->p, s->cap = n + 64))) abort();
+    *a = (struct arg){.p = s->p, .n = (uint32_t)n};
+    return s->p;
+}
+
+/* A string: a slice of what is parsed, or decoded into s. */
+static bool get_string(struct cursor *c, struct arg *a, struct scratch *s) {
+    int encoding;
+    uint64_t n, packed = 0;
+    const unsigned char *p;
+    if (!get_length(c, &n, &encoding)) return false;
+    if (encoding == 0xC3 && (!get_plain_length(c, &packed) || !get_plain_length(c, &n))) return false;
+    if (!encoding || encoding == 0xC3) {
+        if (n > VALUE_MAX || n / 264 > (encoding ? packed : n)) c->bad = "a string of impossible length";
+        if (c->bad || !(p = take(c, encoding ? packed : n))) return false;
+        *a = (struct arg){.p = (const char *)p, .n = (uint32_t)n};
+        if (encoding && !lzf_expand(p, packed, room_for(a, s, n), n)) c->bad = "a compressed string that is damaged";
+        return !c->bad;
+    }
+    int bytes = 1 << (encoding & 3);
+    if (!(p = take(c, (uint64_t)bytes))) return false;
+    uint64_t raw = little(p, bytes);
+    int64_t v = bytes == 1 ? (int8_t)raw : bytes == 2 ? (int16_t)raw : (int32_t)raw;
+    a->n = (uint32_t)resp_write_int(room_for(a, s, RESP_INT_MAX), v);
+    return true;
+}
+
+enum rdb_restore rdb_restore(const char *p, size_t n, struct arg *val) {
+    static struct scratch scratch;
+    if (n < 10) return RDB_RESTORE_CHECKSUM;
+    const unsigned char *tail = (const unsigned char *)p + n - 10;
+    uint64_t sum = little(tail + 2, 8);
+    if (little(tail, 2) > RDB_VERSION_MAX || (sum && sum != crc64(0, p, n - 8))) return RDB_RESTORE_CHECKSUM;
+    struct cursor c = {.p = (const unsigned char *)p + 1, .end = tail};
+    if (n < 11) return RDB_RESTORE_FORMAT;
+    if (*p != 0) return RDB_RESTORE_TYPE;
+    return get_string(&c, val, &scratch) && c.p == c.end ? RDB_RESTORE_OK : RDB_RESTORE_FORMAT;
+}
+
+/* ==== loading a file ====================================================================================== */
+
+struct item {
+    struct db *db;
+    struct arg key, val;
+    struct scratch room[2];
+    int64_t deadline;
+};
+
+struct loader {
+    struct reader *r;
+    struct rdb_facts *facts;
+    struct item batch[BATCH];
+    int n; /* items in the batch; the one behind is being parsed */
+    struct db *db;
+    int64_t deadline; /* of the entry to come */
+    bool ended;
+    char *why; /* of 256 bytes; "": nothing is wrong */
+};
+
+static void run_batch(struct loader *l) {
+    for (int i = 0; i < l->n; i++) store_prefetch_bucket(l->batch[i].db, &l->batch[i].key);
+    for (int i = 0; i < l->n; i++) store_prefetch_entry(l->batch[i].db, &l->batch[i].key);
+    for (int i = 0; i < l->n; i++) store_set(l->batch[i].db, &l->batch[i].key, &l->batch[i].val, l->batch[i].deadline);
+    l->facts->keys += (uint64_t)l->n;
+    l->n = 0;
+}
+
+static void window_passed(void *ctx, const char *p, size_t n) {
+    struct loader *l = ctx;
+    run_batch(l);
+    l->facts->crc = crc64(l->facts->crc, p, n);
+}
+
+static const char *type_name(int type) {
+    static const char of[] = ".lsthtmm.hlsthlxhtlxsxhhhh"; /* by type byte */
+    switch (type < (int)sizeof of - 1 ? of[type] : '.') {
+    case 'l': return "list";
+    case 's': return "set";
+    case 't': return "sorted set";
+    case 'h': return "hash";
+    case 'x': return "stream";
+    case 'm': return "a module's";
+    default: return "unknown";
+    }
+}
+
+/* An entry from its type byte on. */
+static void step_entry(struct loader *l, struct cursor *c, int type) {
+    struct item *it = &l->batch[l->n];
+    if (type >= 0xF0) {
+        snprintf(l->why, 256, "opcode 0x%02X is nothing that this server knows", (unsigned)type);
+        return;
+    }
+    if (!get_string(c, &it->key, &it->room[0])) return;
+    if (type != 0) {
+        snprintf(
+            l->why, 256,
+            "the key '%.*s' is of type %s (%d), and this server keeps strings only: delete such keys where the file "
+            "comes from and save it again",
+            it->key.n < 64 ? (int)it->key.n : 64, it->key.p, type_name(type), type);
+        return;
+    }
+    if (!get_string(c, &it->val, &it->room[1])) return;
+    it->db = l->db;
+    it->deadline = l->deadline;
+    l->deadline = STORE_NO_DEADLINE;
+    l->n++;
+}
+
+static void step_aux(struct loader *l, struct cursor *c) {
+    struct rdb_facts *f = l->facts;
+    struct item *it = &l->batch[l->n];
+    struct arg *name = &it->key, *value = &it->val;
+    int64_t v;
+    if (!get_string(c, name, &it->room[0]) || !get_string(c, value, &it->room[1])) return;
+    char *to = resp_arg_is(name, "repl-id") ? f->repl_id : resp_arg_is(name, "echovault-history") ? f->history : NULL;
+    if (to && value->n < sizeof f->history) snprintf(to, sizeof f->history, "%.*s", (int)value->n, value->p);
+    if (resp_arg_is(name, "repl-offset") && resp_read_int(value->p, value->n, &v) && v > 0) f->offset = (uint64_t)v;
+}
+
+static void step_select(struct loader *l, struct cursor *c) {
+    uint64_t db;
+    if (!get_plain_length(c, &db)) return;
+    if (db < (uint64_t)store_databases()) l->db = store_db((int)db);
+    else
+        snprintf(l->why, 256, "it uses database %llu, and this server has %d: start it with --databases %llu",
+                 (unsigned long long)db, store_databases(), (unsigned long long)db + 1);
+}
+
+static void step_resize(struct loader *l, struct cursor *c) {
+    uint64_t keys, timed;
+    if (!get_plain_length(c, &keys) || !get_plain_length(c, &timed)) return;
+    if (keys <= (l->r->end - l->r->at) / 3) store_reserve(l->db, keys); /* an entry takes 3 bytes at least */
+}
+
+static void step_skip(struct cursor *c, int lengths) {
+    uint64_t n;
+    while (lengths-- > 0 && get_plain_length(c, &n)) {}
+}
+
+/* One opcode, or one entry. */
+static void step(struct loader *l, struct cursor *c) {
+    const unsigned char *p = take(c, 1);
+    struct arg skipped;
+    int op = p ? *p : -1;
+    switch (op) {
+    case -1: break;
+    case OP_AUX: step_aux(l, c); break;
+    case OP_SELECTDB: step_select(l, c); break;
+    case OP_RESIZEDB: step_resize(l, c); break;
+    case OP_DEADLINE_MS:
+        if ((p = take(c, 8))) l->deadline = (int64_t)little(p, 8);
+        break;
+    case OP_DEADLINE_S:
+        if ((p = take(c, 4))) l->deadline = (int64_t)little(p, 4) * 1000;
+        break;
+    case OP_IDLE: step_skip(c, 1); break;
+    case OP_FREQ: take(c, 1); break;
+    case OP_SLOT_INFO: step_skip(c, 3); break;
+    case OP_FUNCTION: get_string(c, &skipped, &l->batch[l->n].room[0]); break;
+    case RDB_END: l->ended = true; break;
+    default: step_entry(l, c, op);
+    }
+}
+
+/* Steps through to the end, refilling the window where a step is cut off. */
+static void run_steps(struct loader *l) {
+    struct reader *r = l->r;
+    while (!l->ended && !l->why[0]) {
+        struct cursor c = {.p = (unsigned char *)r->buf + r->pos, .end = (unsigned char *)r->buf + r->len};
+        step(l, &c);
+        uint64_t n = (uint64_t)(c.p - ((unsigned char *)r->buf + r->pos)) + c.lack;
+        if (c.lack && !reader_fill(r, n)) snprintf(l->why, 256, "it is cut off");
+        if (c.bad) snprintf(l->why, 256, "%s", c.bad);
+        if (c.lack || l->why[0] || c.bad) continue;
+        r->pos += n;
+        if (l->n == BATCH) run_batch(l);
+    }
+}
+
+/* The version; -1: it is none that can be read. */
+static int read_magic(struct loader *l) {
+    struct reader *r = l->r;
+    int version = 0;
+    char magic[10] = "";
+    if (reader_fill(r, 9)) memcpy(magic, r->buf + r->pos, 9);
+    bool valkey = !strcmp(magic, "VALKEY080");
+    for (int i = 5; i < 9; i++) version = magic[i] >= '0' && magic[i] <= '9' ? version * 10 + magic[i] - '0' : -99999;
+    if (!valkey && strncmp(magic, "REDIS", 5) != 0) snprintf(l->why, 256, "it is not an RDB file");
+    else if (!valkey && (version < 1 || version > RDB_VERSION_MAX))
+        snprintf(l->why, 256, "its version is '%s', and this server reads up to %d", magic + 5, RDB_VERSION_MAX);
+    r->pos += l->why[0] ? 0 : 9;
+    return valkey ? 80 : version;
+}
+
+/* The last opcode is read: the checksum. */
+static void check_sum(struct loader *l) {
+    struct reader *r = l->r;
+    reader_pass(r);
+    uint64_t crc = l->facts->crc, said;
+    if (!reader_fill(r, 8)) {
+        snprintf(l->why, 256, "it is cut off: its checksum is missing");
+        return;
+    }
+    said = little((unsigned char *)r->buf + r->pos, 8);
+    if (said && said != crc)
+        snprintf(l->why, 256, "its checksum is %016llx, but its bytes give %016llx: it is damaged",
+                 (unsigned long long)said, (unsigned long long)crc);
+    r->pos += 8;
+    r->seen = r->pos;
+    l->facts->crc = crc;
+}
+
+bool rdb_load(struct reader *r, struct rdb_facts *f, char why[256]) {
+    struct loader l = {.r = r, .facts = f, .db = store_db(0), .deadline = STORE_NO_DEADLINE, .why = why};
+    *f = (struct rdb_facts){0};
+    r->passed = window_passed;
+    r->ctx = &l;
+    why[0] = '\0';
+    int version = read_magic(&l);
+    run_steps(&l);
+    if (!why[0] && version >= 5) check_sum(&l);
+    reader_pass(r);
+    r->passed = NULL;
+    if (r->error) snprintf(why, 256, "reading it failed: %s", strerror(r->error));
+    if (!f->offset || strlen(f->repl_id) != 40) f->offset = 0, f->repl_id[0] = '\0';
+    for (int i = 0; i < 2 * BATCH; i++) free(l.batch[i / 2].room[i % 2].p);
+    return !why[0];
+}

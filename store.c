@@ -1,0 +1,1070 @@
+/* store.c - the keyspace.
+ *
+ * A database is a hash table of chains. The bucket array's size is a power of two; a chain is linked through
+ * its entries, and an entry is ONE allocation that holds everything a key needs:
+ *
+ *      0        8                16            24            ...
+ *      +--------+----------------+-------------+------------+-----------+--------------------------+
+ *      | next   | lengths, flags | [deadline]  | [long key] | key bytes | value bytes | or blob *  |
+ *      +--------+----------------+-------------+------------+-----------+--------------------------+
+ *                                  if there      4 bytes,                 from RESP_BLOB_MIN on the
+ *                                  is one        klen == 255              value is a blob of its own
+ *
+ * So a key of 16 bytes with a value of 16 costs 48 bytes and its share of the buckets, and reading it touches
+ * one or two cache lines.
+ *
+ * Growing and shrinking. When there are two entries a bucket (or eight buckets an entry) a second array is
+ * made and the buckets move over one by one: one with each insertion or deletion, some more each turn.
+ * `moved` counts the old buckets that have moved. A hash whose old bucket has moved belongs to the new array,
+ * any other to the old one, so that a look-up always has exactly one chain to walk.
+ *
+ * Expiry. A key past its deadline is never seen: the look-up that meets it deletes it (on a leader) or hides
+ * it (on a follower). Beside that a sweep walks the buckets, a bounded number at a time, faster where it
+ * finds much.
+ *
+ * The snapshot walk goes through the buckets in SCAN's order, which misses nothing when the table is resized
+ * under it; the entry's `saved` bit says whether the running snapshot has it, so that nothing is emitted
+ * twice. A change to an entry that it has not yet emits the old state first.
+ *
+ * Invariants
+ *   1. An entry is in exactly one chain, that of bucket_of(hash of its key).
+ *   2. Old buckets below `moved` are empty. moved == 0 where there is no second array.
+ *   3. Sizes are powers of two; `used` is the number of entries, `deadlines` of those that have one.
+ *   4. An entry's size class follows from its lengths: entry_size().
+ *   5. Every change goes through note_change() before it happens.
+ *
+ * Left out: other types than strings; more than one thread; a maximum on the number of keys.
+ */
+#include "store.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+#define MIN_BUCKETS  16
+#define SWEEP_SLICE  512       /* buckets that the sweep looks at in one turn */
+#define FREE_SLICE   512       /* buckets of a flushed table that are freed in one turn */
+#define REHASH_SLICE 64        /* buckets that move in one turn, beside one with each insertion */
+#define ATIME_MASK   0x1fffffu /* 21 bits of seconds: 24 days */
+#define LONG_KEY     255       /* klen of keys from this length on */
+#define AHEAD        8         /* how many buckets a walk prefetches */
+
+struct entry {
+    struct entry *next;
+    uint64_t vlen : 30; /* bytes of the value, up to 512 MiB */
+    uint64_t klen : 8;  /* bytes of the key, or LONG_KEY */
+    uint64_t has_deadline : 1;
+    uint64_t saved : 1;   /* == snapshot.mark: the snapshot has it, or need not have it */
+    uint64_t visited : 1; /* used since the eviction hand passed */
+    uint64_t raw : 1;     /* edited in place */
+    uint64_t is_blob : 1; /* the value is a struct blob *, unaligned */
+    uint64_t atime : 21;  /* seconds of the last noted access */
+    char body[];
+};
+
+struct table {
+    struct entry **buckets;
+    size_t mask; /* size - 1 */
+};
+
+struct db {
+    struct table t[2];
+    size_t moved;
+    size_t used, deadlines;
+    int id;
+    size_t sweep_hand;
+    int64_t avg_ttl;
+    /* the running snapshot's walk, which goes with the contents when databases are swapped */
+    int snapshot_id;
+    uint64_t walk_cursor;
+    bool walked;
+};
+
+/* A flushed database's tables, freed in slices. */
+struct dying {
+    struct dying *next;
+    struct table t[2];
+    int which;   /* the table at hand */
+    size_t hand; /* its next bucket */
+    int snapshot_id;
+};
+
+struct store_watch {
+    struct store_watch *next;
+    uint64_t hash, version;
+    int db;
+    uint32_t refs, klen;
+    char key[];
+};
+
+static struct {
+    struct db *dbs;
+    int ndbs;
+    uint64_t k0, k1; /* SipHash's key: random, so that nobody can choose keys that collide */
+    uint64_t rng;
+    int64_t now, wall;
+    uint32_t atime;
+    enum store_expiry mode;
+    void (*on_expire)(struct db *db, const char *key, size_t n);
+    uint64_t changes, expired;
+    size_t memory, table_memory;
+    bool sweep_off;
+    size_t sweep_credit;
+    int sweep_db;
+    struct dying *dying;
+} g;
+
+static struct {
+    bool running;
+    unsigned mark;                               /* 0 or 1 */
+    void (*emit)(int db, const struct entry *e); /* NULL: given up, but the marks are still being set */
+} snapshot;
+
+static struct {
+    struct store_watch **buckets;
+    size_t mask, used;
+} watches;
+
+static void *must(void *p) {
+    if (!p) {
+        fprintf(stderr, "Out of memory in the store\n");
+        abort();
+    }
+    return p;
+}
+
+/* ==== memory: entries of up to ARENA_MAX bytes in size classes of 8 bytes ==================================
+ * malloc would add 8 to 23 bytes to each. A chunk of 64 KiB, aligned, serves one class; its head counts what
+ * is in use, so that an empty one can serve another class or go back to the system. Under the sanitizers
+ * everything comes from malloc, so that they see each entry. */
+
+#define ARENA_MAX   1024
+#define CHUNK_SIZE  ((size_t)64 * 1024)
+#define REGION_SIZE ((size_t)2 * 1024 * 1024)
+#define KEEP_CHUNKS 64 /* empty chunks kept with their memory */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ARENA_OFF 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define ARENA_OFF 1
+#endif
+#endif
+
+/* Invariants: used counts the objects handed out; a chunk is in its class's list exactly while it has room.
+ */
+struct chunk {
+    struct chunk *next, *prev;
+    void *free; /* objects given back, linked through their first word */
+    uint32_t used;
+    uint32_t fresh; /* offset of the first object never handed out */
+    uint32_t size;  /* bytes an object */
+};
+
+#ifndef ARENA_OFF
+static struct {
+    struct chunk *room[ARENA_MAX / 8 + 1]; /* by class: chunks with room */
+    void **empty;                          /* chunks of no class */
+    size_t nempty, empty_cap;
+    size_t regions;
+} arena;
+#endif
+
+static size_t round_up(size_t size) { return (size + 7) & ~(size_t)7; }
+
+#ifdef ARENA_OFF
+static void *arena_alloc(size_t size) { return must(malloc(size)); }
+static void arena_free(void *p, size_t size) {
+    (void)size;
+    free(p);
+}
+#else
+static void empty_push(void *chunk) {
+    if (arena.nempty == arena.empty_cap) {
+        arena.empty_cap = arena.empty_cap ? arena.empty_cap * 2 : 64;
+        arena.empty = must(realloc(arena.empty, arena.empty_cap * sizeof *arena.empty));
+    }
+    arena.empty[arena.nempty++] = chunk;
+}
+
+/* One more region of chunks. Huge pages from the second on: fewer TLB misses, and an almost empty server
+ * stays small. */
+static void region_new(void) {
+    char *p = mmap(NULL, 2 * REGION_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    must(p == MAP_FAILED ? NULL : p);
+    size_t head = (REGION_SIZE - ((uintptr_t)p & (REGION_SIZE - 1))) & (REGION_SIZE - 1);
+    if (head) munmap(p, head);
+    p += head;
+    munmap(p + REGION_SIZE, REGION_SIZE - head);
+    if (arena.regions++) madvise(p, REGION_SIZE, MADV_HUGEPAGE);
+    for (size_t i = REGION_SIZE; i > 0; i -= CHUNK_SIZE) empty_push(p + i - CHUNK_SIZE);
+}
+
+static void chunk_link(struct chunk *c) {
+    struct chunk **head = &arena.room[c->size / 8];
+    c->prev = NULL;
+    c->next = *head;
+    if (c->next) c->next->prev = c;
+    *head = c;
+}
+
+static void chunk_unlink(struct chunk *c) {
+    if (c->prev) c->prev->next = c->next;
+    else arena.room[c->size / 8] = c->next;
+    if (c->next) c->next->prev = c->prev;
+}
+
+static bool chunk_full(const struct chunk *c) { return !c->free && c->fresh + c->size > CHUNK_SIZE; }
+
+static struct chunk *chunk_new(uint32_t size) {
+    if (!arena.nempty) region_new();
+    struct chunk *c = arena.empty[--arena.nempty];
+    *c = (struct chunk){.fresh = (uint32_t)round_up(sizeof *c), .size = size};
+    chunk_link(c);
+    return c;
+}
+
+static void *arena_alloc(size_t size) {
+    if (size > ARENA_MAX) return must(malloc(size));
+    struct chunk *c = arena.room[size / 8];
+    if (!c) c = chunk_new((uint32_t)size);
+    void *p = c->free;
+    if (p) {
+        memcpy(&c->free, p, sizeof c->free);
+    } else {
+        p = (char *)c + c->fresh;
+        c->fresh += c->size;
+    }
+    c->used++;
+    if (chunk_full(c)) chunk_unlink(c);
+    return p;
+}
+
+static void arena_free(void *p, size_t size) {
+    if (size > ARENA_MAX) {
+        free(p);
+        return;
+    }
+    struct chunk *c = (struct chunk *)((uintptr_t)p & ~(uintptr_t)(CHUNK_SIZE - 1));
+    assert(c->size == size && c->used > 0);
+    if (chunk_full(c)) chunk_link(c);
+    memcpy(p, &c->free, sizeof c->free);
+    c->free = p;
+    if (--c->used || (!c->next && !c->prev)) return; /* the last one with room stays: no to and fro */
+    chunk_unlink(c);
+    if (arena.nempty >= KEEP_CHUNKS) madvise(c, CHUNK_SIZE, MADV_DONTNEED);
+    empty_push(c);
+}
+#endif
+
+/* ==== SipHash-1-3 (Aumasson, Bernstein: SipHash: a fast short-input PRF) ====================== */
+
+#define ROTL(x, b) (((x) << (b)) | ((x) >> (64 - (b))))
+#define SIPROUND                                                                                                       \
+    (v0 += v1, v1 = ROTL(v1, 13) ^ v0, v0 = ROTL(v0, 32), v2 += v3, v3 = ROTL(v3, 16) ^ v2, v0 += v3,                  \
+     v3 = ROTL(v3, 21) ^ v0, v2 += v1, v1 = ROTL(v1, 17) ^ v2, v2 = ROTL(v2, 32))
+
+static uint64_t siphash(const char *p, size_t n) {
+    uint64_t v0 = g.k0 ^ 0x736f6d6570736575u, v1 = g.k1 ^ 0x646f72616e646f6du;
+    uint64_t v2 = g.k0 ^ 0x6c7967656e657261u, v3 = g.k1 ^ 0x7465646279746573u;
+    uint64_t m, last = (uint64_t)n << 56;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&m, p, 8);
+        v3 ^= m;
+        SIPROUND;
+        v0 ^= m;
+    }
+    m = 0;
+    for (size_t i = 0; i < n; i++) m |= (uint64_t)(unsigned char)p[i] << (8 * i);
+    last |= m;
+    v3 ^= last;
+    SIPROUND;
+    v0 ^= last;
+    v2 ^= 0xff;
+    SIPROUND;
+    SIPROUND;
+    SIPROUND;
+    return v0 ^ v1 ^ v2 ^ v3;
+}
+
+/* Zero stands for "not computed" in struct arg. */
+static uint64_t hash_bytes(const char *p, size_t n) {
+    uint64_t h = siphash(p, n);
+    return h ? h : 1;
+}
+
+static inline uint64_t hash_of(struct arg *key) {
+    if (!key->hash) key->hash = hash_bytes(key->p, key->n);
+    return key->hash;
+}
+
+/* ==== entries ================================================================================= */
+
+static int64_t *deadline_at(const struct entry *e) { return (int64_t *)(uintptr_t)e->body; }
+
+static inline char *key_at(const struct entry *e, size_t *n) {
+    char *p = (char *)(uintptr_t)e->body + (e->has_deadline ? 8 : 0);
+    if (e->klen == LONG_KEY) {
+        uint32_t len;
+        memcpy(&len, p, sizeof len);
+        *n = len;
+        return p + sizeof len;
+    }
+    *n = e->klen;
+    return p;
+}
+
+/* Where the value's bytes, or the pointer to its blob, stand. */
+static inline char *value_at(const struct entry *e) {
+    size_t n;
+    char *key = key_at(e, &n);
+    return key + n;
+}
+
+static struct blob *blob_of(const struct entry *e) {
+    struct blob *b = NULL;
+    if (e->is_blob) memcpy(&b, value_at(e), sizeof b);
+    return b;
+}
+
+static size_t blob_memory(const struct blob *b) { return sizeof *b + b->cap; }
+
+static size_t entry_size(size_t klen, bool deadline, size_t vbytes) {
+    return round_up(sizeof(struct entry) + (deadline ? 8 : 0) + (klen >= LONG_KEY ? 4 : 0) + klen + vbytes);
+}
+
+static size_t size_of(const struct entry *e) {
+    size_t klen;
+    key_at(e, &klen);
+    return entry_size(klen, e->has_deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
+}
+
+static inline bool is_expired(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.now; }
+
+static inline void note_access(struct entry *e) {
+    if (e->atime != g.atime) e->atime = g.atime & ATIME_MASK;
+    if (!e->visited) e->visited = 1;
+}
+
+/* An entry with this key and room for a value of vbytes; the value, vlen, is_blob and next are the caller's
+ * to set. */
+static struct entry *entry_new(const char *key, size_t klen, int64_t deadline, size_t vbytes) {
+    size_t size = entry_size(klen, deadline != STORE_NO_DEADLINE, vbytes);
+    struct entry *e = arena_alloc(size);
+    g.memory += size;
+    *e = (struct entry){.saved = snapshot.mark & 1, .atime = g.atime & ATIME_MASK};
+    e->klen = klen < LONG_KEY ? klen & 0xff : LONG_KEY;
+    e->has_deadline = deadline != STORE_NO_DEADLINE;
+    if (e->has_deadline) *deadline_at(e) = deadline;
+    size_t n;
+    if (klen >= LONG_KEY) {
+        uint32_t len = (uint32_t)klen;
+        memcpy(e->body + (e->has_deadline ? 8 : 0), &len, sizeof len);
+    }
+    memcpy(key_at(e, &n), key, klen);
+    return e;
+}
+
+static void entry_drop_blob(struct entry *e) {
+    struct blob *b = blob_of(e);
+    if (!b) return;
+    g.memory -= blob_memory(b);
+    resp_blob_release(b);
+}
+
+static void entry_free(struct entry *e) {
+    size_t size = size_of(e);
+    entry_drop_blob(e);
+    g.memory -= size;
+    arena_free(e, size);
+}
+
+static void entry_set_blob(struct entry *e, struct blob *b, size_t n) {
+    memcpy(value_at(e), &b, sizeof b);
+    e->is_blob = 1;
+    e->vlen = n & 0x3fffffff;
+    g.memory += blob_memory(b);
+}
+
+/* ==== the table =============================================================================== */
+
+static struct table table_new(size_t size) {
+    size_t bytes = size * sizeof(struct entry *);
+    struct table t = {.mask = size - 1};
+    if (bytes < REGION_SIZE) {
+        t.buckets = must(calloc(size, sizeof *t.buckets));
+    } else { /* pages of its own: zero already, faulted in when touched, gone at once when freed */
+        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        t.buckets = must(p == MAP_FAILED ? NULL : p);
+        madvise(p, bytes, MADV_HUGEPAGE);
+    }
+    g.table_memory += bytes;
+    return t;
+}
+
+static void table_free(struct table *t) {
+    if (!t->buckets) return;
+    size_t bytes = (t->mask + 1) * sizeof *t->buckets;
+    if (bytes < REGION_SIZE) free(t->buckets);
+    else munmap(t->buckets, bytes);
+    g.table_memory -= bytes;
+    *t = (struct table){0};
+}
+
+static bool rehashing(const struct db *db) { return db->t[1].buckets != NULL; }
+
+/* The one chain that this hash belongs to. */
+static inline struct entry **bucket_of(struct db *db, uint64_t hash) {
+    size_t i = hash & db->t[0].mask;
+    if (i < db->moved) return &db->t[1].buckets[hash & db->t[1].mask];
+    return &db->t[0].buckets[i];
+}
+
+static void bucket_move(struct db *db) {
+    struct table *from = &db->t[0], *to = &db->t[1];
+    if (db->moved + AHEAD <= from->mask) __builtin_prefetch(from->buckets[db->moved + AHEAD]);
+    struct entry *e = from->buckets[db->moved], *next;
+    from->buckets[db->moved++] = NULL;
+    for (; e; e = next) {
+        size_t n;
+        char *key = key_at(e, &n);
+        next = e->next;
+        struct entry **b = &to->buckets[hash_bytes(key, n) & to->mask];
+        e->next = *b;
+        *b = e;
+    }
+    if (db->moved <= from->mask) return;
+    table_free(from);
+    *from = *to;
+    *to = (struct table){0};
+    db->moved = 0;
+}
+
+static void rehash_step(struct db *db, size_t buckets) {
+    while (buckets-- && rehashing(db)) bucket_move(db);
+}
+
+/* After an insertion or a deletion: one bucket moves over, or the table begins to grow or shrink. */
+static void rehash_check(struct db *db) {
+    if (rehashing(db)) {
+        bucket_move(db);
+        return;
+    }
+    size_t size = db->t[0].mask + 1;
+    if (db->used >= 2 * size) {
+        db->t[1] = table_new(2 * size);
+    } else if (db->used < size / 8 && size > MIN_BUCKETS) {
+        while (size > MIN_BUCKETS && size > db->used) size /= 2;
+        db->t[1] = table_new(size);
+    }
+}
+
+/* The link that points to the key's entry, or the NULL at its chain's end. */
+static inline struct entry **find_link(struct db *db, struct arg *key) {
+    struct entry **link = bucket_of(db, hash_of(key));
+    for (struct entry *e; (e = *link); link = &e->next) {
+        size_t n;
+        char *k = key_at(e, &n);
+        if (n == key->n && !memcmp(k, key->p, n)) break;
+    }
+    return link;
+}
+
+static void watch_touch(int db, struct arg *key);
+
+/* Before an entry (NULL: a key that is not there yet) changes: invariant 5. */
+static inline void note_change(struct db *db, struct entry *e, struct arg *key) {
+    g.changes++;
+    if (e && snapshot.running && e->saved != snapshot.mark) {
+        e->saved = snapshot.mark & 1;
+        if (snapshot.emit) snapshot.emit(db->snapshot_id, e);
+    }
+    if (watches.used) watch_touch(db->id, key);
+}
+
+/* Takes the entry out of its chain and frees it. */
+static void unlink_entry(struct db *db, struct entry **link, struct arg *key) {
+    struct entry *e = *link;
+    note_change(db, e, key);
+    *link = e->next;
+    db->used--;
+    db->deadlines -= e->has_deadline;
+    entry_free(e);
+}
+
+static void expire_link(struct db *db, struct entry **link) {
+    size_t n;
+    char *p = key_at(*link, &n);
+    struct arg key = {.p = p, .n = (uint32_t)n};
+    if (g.on_expire) g.on_expire(db, p, n);
+    unlink_entry(db, link, &key);
+    g.expired++;
+}
+
+/* The link to the key's entry as everybody but the sweep sees it: past its deadline it does not exist. */
+static inline struct entry **find_live(struct db *db, struct arg *key) {
+    struct entry **link = find_link(db, key);
+    if (!*link || !is_expired(*link)) return *link ? link : NULL;
+    if (g.mode == STORE_EXPIRE_DELETE) {
+        expire_link(db, link);
+        rehash_check(db);
+    }
+    return NULL;
+}
+
+struct entry *store_find(struct db *db, struct arg *key) {
+    struct entry **link = find_live(db, key);
+    if (!link) return NULL;
+    note_access(*link);
+    return *link;
+}
+
+struct entry *store_peek(struct db *db, struct arg *key) {
+    struct entry **link = find_live(db, key);
+    return link ? *link : NULL;
+}
+
+void store_prefetch_bucket(struct db *db, struct arg *key) { __builtin_prefetch(bucket_of(db, hash_of(key))); }
+
+void store_prefetch_entry(struct db *db, struct arg *key) {
+    const char *e = (const char *)*bucket_of(db, hash_of(key));
+    if (!e) return;
+    __builtin_prefetch(e);
+    __builtin_prefetch(e + sizeof(struct entry) + key->n + 8); /* where a short value stands */
+}
+
+/* ==== reading an entry ======================================================================== */
+
+const char *store_key(const struct entry *e, size_t *n) { return key_at(e, n); }
+
+const char *store_value(const struct entry *e, size_t *n) {
+    *n = e->vlen;
+    return e->is_blob ? blob_of(e)->data : value_at(e);
+}
+
+struct blob *store_blob(const struct entry *e) {
+    return blob_of(e);
+}
+int64_t store_deadline(const struct entry *e) { return e->has_deadline ? *deadline_at(e) : STORE_NO_DEADLINE; }
+uint32_t store_idle(const struct entry *e) { return (g.atime - (uint32_t)e->atime) & ATIME_MASK; }
+void store_set_idle(struct entry *e, uint32_t seconds) { e->atime = (g.atime - seconds) & ATIME_MASK; }
+bool store_is_raw(const struct entry *e) { return e->raw; }
+bool store_expired(const struct entry *e) { return is_expired(e); }
+
+size_t store_entry_memory(const struct entry *e) {
+    struct blob *b = blob_of(e);
+    return size_of(e) + (b ? blob_memory(b) : 0) + sizeof(struct entry *);
+}
+
+/* ==== changing one ============================================================================ */
+
+/* Puts a fresh entry in the place of the one that link points to (or of nothing). */
+static void replace_link(struct db *db, struct entry **link, struct entry *fresh) {
+    struct entry *old = *link;
+    fresh->next = old ? old->next : NULL;
+    *link = fresh;
+    db->deadlines += fresh->has_deadline;
+    if (!old) {
+        db->used++;
+        rehash_check(db); /* moves links, but no entry */
+        return;
+    }
+    db->deadlines -= old->has_deadline;
+    entry_free(old);
+}
+
+struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t deadline) {
+    struct entry **link = find_link(db, key), *e = *link;
+    bool blob = val->is_blob || val->n >= RESP_BLOB_MIN;
+    size_t vbytes = blob ? sizeof(struct blob *) : val->n;
+    bool timed = deadline != STORE_NO_DEADLINE;
+    note_change(db, e, key);
+    if (!e || e->has_deadline != timed || size_of(e) != entry_size(key->n, timed, vbytes)) {
+        e = entry_new(key->p, key->n, deadline, vbytes);
+        replace_link(db, link, e);
+    } else { /* same shape: in place */
+        entry_drop_blob(e);
+        e->raw = 0;
+        if (timed) *deadline_at(e) = deadline;
+        note_access(e);
+    }
+    if (!blob) {
+        e->is_blob = 0;
+        e->vlen = val->n & 0x3fffffff;
+        memcpy(value_at(e), val->p, val->n);
+        return e;
+    }
+    struct blob *b;
+    if (val->is_blob) {
+        b = resp_arg_blob(val);
+        val->is_blob = false; /* it is ours now */
+    } else {
+        b = resp_blob_new(val->n);
+        memcpy(b->data, val->p, val->n);
+    }
+    entry_set_blob(e, b, val->n);
+    return e;
+}
+
+/* The entry that link points to, with or without a deadline and with room for vbytes of value: where its
+ * shape changes, a new one that keeps key, flags and as much of the value as both have room for. */
+static struct entry *reshape(struct db *db, struct entry **link, int64_t deadline, size_t vbytes) {
+    struct entry *e = *link;
+    bool timed = deadline != STORE_NO_DEADLINE;
+    size_t klen, had = e->is_blob ? sizeof(struct blob *) : e->vlen;
+    char *key = key_at(e, &klen);
+    if (e->has_deadline == timed && size_of(e) == entry_size(klen, timed, vbytes)) {
+        if (timed) *deadline_at(e) = deadline;
+        return e;
+    }
+    struct entry *fresh = entry_new(key, klen, deadline, vbytes);
+    memcpy(value_at(fresh), value_at(e), had < vbytes ? had : vbytes);
+    fresh->vlen = e->vlen;
+    fresh->is_blob = e->is_blob;
+    fresh->raw = e->raw;
+    fresh->atime = e->atime;
+    if (e->is_blob) g.memory += blob_memory(resp_blob_ref(blob_of(e))); /* entry_free(e) drops the other reference */
+    replace_link(db, link, fresh);
+    return fresh;
+}
+
+/* A blob of the entry's value that nobody else holds, with room for n bytes and some more: appending stays
+ * cheap. */
+static struct blob *own_blob(struct entry *e, size_t n) {
+    struct blob *b = blob_of(e);
+    size_t slack = n < 1024 * 1024 ? n : 1024 * 1024;
+    if (b && b->refs == 1 && n <= b->cap) return b;
+    if (b && b->refs == 1) {
+        g.memory -= blob_memory(b);
+        b = resp_blob_grow(b, n + slack);
+    } else {
+        size_t had;
+        const char *p = store_value(e, &had);
+        struct blob *copy = resp_blob_new(n + slack);
+        memcpy(copy->data, p, had < n ? had : n);
+        entry_drop_blob(e);
+        b = copy;
+    }
+    g.memory += blob_memory(b);
+    return b;
+}
+
+char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
+    struct entry **link = find_link(db, key), *e = *link;
+    bool fresh = !e;
+    note_change(db, e, key);
+    if (fresh) {
+        e = entry_new(key->p, key->n, STORE_NO_DEADLINE, n < RESP_BLOB_MIN ? n : sizeof(struct blob *));
+        replace_link(db, link, e);
+        link = find_link(db, key);
+    }
+    size_t had = e->vlen;
+    char *p;
+    if (!e->is_blob && n < RESP_BLOB_MIN) {
+        if (!fresh) e = reshape(db, link, store_deadline(e), n);
+        p = value_at(e);
+    } else {
+        struct blob *b = own_blob(e, n);
+        if (!fresh && !e->is_blob) e = reshape(db, link, store_deadline(e), sizeof b);
+        memcpy(value_at(e), &b, sizeof b);
+        e->is_blob = 1;
+        p = b->data;
+    }
+    if (n > had) memset(p + had, 0, n - had);
+    e->vlen = n & 0x3fffffff;
+    e->raw = raw;
+    note_access(e);
+    return p;
+}
+
+bool store_set_deadline(struct db *db, struct arg *key, int64_t deadline) {
+    struct entry **link = find_live(db, key);
+    if (!link) return false;
+    struct entry *e = *link;
+    note_change(db, e, key);
+    reshape(db, link, deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
+    return true;
+}
+
+bool store_delete(struct db *db, struct arg *key) {
+    struct entry **link = find_live(db, key);
+    if (!link) return false;
+    unlink_entry(db, link, key);
+    rehash_check(db);
+    return true;
+}
+
+bool store_copy(struct db *src, struct arg *key, struct db *dst, struct arg *to) {
+    struct entry *e = store_peek(src, key);
+    if (!e) return false;
+    struct blob *b = blob_of(e);
+    size_t n;
+    struct arg val = {.p = store_value(e, &n), .is_blob = b != NULL};
+    val.n = (uint32_t)n;
+    if (b) resp_blob_ref(b);
+    bool raw = e->raw;
+    store_set(dst, to, &val, store_deadline(e))->raw = raw;
+    return true;
+}
+
+/* ==== whole databases ========================================================================= */
+
+static void db_init(struct db *db, int id) {
+    *db = (struct db){.id = id, .t[0] = table_new(MIN_BUCKETS), .walked = true};
+}
+
+void store_init(int databases) {
+    uint64_t seed[3];
+    if (getrandom(seed, sizeof seed, 0) != (ssize_t)sizeof seed) {
+        fprintf(stderr, "No random numbers from the system\n");
+        abort();
+    }
+    g.k0 = seed[0];
+    g.k1 = seed[1];
+    g.rng = seed[2] | 1;
+    g.ndbs = databases;
+    g.dbs = must(calloc((size_t)databases, sizeof *g.dbs));
+    for (int i = 0; i < databases; i++) db_init(&g.dbs[i], i);
+}
+
+int store_databases(void) { return g.ndbs; }
+struct db *store_db(int id) {
+    return &g.dbs[id];
+}
+int store_db_id(const struct db *db) { return db->id; }
+size_t store_size(const struct db *db) { return db->used; }
+size_t store_volatile(const struct db *db) { return db->deadlines; }
+int64_t store_avg_ttl(const struct db *db) { return db->avg_ttl; }
+uint64_t store_changes(void) { return g.changes; }
+uint64_t store_expired_count(void) { return g.expired; }
+size_t store_memory(void) { return g.memory + g.table_memory; }
+size_t store_table_memory(void) { return g.table_memory; }
+int64_t store_now(void) { return g.now; }
+int64_t store_wall_clock(void) { return g.wall; }
+void store_on_expire(void (*fn)(struct db *db, const char *key, size_t n)) { g.on_expire = fn; }
+void store_set_sweep(bool on) { g.sweep_off = !on; }
+
+void store_set_clock(int64_t now_ms, enum store_expiry mode) {
+    g.wall = now_ms;
+    g.now = mode == STORE_EXPIRE_IGNORE ? 0 : now_ms;
+    g.mode = mode;
+    g.atime = (uint32_t)(now_ms / 1000) & ATIME_MASK;
+}
+
+static void watch_touch_db(int id, struct db *was, struct db *becomes);
+
+void store_flush(struct db *db) {
+    watch_touch_db(db->id, db, NULL);
+    g.changes += db->used;
+    struct dying *d = must(malloc(sizeof *d));
+    *d = (struct dying){.next = g.dying, .t = {db->t[0], db->t[1]}, .snapshot_id = db->snapshot_id};
+    g.dying = d;
+    int id = db->id;
+    db_init(db, id);
+}
+
+void store_swap(struct db *a, struct db *b) {
+    watch_touch_db(a->id, a, b);
+    watch_touch_db(b->id, b, a);
+    struct db t = *a;
+    *a = *b;
+    *b = t;
+    b->id = a->id;
+    a->id = t.id;
+    g.changes++;
+}
+
+void store_reserve(struct db *db, size_t keys) {
+    size_t size = MIN_BUCKETS;
+    if (db->used || rehashing(db)) return;
+    while (size * 2 <= keys) size *= 2;
+    table_free(&db->t[0]);
+    db->t[0] = table_new(size);
+}
+
+/* Frees some buckets of what was flushed; what a running snapshot has not yet of it goes there first. */
+static void dying_step(size_t buckets) {
+    while (g.dying && buckets--) {
+        struct dying *d = g.dying;
+        struct table *t = &d->t[d->which];
+        if (!t->buckets || d->hand > t->mask) { /* this table is done */
+            table_free(t);
+            d->hand = 0;
+            if (++d->which < 2) continue;
+            g.dying = d->next;
+            free(d);
+            continue;
+        }
+        for (struct entry *e = t->buckets[d->hand++], *next; e; e = next) {
+            next = e->next;
+            if (snapshot.running && e->saved != snapshot.mark && snapshot.emit) snapshot.emit(d->snapshot_id, e);
+            entry_free(e);
+        }
+    }
+}
+
+static uint64_t random_number(void) { /* xorshift64*: for RANDOMKEY, no secret */
+    g.rng ^= g.rng >> 12;
+    g.rng ^= g.rng << 25;
+    g.rng ^= g.rng >> 27;
+    return g.rng * UINT64_C(2685821657736338717);
+}
+
+/* Tables are at least an eighth full but while they shrink, so few tries miss. */
+struct entry *store_random(struct db *db) {
+    if (!db->used) return NULL;
+    size_t old = db->t[0].mask + 1 - db->moved, fresh = rehashing(db) ? db->t[1].mask + 1 : 0;
+    struct entry *e;
+    do {
+        size_t i = (size_t)(random_number() % (old + fresh));
+        e = i < old ? db->t[0].buckets[db->moved + i] : db->t[1].buckets[i - old];
+    } while (!e);
+    size_t n = 0;
+    for (struct entry *x = e; x; x = x->next) n++;
+    for (n = (size_t)(random_number() % n); n; n--) e = e->next;
+    return e;
+}
+
+/* ==== walks =================================================================================== */
+
+/* The cursor counts in the bits of the mask from the highest down. When the table grows or shrinks, the
+ * buckets already visited are then still exactly those below the cursor (Pieter Noordhuis's algorithm in
+ * Redis's SCAN). */
+static uint64_t reverse_bits(uint64_t v) {
+    v = ((v >> 1) & 0x5555555555555555u) | ((v & 0x5555555555555555u) << 1);
+    v = ((v >> 2) & 0x3333333333333333u) | ((v & 0x3333333333333333u) << 2);
+    v = ((v >> 4) & 0x0f0f0f0f0f0f0f0fu) | ((v & 0x0f0f0f0f0f0f0f0fu) << 4);
+    return __builtin_bswap64(v);
+}
+
+static uint64_t next_cursor(uint64_t v, size_t mask) {
+    v = reverse_bits(v | ~(uint64_t)mask) + 1;
+    return reverse_bits(v);
+}
+
+static void visit(struct entry *e, void (*fn)(void *arg, struct entry *e), void *arg) {
+    for (struct entry *next; e; e = next) {
+        next = e->next;
+        fn(arg, e);
+    }
+}
+
+uint64_t store_scan(struct db *db, uint64_t v, void (*fn)(void *arg, struct entry *e), void *arg) {
+    struct table *small = &db->t[0], *large = &db->t[1];
+    if (!rehashing(db)) {
+        visit(small->buckets[v & small->mask], fn, arg);
+        return next_cursor(v, small->mask);
+    }
+    if (small->mask > large->mask) {
+        small = &db->t[1];
+        large = &db->t[0];
+    }
+    visit(small->buckets[v & small->mask], fn, arg);
+    do { /* every bucket of the larger one that the small one's splits into */
+        visit(large->buckets[v & large->mask], fn, arg);
+        v = next_cursor(v, large->mask);
+    } while (v & (small->mask ^ large->mask));
+    return v;
+}
+
+void store_snapshot_begin(void (*emit)(int db, const struct entry *e)) {
+    while (snapshot.running && !store_snapshot_step(SIZE_MAX)) {} /* one that was given up: finish its marks */
+    while (g.dying) dying_step(SIZE_MAX);
+    snapshot.running = true;
+    snapshot.mark ^= 1;
+    snapshot.emit = emit;
+    for (int i = 0; i < g.ndbs; i++) {
+        struct db *db = &g.dbs[i];
+        db->snapshot_id = i;
+        db->walk_cursor = 0;
+        db->walked = db->used == 0;
+    }
+}
+
+static void snapshot_visit(void *arg, struct entry *e) {
+    const struct db *db = arg;
+    if (e->saved == snapshot.mark) return;
+    e->saved = snapshot.mark & 1;
+    if (snapshot.emit) snapshot.emit(db->snapshot_id, e);
+}
+
+/* Brings what the next AHEAD steps of the walk will touch into the cache: buckets first, then entries. */
+static void walk_prefetch(const struct db *db, uint64_t cursor) {
+    const struct table *t = &db->t[0];
+    uint64_t v[AHEAD];
+    for (int i = 0; i < AHEAD; i++) {
+        v[i] = cursor & t->mask;
+        __builtin_prefetch(&t->buckets[v[i]]);
+        cursor = next_cursor(cursor, t->mask);
+    }
+    for (int i = 0; i < AHEAD; i++) {
+        const char *e = (const char *)t->buckets[v[i]];
+        if (!e) continue;
+        __builtin_prefetch(e);
+        __builtin_prefetch(e + 48);
+    }
+}
+
+bool store_snapshot_step(size_t buckets) {
+    for (int i = 0; i < g.ndbs; i++) {
+        struct db *db = &g.dbs[i];
+        while (!db->walked && buckets) {
+            walk_prefetch(db, db->walk_cursor);
+            for (int k = 0; k < AHEAD && !db->walked; k++) {
+                db->walk_cursor = store_scan(db, db->walk_cursor, snapshot_visit, db);
+                db->walked = db->walk_cursor == 0;
+                buckets -= buckets > 0;
+            }
+        }
+        if (!buckets) return false;
+    }
+    dying_step(buckets);
+    if (g.dying) return false;
+    if (!snapshot.emit) snapshot.running = false;
+    return true;
+}
+
+bool store_snapshot_running(void) { return snapshot.running && snapshot.emit; }
+
+void store_snapshot_end(void) {
+    snapshot.emit = NULL; /* when given up half-way, store_tick() sets the remaining marks */
+    bool complete = !g.dying;
+    for (int i = 0; i < g.ndbs; i++) complete = complete && g.dbs[i].walked;
+    snapshot.running = !complete;
+}
+
+/* ==== watches ================================================================================= */
+
+static struct store_watch **watch_link(int db, struct arg *key) {
+    struct store_watch **link = &watches.buckets[(hash_of(key) + (uint64_t)db) & watches.mask];
+    for (struct store_watch *w; (w = *link); link = &w->next)
+        if (w->hash == key->hash && w->db == db && w->klen == key->n && !memcmp(w->key, key->p, key->n)) break;
+    return link;
+}
+
+static void watch_touch(int db, struct arg *key) {
+    struct store_watch *w = *watch_link(db, key);
+    if (w) w->version++;
+}
+
+static void watches_grow(void) {
+    size_t size = watches.buckets ? 2 * (watches.mask + 1) : 64;
+    struct store_watch **fresh = must(calloc(size, sizeof *fresh));
+    for (size_t i = 0; watches.buckets && i <= watches.mask; i++)
+        for (struct store_watch *w = watches.buckets[i], *next; w; w = next) {
+            next = w->next;
+            struct store_watch **b = &fresh[(w->hash + (uint64_t)w->db) & (size - 1)];
+            w->next = *b;
+            *b = w;
+        }
+    free(watches.buckets);
+    watches.buckets = fresh;
+    watches.mask = size - 1;
+}
+
+struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *version) {
+    store_peek(db, key); /* one that has expired goes now, not as a change later */
+    if (!watches.buckets || watches.used > watches.mask) watches_grow();
+    struct store_watch **link = watch_link(db->id, key), *w = *link;
+    if (!w) {
+        w = *link = must(malloc(sizeof *w + key->n));
+        *w = (struct store_watch){.hash = key->hash, .db = db->id, .klen = key->n};
+        memcpy(w->key, key->p, key->n);
+        watches.used++;
+    }
+    w->refs++;
+    *version = w->version;
+    return w;
+}
+
+static struct arg watch_key(struct store_watch *w) { return (struct arg){.p = w->key, .n = w->klen, .hash = w->hash}; }
+
+bool store_watch_changed(struct store_watch *w, uint64_t version) {
+    struct arg key = watch_key(w);
+    store_peek(&g.dbs[w->db], &key); /* it may have expired */
+    return w->version != version;
+}
+
+void store_unwatch(struct store_watch *w) {
+    if (--w->refs) return;
+    struct arg key = watch_key(w);
+    struct store_watch **link = watch_link(w->db, &key);
+    assert(*link == w);
+    *link = w->next;
+    watches.used--;
+    free(w);
+}
+
+/* A database's contents are about to be replaced: the watched keys that were or will be there change. */
+static void watch_touch_db(int id, struct db *was, struct db *becomes) {
+    for (size_t i = 0; watches.used && i <= watches.mask; i++)
+        for (struct store_watch *w = watches.buckets[i]; w; w = w->next) {
+            struct arg key = watch_key(w);
+            if (w->db == id && (*find_link(was, &key) || (becomes && *find_link(becomes, &key)))) w->version++;
+        }
+}
+
+/* ==== upkeep ================================================================================== */
+
+/* Looks at one bucket; returns how many entries it deleted. */
+static size_t sweep_bucket(struct db *db, struct entry **link) {
+    size_t gone = 0;
+    for (struct entry *e; (e = *link);) {
+        if (is_expired(e)) {
+            expire_link(db, link);
+            gone++;
+            continue;
+        }
+        if (e->has_deadline) {
+            int64_t ttl = *deadline_at(e) - g.now;
+            db->avg_ttl = db->avg_ttl ? db->avg_ttl + (ttl - db->avg_ttl) / 64 : ttl;
+        }
+        link = &e->next;
+    }
+    return gone;
+}
+
+/* One slice of the sweep, in the next database that has deadlines. Where much has expired, it earns another
+ * slice. */
+static void sweep_slice(void) {
+    int tried = 0;
+    while (!g.dbs[g.sweep_db].deadlines && tried++ < g.ndbs) g.sweep_db = (g.sweep_db + 1) % g.ndbs;
+    struct db *db = &g.dbs[g.sweep_db];
+    size_t size = db->t[0].mask + 1, total = size + (rehashing(db) ? db->t[1].mask + 1 : 0);
+    size_t n = g.sweep_credit < SWEEP_SLICE ? g.sweep_credit : SWEEP_SLICE, gone = 0;
+    g.sweep_credit -= n;
+    for (; n && db->sweep_hand < total; n--, db->sweep_hand++) {
+        size_t i = db->sweep_hand;
+        if (i + AHEAD < size) __builtin_prefetch(db->t[0].buckets[i + AHEAD]);
+        gone += sweep_bucket(db, i < size ? &db->t[0].buckets[i] : &db->t[1].buckets[i - size]);
+    }
+    if (gone > SWEEP_SLICE / 16) g.sweep_credit += SWEEP_SLICE;
+    if (db->sweep_hand < total) return;
+    db->sweep_hand = 0;
+    g.sweep_db = (g.sweep_db + 1) % g.ndbs;
+}
+
+bool store_tick(bool sweep) {
+    bool more = false;
+    if (sweep && !g.sweep_off && g.mode == STORE_EXPIRE_DELETE) {
+        size_t buckets = 0;
+        for (int i = 0; i < g.ndbs; i++) buckets += g.dbs[i].deadlines ? g.dbs[i].t[0].mask + 1 : 0;
+        size_t credit = buckets / 1024 + (buckets ? SWEEP_SLICE : 0); /* ten times a second: all of it in 100 s */
+        if (g.sweep_credit < credit) g.sweep_credit = credit;
+    }
+    if (g.sweep_credit) {
+        sweep_slice();
+        more = g.sweep_credit > 0;
+    }
+    for (int i = 0; i < g.ndbs; i++) {
+        rehash_step(&g.dbs[i], REHASH_SLICE);
+        more |= rehashing(&g.dbs[i]);
+        if (g.dbs[i].used < (g.dbs[i].t[0].mask + 1) / 8) rehash_check(&g.dbs[i]);
+    }
+    if (g.dying) dying_step(FREE_SLICE);
+    if (snapshot.running && !snapshot.emit) store_snapshot_step(FREE_SLICE);
+    return more || g.dying || (snapshot.running && !snapshot.emit);
+}

@@ -1,0 +1,332 @@
+#!/usr/bin/python3
+"""Measures EchoVault beside redis-server, memcached and the bare limit, and prints tables.
+
+    tests/bench.py                          everything, about ten minutes
+    tests/bench.py --quick                  tiny sizes: does the bench itself work?
+    tests/bench.py --rows cpu --rounds 3    some rows only
+
+Servers run on one core and generators on another, in turn within a round, and each round starts them afresh. A figure
+is the median over the rounds, with the lowest (the one least disturbed) in brackets. A share is taken within a round,
+since the machine's speed drifts: the median of the rounds' shares, and in brackets that of the lowest figures. No server
+keeps anything on disk unless a row says so. `bare` (tests/bench/bare.c) answers canned replies and stores nothing: what
+it costs is the kernel's, and no server with plain reads and writes gets below it.
+
+There are two generators. redis-benchmark is the known one, but spends more CPU time on a request than the servers do,
+so without pipelining it sets the pace, and an idling server serves fewer sockets a turn at a higher cost each.
+tests/bench/load.c saturates every server here, bare included (see the column "busy"), so its figures are the sharper.
+
+A new row is one function marked @row: it gets the Bench, starts servers with bench.server(), keeps its raw figures in
+bench.data, shows them with bench.table() and judges them with bench.check(). Results go to build/bench/results.json
+and results.md.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import shutil
+import statistics
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+from rig import (BUILD, RAN, Rig, build_programs, describe_machine, frame, receive, stolen_share,  # noqa: E402
+                 warm_memory)
+
+# What EchoVault must reach. CPU: its share of redis-server's CPU time an operation, by commands in a pipeline.
+CPU_TARGET = {1: 0.84, 16: 0.50, 64: 0.35}
+BYTES_A_KEY_TARGET = {"set": 30, "setex": 38}
+GROWTH_STALL_MS_TARGET = 5
+IDLE_CONNECTION_BYTES_TARGET = 512
+STARTUP_MS_TARGET = 50
+
+PAYLOAD = 16 + 16  # bytes of a key's name and of its value
+WARM_BYTES_A_KEY = 200
+# Sizes of the rows: in full, and with --quick.
+SIZES = {"rounds": (5, 1), "requests": (300_000, 10_000), "keys": (1_000_000, 20_000),
+         "memory-keys": (3_000_000, 100_000), "growth-keys": (5_000_000, 200_000), "growth-rounds": (3, 1),
+         "probe-seconds": (2, 0.5), "connections": (10_000, 500), "startups": (10, 2)}
+ROWS = {}
+
+
+def row(function):
+    """Registers a row under its function's name, for --rows."""
+    ROWS[function.__name__] = function
+    return function
+
+
+class Bench(Rig):
+    """The rig, and the figures gathered so far."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.text, self.checks, self.data = [], [], {}
+
+    def names(self, *wanted):
+        return [name for name in wanted if name in self.options.servers]
+
+    def say(self, *lines):
+        self.text += lines
+        print("\n".join(lines), flush=True)
+
+    def table(self, title, columns, lines, note=""):
+        self.say(f"## {title}", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns))
+        for cells in lines:
+            self.say("| " + " | ".join([*map(str, cells), *[""] * (len(columns) - len(cells))]) + " |")
+        self.say("", *([note, ""] if note else []))
+
+    def check(self, what, value, target, unit="", holds=None):
+        """Notes whether value is at most target, or what holds says; gives the cells "target" and "ok" of a line."""
+        verdict = "pass" if (value <= target if holds is None else holds) else "MISS"
+        self.checks.append({"what": what, "value": round(value, 3), "target": target, "unit": unit, "ok": verdict})
+        return [target, verdict]
+
+
+def spread(values, digits=3):
+    """Median (lowest) of one figure over the rounds."""
+    values = list(values)
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f})"
+
+
+@row
+def cpu(bench):
+    """CPU time an operation and operations a second: 50 clients, 16-byte values, uniformly random keys."""
+    names = bench.names("redis", "echovault", "bare")
+    cases = [(g, p, op) for g in bench.options.generators for p in CPU_TARGET for op in ("set", "get")]
+    runs = {case: {name: [] for name in names} for case in cases}
+    for _ in range(bench.options.rounds):
+        with contextlib.ExitStack() as stack:
+            servers = [stack.enter_context(bench.server(name)) for name in names]
+            for server in servers:
+                if server.name != "bare":
+                    bench.fill(server, bench.options.keys)
+            for case in cases:
+                for server in servers:
+                    runs[case][server.name].append(measure_cpu(bench, server, *case))
+    bench.data["cpu"] = [{"generator": g, "pipeline": p, "op": op, "runs": runs[g, p, op]} for g, p, op in cases]
+    report_cpu(bench, names, runs)
+    report_throughput(bench, names, runs)
+
+
+def measure_cpu(bench, server, generator, pipeline, op):
+    requests = bench.options.requests * {1: 1, 16: 6, 64: 10}[pipeline]
+    generate = bench.load if generator == "load" else bench.redis_benchmark
+    before = server.seconds(RAN)
+    rps = generate(server, op, requests, pipeline=pipeline)
+    return {"cpu_us": (server.seconds(RAN) - before) / requests * 1e6, "rps": rps}
+
+
+def report_cpu(bench, names, runs):
+    pairs = [("echovault", "redis"), ("echovault", "bare"), ("bare", "redis")]
+    pairs, lines = [pair for pair in pairs if set(pair) <= set(names)], []
+    for (generator, pipeline, op), case in runs.items():
+        cost = {name: [one["cpu_us"] for one in case[name]] for name in names}
+        shares = {pair: [a / b for a, b in zip(cost[pair[0]], cost[pair[1]])] for pair in pairs}
+        cells = [*map(spread, cost.values()), *(f"{statistics.median(shares[a, b]):.3f} "
+                                                f"({min(cost[a]) / min(cost[b]):.3f})" for a, b in pairs)]
+        if "echovault" in names and "redis" in names:
+            cells += bench.check(f"CPU share of redis-server's: {op.upper()}, {pipeline} in a pipeline, {generator}",
+                                 statistics.median(shares["echovault", "redis"]), CPU_TARGET[pipeline])
+        lines.append([generator, pipeline, op.upper(), *cells])
+    bench.table(f"Server CPU seconds a million operations, {bench.options.keys:,} keys",
+                ["generator", "pipeline", "op", *names, *map("/".join, pairs), "target", "ok"], lines)
+
+
+def report_throughput(bench, names, runs):
+    lines = []
+    for (generator, pipeline, op), case in runs.items():
+        rates = {name: statistics.median(one["rps"] for one in case[name]) for name in names}
+        busy = {name: statistics.median(one["cpu_us"] * one["rps"] / 1e6 for one in case[name]) for name in names}
+        cells = [*(f"{rate:,.0f}" for rate in rates.values()), " / ".join(f"{share:.0%}" for share in busy.values())]
+        if "echovault" in names and "redis" in names:
+            ratio, saturated = rates["echovault"] / rates["redis"], busy["echovault"] >= 0.95
+            what = f"Requests a second over redis-server's: {op.upper()}, {pipeline} in a pipeline, {generator}"
+            cells += [f"{ratio:.2f}", *(bench.check(what, ratio, "over 1", holds=ratio > 1) if saturated
+                                        else ("over 1", "not saturated"))]
+        lines.append([generator, pipeline, op.upper(), *cells])
+    bench.table("Requests a second", ["generator", "pipeline", "op", *names, "busy: " + " / ".join(names),
+                                      "echovault/redis", "target", "ok"], lines,
+                "busy: how much of its core each server used.")
+
+
+@row
+def memory(bench):
+    """Resident bytes a key above its payload, with and without a deadline."""
+    keys, lines, names = bench.options.memory_keys, [], bench.names("redis", "memcached", "echovault")
+    for op, label in (("set", "without TTL"), ("setex", "with TTL")):
+        cost = {name: bytes_a_key(bench, name, keys, op) for name in names}
+        bench.data.setdefault("memory", {})[op] = cost
+        lines.append([label, *(f"{value:.1f}" for value in cost.values())])
+        if "echovault" in cost:
+            lines[-1] += bench.check(f"Bytes a key above the payload, {label}", cost["echovault"],
+                                     BYTES_A_KEY_TARGET[op])
+    bench.table(f"Resident bytes a key above the payload, {keys:,} keys of 16+16 bytes",
+                ["keys", *names, "target", "ok"], lines)
+
+
+def bytes_a_key(bench, name, keys, op):
+    with bench.server(name) as server:
+        before = server.settled_resident()
+        bench.fill(server, keys, op if name != "memcached" else "mc" + op)
+        if name != "memcached":
+            bench.load(server, "get", keys, pipeline=64, keys=keys)  # look-ups help a running rehash to its end
+        return (server.settled_resident() - before) / keys - PAYLOAD
+
+
+@row
+def growth(bench):
+    """What one more client waits while the table grows, and under the same load on a table that does not."""
+    keys, names = bench.options.growth_keys, bench.names("redis", "echovault", "bare")
+    phases = ("idle", "growing", "overwriting")
+    runs = {(name, phase): [] for name in names for phase in phases}
+    with warm_memory(keys * WARM_BYTES_A_KEY):
+        for name in names * bench.options.growth_rounds:
+            for phase, figures in zip(phases, measure_growth(bench, name, keys)):
+                runs[name, phase].append(figures)
+    bench.data["growth"] = [{"server": name, "load": phase, "runs": each} for (name, phase), each in runs.items()]
+    lines = []
+    for (name, phase), each in runs.items():
+        waits = [[one["latency_us"][point] / 1000 for one in each] for point in ("p50", "p99", "p99.9", "max")]
+        lines.append([name, phase, *map(spread, waits), spread(one["wake_us"]["max"] / 1000 for one in each),
+                      spread((one["waited_ms"] for one in each), 1)])
+        if (name, phase) == ("echovault", "growing"):
+            # A stall of the server's own is there in every round, so the least disturbed round shows it.
+            lines[-1] += bench.check(f"Longest request while growing to {keys:,} keys, quietest round",
+                                     min(waits[-1]), GROWTH_STALL_MS_TARGET, "ms")
+    bench.table(f"A GET's milliseconds while 8 clients SET {keys:,} keys, 16 in a pipeline",
+                ["server", "load", "p50", "p99", "p99.9", "max", "probe late", "server waited", "target", "ok"], lines,
+                "idle: no load. overwriting: the same SETs again, so that the table stays. The last two are noise that "
+                "the others hold too: how late the kernel woke the probe, how long the server waited for its core.")
+
+
+def measure_growth(bench, name, keys):
+    with bench.server(name) as server:
+        bench.load(server, "set", 1, connections=1, keys=1)  # the key that the probe asks for
+        with bench.probe(server) as resting:
+            time.sleep(bench.options.probe_seconds)
+        with bench.probe(server) as growing:
+            bench.fill(server, keys, connections=8, pipeline=16)
+        with bench.probe(server) as overwriting:
+            bench.fill(server, keys, connections=8, pipeline=16)
+        return resting, growing, overwriting
+
+
+@row
+def idle(bench):
+    """Server memory a connection that has been used and now idles."""
+    count, lines = bench.options.connections, []
+    for name in bench.names("redis", "echovault"):
+        at_once, settled = measure_idle(bench, name, count)
+        bench.data.setdefault("idle", {})[name] = {"at_once": at_once, "settled": settled}
+        lines.append([name, f"{at_once:,.0f}", f"{settled:,.0f}"])
+        if name == "echovault":
+            lines[-1] += bench.check("Bytes an idle connection", settled, IDLE_CONNECTION_BYTES_TARGET)
+    bench.table(f"Server bytes an idle connection, {count:,} of them",
+                ["server", "at once", "after 5 s", "target", "ok"], lines,
+                "Each has sent a SET and a GET in one pipeline, and a GET torn in two.")
+
+
+def measure_idle(bench, name, count):
+    with bench.server(name) as server, contextlib.ExitStack() as stack:
+        links = [stack.enter_context(server.connect())]
+        use_connection(links[0])
+        before = server.settled_resident()
+        for _ in range(count):
+            links.append(stack.enter_context(server.connect()))
+            use_connection(links[-1])
+        at_once = server.resident()
+        time.sleep(5)
+        return (at_once - before) / count, (server.settled_resident() - before) / count
+
+
+def use_connection(link, key="key:000000000000"):
+    torn = frame("GET", key)
+    link.sendall(frame("SET", key, "x" * 16) + frame("GET", key) + torn[:20])
+    receive(link, len("+OK\r\n$16\r\n") + 18)
+    link.sendall(torn[20:])
+    receive(link, len("$16\r\n") + 18)
+
+
+@row
+def startup(bench):
+    """From starting the process to the first PONG, with nothing to load."""
+    names, lines = bench.names("redis", "memcached", "echovault"), []
+    times = {name: [] for name in names}
+    for name in names * bench.options.startups:
+        with bench.server(name) as server:
+            times[name].append(server.ready_ms)
+    bench.data["startup"] = times
+    for name, ms in times.items():
+        lines.append([name, spread(ms, 1), f"{max(ms):.1f}"])
+        if name == "echovault":
+            lines[-1] += bench.check("Startup to the first PONG", statistics.median(ms), STARTUP_MS_TARGET, "ms")
+    bench.table("Milliseconds from start to the first PONG",
+                ["server", "median (lowest)", "max", "target", "ok"], lines)
+
+
+def read_options():
+    parser = argparse.ArgumentParser(description="Measures EchoVault beside its peers and the bare limit.")
+    parser.add_argument("--rows", default=",".join(ROWS), help="of %(default)s")
+    parser.add_argument("--servers", default="echovault,redis,memcached,bare", help="of %(default)s")
+    parser.add_argument("--generators", default="load,redis-benchmark", help="for the CPU row, of %(default)s")
+    parser.add_argument("--echovault", default=str(ROOT / "echovault"), help="the server under test")
+    parser.add_argument("--redis", default="redis-server")
+    parser.add_argument("--memcached", default="memcached")
+    parser.add_argument("--server-core", type=int, default=0)
+    parser.add_argument("--load-core", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    for name, (full, quick) in SIZES.items():
+        parser.add_argument("--" + name, type=type(full), help=f"{full}, or {quick} with --quick")
+    options = parser.parse_args()
+    given = vars(options)
+    for name, sizes in SIZES.items():
+        field = name.replace("-", "_")
+        given[field] = sizes[options.quick] if given[field] is None else given[field]
+    for field in ("rows", "servers", "generators"):
+        unknown = set(given[field].split(",")) - set(parser.get_default(field).split(","))
+        if unknown:
+            parser.error(f"--{field}: no {', '.join(unknown)}")
+        given[field] = given[field].split(",")
+    find_servers(parser, given)
+    return options
+
+
+def find_servers(parser, given):
+    """Makes the servers' paths absolute. A peer that is not installed is left out; EchoVault must be there."""
+    for name in [name for name in given["servers"] if name != "bare"]:
+        path = shutil.which(given[name])
+        if path:
+            given[name] = os.path.abspath(path)
+        elif name == "echovault":
+            parser.error(f"no {given[name]}: make it, name another, or leave it out of --servers")
+        else:
+            given["servers"].remove(name)
+            print(f"bench: {name} is not installed and left out", file=sys.stderr)
+
+
+def main():
+    options = read_options()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    os.sched_setaffinity(0, {options.load_core})
+    build_programs()
+    bench, machine, (_, count) = Bench(options), describe_machine(options), stolen_share()
+    bench.say("# EchoVault measured", "", *(f"* {what}: {value}" for what, value in machine.items()), "")
+    for name in options.rows:
+        print(f"bench: {name}: {ROWS[name].__doc__}", file=sys.stderr, flush=True)
+        ROWS[name](bench)
+    machine["stolen"], _ = stolen_share(count)
+    bench.table("Targets", ["what", "measured", "target", "ok"],
+                [[c["what"], f"{c['value']} {c['unit']}", c["target"], c["ok"]] for c in bench.checks],
+                f"The hypervisor kept {machine['stolen']:.2%} of the machine's time for others.")
+    (BUILD / "results.md").write_text("\n".join(bench.text))
+    (BUILD / "results.json").write_text(json.dumps(
+        {"machine": machine, "options": vars(options), "checks": bench.checks, "rows": bench.data}, indent=1))
+    return int(options.strict and any(c["ok"] == "MISS" for c in bench.checks))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

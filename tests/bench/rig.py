@@ -1,0 +1,213 @@
+"""The bench's rig: servers on one core, generators on the other, warm memory, and facts about the machine."""
+import contextlib
+import json
+import mmap
+import os
+import pathlib
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+BUILD = HERE.parents[1] / "build" / "bench"
+RAN, WAITED = 0, 1  # fields of /proc/PID/task/TID/schedstat
+
+
+def fail(why):
+    sys.exit(f"bench: {why}")
+
+
+def run(command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        fail(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def build_programs():
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for source in HERE.glob("*.c"):
+        program = BUILD / source.stem
+        if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+            run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-o", str(program), str(source)])
+
+
+def frame(*words):
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words)
+
+
+def receive(link, length):
+    while length > 0:
+        part = link.recv(length)
+        if not part:
+            fail("a server closed a connection")
+        length -= len(part)
+
+
+class Server:
+    """A running server process, pinned to a core, with a data folder of its own."""
+
+    def __init__(self, name, options, extra):
+        self.name = name
+        self.folder = tempfile.mkdtemp(prefix=f"bench-{name}-")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = ["taskset", "-c", str(options.server_core), *self.command(options), *extra]
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.wait_until_ready()
+        self.ready_ms = (time.perf_counter() - self.started) * 1000
+
+    def command(self, options):
+        if self.name == "bare":
+            return [str(BUILD / "bare"), str(self.port), "16"]
+        if self.name == "memcached":
+            return [options.memcached, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-t", "1", "-u", "root",
+                    "-m", "65536", "-c", "12000"]
+        return [getattr(options, self.name), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder,
+                "--save", "", "--appendonly", "no", "--loglevel", "warning", "--maxclients", "12000"]
+
+    def wait_until_ready(self, seconds=10):
+        question, answer = (b"version\r\n", b"VERSION") if self.name == "memcached" else (frame("PING"), b"+PONG")
+        while time.perf_counter() < self.started + seconds:
+            if self.process.poll() is not None:
+                fail(f"{self.name} ended at once: {self.process.stderr.read().decode().strip()}")
+            try:
+                with self.connect() as link:
+                    link.sendall(question)
+                    if link.recv(100).startswith(answer):
+                        return
+            except ConnectionError:
+                pass
+            time.sleep(0.0002)
+        self.stop()
+        fail(f"{self.name} is not ready after {seconds} s")
+
+    def connect(self):
+        link = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return link
+
+    def ask(self, *words):
+        """One command with a short reply."""
+        with self.connect() as link:
+            link.sendall(frame(*words))
+            return link.recv(65536)
+
+    def seconds(self, field):
+        """Seconds that all its threads RAN, or WAITED for a core that others had; the kernel counts nanoseconds."""
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[field]) for task in tasks) / 1e9
+
+    def resident(self):
+        """Resident bytes, counted page by page: the kernel's quick counters may lag."""
+        for line in pathlib.Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Rss:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("no Rss in smaps_rollup")
+
+    def settled_resident(self, quiet_seconds=1.0, at_most_seconds=30):
+        """Resident bytes once they have stopped changing, as after a table's rehash."""
+        end, last, since = time.time() + at_most_seconds, self.resident(), time.time()
+        while time.time() < min(end, since + quiet_seconds):
+            time.sleep(0.1)
+            now = self.resident()
+            if now != last:
+                last, since = now, time.time()
+        return last
+
+    def stop(self):
+        self.process.kill()
+        self.process.communicate()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Rig:
+    """Starts servers and generators as the options say."""
+
+    def __init__(self, options):
+        self.options = options
+
+    @contextlib.contextmanager
+    def server(self, name, *extra):
+        """A fresh server; extra are further options of its command line."""
+        server = Server(name, self.options, extra)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+    def on_load_core(self, *command):
+        return ["taskset", "-c", str(self.options.load_core), *map(str, command)]
+
+    def load(self, server, op, requests, connections=50, pipeline=1, keys=None, sequential=False):
+        """Runs load.c; its requests a second."""
+        command = self.on_load_core(BUILD / "load", server.port, op, "-c", connections, "-P", pipeline, "-n", requests,
+                                    "-r", keys or self.options.keys, *(["-s"] if sequential else []))
+        return json.loads(run(command))["rps"]
+
+    def redis_benchmark(self, server, op, requests, pipeline):
+        """Runs redis-benchmark over the same keys and sizes of values; its requests a second."""
+        command = self.on_load_core("redis-benchmark", "-p", server.port, "-t", op, "-n", requests, "-P", pipeline,
+                                    "-c", 50, "-d", 16, "-r", self.options.keys, "--csv")
+        return float(run(command).splitlines()[-1].split(",")[1].strip('"'))
+
+    def fill(self, server, keys, op="set", connections=50, pipeline=64):
+        """Stores key:000000000000 and on, each once; the server must have them all."""
+        self.load(server, op, keys, connections, pipeline, keys, sequential=True)
+        if server.name in ("echovault", "redis") and server.ask("DBSIZE") != b":%d\r\n" % keys:
+            fail(f"{server.name} does not hold {keys} keys after as many SETs")
+
+    @contextlib.contextmanager
+    def probe(self, server, interval_us=500):
+        """Runs probe.c meanwhile; the dictionary has its figures afterwards."""
+        command = self.on_load_core(BUILD / "probe", server.port, interval_us)
+        process, figures = subprocess.Popen(command, stdout=subprocess.PIPE), {}
+        try:
+            time.sleep(0.2)
+            waited = server.seconds(WAITED)
+            yield figures
+            figures["waited_ms"] = (server.seconds(WAITED) - waited) * 1000
+            process.send_signal(signal.SIGTERM)
+            figures.update(json.loads(process.communicate()[0]))
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def warm_memory(size):
+    """Keeps so many bytes of free memory backed by the hypervisor meanwhile.
+
+    In a virtual machine the first touch of a page may leave to the host, some 10 microseconds each, and free memory in
+    blocks of 2 MB goes back to it within seconds. A growing server would be measured by its host. So twice the size is
+    touched here and every other page given back: free, but in no block that is large enough to go.
+    """
+    with mmap.mmap(-1, 2 * size) as ballast:
+        ballast.madvise(mmap.MADV_NOHUGEPAGE)
+        for at in range(0, len(ballast), mmap.PAGESIZE):
+            ballast[at] = 1
+        for at in range(0, len(ballast), 2 * mmap.PAGESIZE):
+            ballast.madvise(mmap.MADV_DONTNEED, at, mmap.PAGESIZE)
+        yield
+
+
+def stolen_share(since=(0, 0)):
+    """The share of the machine's time since a former count that the hypervisor kept for others, and the new count."""
+    fields = [int(n) for n in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    count = sum(fields), fields[7]
+    return (count[1] - since[1]) / max(1, count[0] - since[0]), count
+
+
+def describe_machine(options):
+    model = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), platform.machine())
+    versions = {name: run([getattr(options, name), "--version"]).split("\n")[0]
+                for name in options.servers if name != "bare"}
+    return {"when": time.strftime("%Y-%m-%d %H:%M"), "cpu": f"{os.cpu_count()} x {model}",
+            "kernel": platform.release(), **versions}

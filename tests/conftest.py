@@ -1,0 +1,52 @@
+"""The fixtures: c, other and c3 are connections to one server a test module, whose keyspace each test finds empty."""
+import pytest
+
+from ev import Server, need
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server() as s:
+        yield s
+
+
+@pytest.fixture
+def c(server):
+    with server.client() as client:
+        client("FLUSHALL")
+        yield client
+
+
+@pytest.fixture
+def other(server, c):
+    """A second connection beside c."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def c3(server, c):
+    """A connection that speaks RESP3."""
+    with server.client(proto=3) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def oracle():
+    """The redis-server whose replies are the right ones."""
+    with Server(binary=need("redis-server")) as s:
+        yield s
+
+
+@pytest.fixture
+def start():
+    """Starts servers with options of the test's own; stops them after it."""
+    servers = []
+
+    def start_one(*args, **options):
+        servers.append(Server(*args, **options))
+        return servers[-1]
+
+    yield start_one
+    for s in servers:
+        s.stop()

@@ -1,0 +1,52 @@
+#!/bin/sh
+# Sees to it that the tests have what they need and prints the Python that has it: Debian's packages where apt
+# may be used, else a virtual environment for the Python part (tests that miss a program are then skipped).
+# What it says goes to stderr.
+set -eu
+cd "$(dirname "$0")"
+
+packages="python3-pytest python3-pytest-timeout python3-redis python3-hypothesis
+    redis-server redis-tools redis-sentinel netcat-openbsd ${EXTRA_PACKAGES-}"
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+installed() {
+    dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
+}
+
+missing() {
+    for package in $packages; do
+        installed "$package" || printf '%s ' "$package"
+    done
+}
+
+# Debian starts a service right after its installation; redis-server's would take port 6379.
+install_without_starting() {
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        trap 'as_root rm -f $policy' EXIT INT TERM
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod +x $policy
+    fi
+    echo "installing $*" >&2
+    set -- env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
+    as_root "$@" >&2 || { as_root apt-get update -qq >&2 && as_root "$@" >&2; }
+}
+
+if command -v apt-get >/dev/null && { [ -z "$(missing)" ] || as_root true 2>/dev/null; }; then
+    list=$(missing)
+    # shellcheck disable=SC2086  # a list of words
+    [ -z "$list" ] || install_without_starting $list
+    echo /usr/bin/python3
+elif python3 -c 'import hypothesis, pytest, pytest_timeout, redis' 2>/dev/null; then
+    command -v python3
+else
+    if [ ! -x .venv/bin/pytest ]; then
+        echo "making a virtual environment in tests/.venv" >&2
+        python3 -m venv .venv >&2
+        .venv/bin/pip install -q pytest pytest-timeout hypothesis 'redis>=4.3,<5' >&2
+    fi
+    echo "$PWD/.venv/bin/python3"
+fi

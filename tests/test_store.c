@@ -1,0 +1,243 @@
+/* test_store.c - random changes to the store beside a plain model of it: after each, both must agree. Snapshots, scans,
+ * watches and expiry run in between. The table grows and shrinks all the while. */
+#include "store.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DBS       3
+#define KEYS      3000
+#define VALUE_MAX 70000 /* past RESP_BLOB_MIN */
+
+struct model {
+    char *value; /* NULL: no such key */
+    size_t n;
+    int64_t deadline;
+};
+
+static struct model model[DBS][KEYS], at_snapshot[DBS][KEYS];
+static bool emitted[DBS][KEYS];
+static int64_t now = 1000000;
+static size_t keys_in_use = KEYS;
+
+static unsigned roll(unsigned n) { return (unsigned)rand() % n; }
+
+/* Some keys are long, so that both forms of the length are used. */
+static struct arg key_arg(int k) {
+    static char text[8][400];
+    static int slot;
+    char *t = text[slot = (slot + 1) % 8];
+    int n = snprintf(t, sizeof text[0], k % 7 ? "key:%d:" : "key:%d:%0300d", k, 0);
+    return (struct arg){.p = t, .n = (uint32_t)n};
+}
+
+static void model_put(struct model *m, const char *p, size_t n, int64_t deadline) {
+    free(m->value);
+    m->value = NULL;
+    if (p) m->value = memcpy(malloc(n + 1), p, n);
+    m->n = n;
+    m->deadline = deadline;
+}
+
+static void check_entry(const struct entry *e, const struct model *m) {
+    size_t n;
+    assert((e != NULL) == (m->value != NULL));
+    if (!e) return;
+    const char *p = store_value(e, &n);
+    assert(n == m->n && !memcmp(p, m->value, n) && store_deadline(e) == m->deadline);
+}
+
+static void check_key(int db, int k) {
+    struct arg key = key_arg(k);
+    check_entry(store_peek(store_db(db), &key), &model[db][k]);
+}
+
+static void on_expire(struct db *db, const char *key, size_t n) {
+    assert(n > 4 && store_size(db) > 0);
+    struct model *m = &model[store_db_id(db)][atoi(key + 4)];
+    assert(m->value && m->deadline < now);
+    model_put(m, NULL, 0, STORE_NO_DEADLINE);
+}
+
+static void emit(int db, const struct entry *e) {
+    size_t n;
+    int k = atoi(store_key(e, &n) + 4);
+    assert(!emitted[db][k]);
+    emitted[db][k] = true;
+    check_entry(e, &at_snapshot[db][k]);
+}
+
+static void snapshot_begin(void) {
+    memset(emitted, 0, sizeof emitted);
+    for (int db = 0; db < DBS; db++)
+        for (int k = 0; k < KEYS; k++)
+            model_put(&at_snapshot[db][k], model[db][k].value, model[db][k].n, model[db][k].deadline);
+    store_snapshot_begin(emit);
+}
+
+static void snapshot_end(void) {
+    while (!store_snapshot_step(64)) {}
+    store_snapshot_end();
+    for (int db = 0; db < DBS; db++)
+        for (int k = 0; k < KEYS; k++) assert(emitted[db][k] == (at_snapshot[db][k].value != NULL));
+}
+
+static void change_set(int db, int k) {
+    static char bytes[VALUE_MAX];
+    struct arg key = key_arg(k), val = {.p = bytes, .n = roll(20) ? roll(60) : roll(VALUE_MAX)};
+    memset(bytes, 'a' + (int)roll(26), val.n);
+    int64_t deadline = roll(3) ? STORE_NO_DEADLINE : now + (int64_t)roll(3000);
+    if (val.n >= RESP_BLOB_MIN && roll(2)) { /* as the parser would bring it */
+        struct blob *b = resp_blob_new(val.n + 2);
+        val.p = memcpy(b->data, bytes, val.n);
+        val.is_blob = true;
+    }
+    store_set(store_db(db), &key, &val, deadline);
+    assert(!val.is_blob);
+    model_put(&model[db][k], bytes, val.n, deadline);
+}
+
+static void change_edit(int db, int k) {
+    struct model *m = &model[db][k];
+    struct arg key = key_arg(k);
+    store_peek(store_db(db), &key); /* as every command does first: an expired key goes */
+    size_t had = m->value ? m->n : 0, n = roll(10) ? had + roll(100) : roll(VALUE_MAX);
+    char *p = store_edit(store_db(db), &key, n, true);
+    m->value = realloc(m->value, n + 1);
+    if (n > had) memset(m->value + had, 0, n - had);
+    assert(!memcmp(p, m->value, n));
+    if (!had) m->deadline = m->n || m->deadline ? m->deadline : STORE_NO_DEADLINE;
+    m->n = n;
+    m->deadline = store_deadline(store_peek(store_db(db), &key));
+    memset(p, 'z', n < 10 ? n : 10);
+    memset(m->value, 'z', n < 10 ? n : 10);
+}
+
+static void change_deadline(int db, int k) {
+    struct arg key = key_arg(k);
+    int64_t deadline = roll(3) ? now + (int64_t)roll(3000) : STORE_NO_DEADLINE;
+    bool there = store_set_deadline(store_db(db), &key, deadline);
+    assert(there == (model[db][k].value != NULL));
+    if (there) model[db][k].deadline = deadline;
+}
+
+static void change_copy(int db, int k) {
+    int db2 = (int)roll(DBS), k2 = (int)roll((unsigned)keys_in_use);
+    if (db == db2 && k == k2) return;
+    struct arg key = key_arg(k), to = key_arg(k2);
+    bool there = store_copy(store_db(db), &key, store_db(db2), &to);
+    assert(there == (model[db][k].value != NULL));
+    struct model *m = &model[db][k];
+    if (there) model_put(&model[db2][k2], m->value, m->n, m->deadline);
+}
+
+static void change_database(int db) {
+    int db2 = (int)roll(DBS);
+    if (roll(2) && db != db2) {
+        struct model t[KEYS];
+        store_swap(store_db(db), store_db(db2));
+        memcpy(t, model[db], sizeof t);
+        memcpy(model[db], model[db2], sizeof t);
+        memcpy(model[db2], t, sizeof t);
+        return;
+    }
+    store_flush(store_db(db));
+    for (int k = 0; k < KEYS; k++) model_put(&model[db][k], NULL, 0, STORE_NO_DEADLINE);
+}
+
+static void change(void) {
+    int db = (int)roll(DBS), k = (int)roll((unsigned)keys_in_use);
+    struct arg key = key_arg(k);
+    uint64_t version, before = store_changes();
+    struct store_watch *w = store_watch(store_db(db), &key, &version);
+    switch (roll(12)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3: change_set(db, k); break;
+    case 4:
+    case 5: change_edit(db, k); break;
+    case 6: change_deadline(db, k); break;
+    case 7: change_copy(db, k); break;
+    case 8:
+        if (roll(200) == 0) change_database(db);
+        break;
+    default:
+        key = key_arg(k);
+        assert(store_delete(store_db(db), &key) == (model[db][k].value != NULL));
+        model_put(&model[db][k], NULL, 0, STORE_NO_DEADLINE);
+    }
+    if (before == store_changes()) assert(!store_watch_changed(w, version));
+    store_unwatch(w);
+    check_key(db, k);
+}
+
+static bool scanned[KEYS];
+
+static void note_scanned(void *arg, struct entry *e) {
+    size_t n;
+    (void)arg;
+    scanned[atoi(store_key(e, &n) + 4)] = true;
+}
+
+/* Keys that are there all the while are seen, whatever comes and goes beside them. */
+static void check_scan(int db) {
+    static bool before[KEYS];
+    uint64_t cursor = 0;
+    memset(scanned, 0, sizeof scanned);
+    for (int k = 0; k < KEYS; k++) before[k] = model[db][k].value && model[db][k].deadline == STORE_NO_DEADLINE;
+    do {
+        cursor = store_scan(store_db(db), cursor, note_scanned, NULL);
+        int k = (int)roll(KEYS);
+        if (before[k] && roll(2)) continue;
+        struct arg key = key_arg(k);
+        store_delete(store_db(db), &key);
+        model_put(&model[db][k], NULL, 0, STORE_NO_DEADLINE);
+        before[k] = false;
+        store_tick(false);
+    } while (cursor);
+    for (int k = 0; k < KEYS; k++) assert(!before[k] || scanned[k]);
+}
+
+int main(void) {
+    srand(7);
+    store_init(DBS);
+    store_on_expire(on_expire);
+    store_set_clock(now, STORE_EXPIRE_DELETE);
+    for (int round = 0; round < 60; round++) {
+        keys_in_use = round % 3 == 2 ? 40 : KEYS; /* so that tables shrink */
+        if (round % 3 == 2)
+            for (int k = 40; k < KEYS; k++)
+                for (int db = 0; db < DBS; db++) {
+                    struct arg key = key_arg(k);
+                    store_delete(store_db(db), &key);
+                    model_put(&model[db][k], NULL, 0, STORE_NO_DEADLINE);
+                }
+        bool snapshot = round % 2;
+        if (snapshot) snapshot_begin();
+        for (int i = 0; i < 4000; i++) {
+            change();
+            if (roll(4) == 0) store_set_clock(now += roll(10), STORE_EXPIRE_DELETE);
+            if (roll(8) == 0) store_tick(roll(2));
+            if (snapshot && roll(20) == 0) store_snapshot_step(1 + roll(8));
+        }
+        if (round % 6 == 5) store_snapshot_end(); /* given up half-way */
+        else if (snapshot) snapshot_end();
+        check_scan(round % DBS);
+        for (int db = 0; db < DBS; db++) {
+            size_t n = 0;
+            for (int k = 0; k < KEYS; k++) {
+                check_key(db, k);
+                n += model[db][k].value != NULL;
+            }
+            assert(store_size(store_db(db)) == n);
+        }
+    }
+    for (int db = 0; db < DBS; db++) store_flush(store_db(db));
+    while (store_tick(false)) {}
+    while (resp_blob_reap(SIZE_MAX)) {}
+    printf("test_store: ok\n");
+    return 0;
+}
