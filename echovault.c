@@ -388,9 +388,18 @@ static void output_keep(struct client *c, size_t sent) {
     if (c->own && !resp_out_pending(c->own)) output_free(c);
 }
 
+/* What the output costs: a blob that is sent over and over again is there only once. */
+static size_t output_memory(const struct client *c) {
+    const struct resp_out *o = c->own;
+    size_t n = c->turn_end - c->turn_start + o->len - o->sent;
+    for (uint32_t i = o->first_piece; i < o->npieces; i++)
+        if (i == o->first_piece || o->pieces[i].blob != o->pieces[i - 1].blob) n += o->pieces[i].n;
+    return n;
+}
+
 static void output_check_limits(struct client *c) {
     int class = c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
-    size_t n = output_pending(c);
+    size_t n = output_memory(c);
     bool over_soft = config.output_soft[class] && n > (size_t)config.output_soft[class];
     if (!over_soft) c->over_soft_since = 0;
     else if (!c->over_soft_since) c->over_soft_since = server.now_s;
@@ -508,6 +517,19 @@ static void batch_add(struct pending *cmd, struct resp_parser *p) {
     p->argc = 0; /* the batch has them now, their blobs too */
 }
 
+/* The cut-off command that the turn's parser is at goes on in *own, with no more memory than it needs. */
+static void parser_leave(struct resp_parser *p, struct resp_parser *own) {
+    struct arg *argv = p->argv;
+    int cap = p->cap;
+    *own = *p;
+    own->cap = p->argc + (p->todo < 16 ? p->todo : 16);
+    own->argv = must(malloc((size_t)own->cap * sizeof *argv));
+    memcpy(own->argv, argv, (size_t)p->argc * sizeof *argv);
+    resp_parser_init(p);
+    p->argv = argv;
+    p->cap = cap;
+}
+
 /* Parses what the segment holds, as far as the batch has room, into pending commands. */
 static void segment_parse(struct segment *s) {
     struct client *c = s->c;
@@ -534,9 +556,7 @@ static void segment_parse(struct segment *s) {
     s->end = s->cut ? p->start : p->pos;
     if (r == RESP_OK && p->pos < s->len) s->resume = p->pos; /* no room: the rest in the next batch */
     if (c->in) return;
-    if (s->cut) s->parser = *p; /* it goes with the client; the turn's starts afresh */
-    if (r == RESP_ERROR) resp_parser_free(p);
-    if (s->cut || r == RESP_ERROR) resp_parser_init(p);
+    if (s->cut) parser_leave(p, &s->parser);
     p->start = p->pos = p->scanned = 0;
 }
 
@@ -648,24 +668,22 @@ int64_t server_monotonic_us(void) { return monotonic_ns() / 1000; }
 
 /* ==== the batch =============================================================================== */
 
-/* Fetches what the commands of a window will look up: first all buckets, then all entries, so that the misses overlap.
- */
+/* Has what the commands of a window will look up fetched while they still wait. */
 static void window_prefetch(const struct pending *cmd, size_t n) {
-    struct arg *keys[WINDOW];
-    struct db *dbs[WINDOW];
+    struct arg *keys[STORE_PREFETCH_MAX];
+    struct db *dbs[STORE_PREFETCH_MAX];
     size_t nkeys = 0;
     for (size_t i = 0; i < n; i++) {
         const struct command *row = cmd[i].cmd;
         if (!row || row->first_key <= 0 || cmd[i].argc <= row->first_key) continue;
         int last = row->last_key < 0 ? cmd[i].argc + row->last_key : row->last_key;
-        for (int k = row->first_key; k <= last && k < cmd[i].argc && nkeys < WINDOW; k += row->key_step) {
+        for (int k = row->first_key; k <= last && k < cmd[i].argc && nkeys < STORE_PREFETCH_MAX; k += row->key_step) {
             dbs[nkeys] = store_db(turn.segments[cmd[i].segment].c->db);
             keys[nkeys++] = &turn.args[cmd[i].arg + (size_t)k];
         }
     }
     if (nkeys < 2) return;
-    for (size_t i = 0; i < nkeys; i++) store_prefetch_bucket(dbs[i], keys[i]);
-    for (size_t i = 0; i < nkeys; i++) store_prefetch_entry(dbs[i], keys[i]);
+    store_prefetch(dbs, keys, nkeys);
 }
 
 static const struct command *client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc);
@@ -885,10 +903,12 @@ static bool disk_allows(struct cx *cx) {
 }
 
 static void transaction_queue(struct cx *cx);
+static void exec_abort(struct cx *cx, size_t len);
 
 static void cx_dispatch(struct cx *cx) {
     struct client *c = cx->client;
     const char *why = NULL;
+    size_t len = cx->out->len;
     bool ok = cx_resolve(cx);
     if (ok && (why = refusal(c, cx->cmd))) {
         resp_error(cx->out, why);
@@ -898,7 +918,8 @@ static void cx_dispatch(struct cx *cx) {
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         server_count_error(cx->out->last_error);
-        if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
+        if (cx->cmd && cx->cmd->fn == cmd_exec) exec_abort(cx, len);
+        else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
         return;
     }
     if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
@@ -1045,6 +1066,17 @@ void cmd_unwatch(struct cx *cx) {
     resp_ok(cx->out);
 }
 
+/* An EXEC that was refused ends its transaction; the refusal, in the output from len on, is said in other words. */
+static void exec_abort(struct cx *cx, size_t len) {
+    char why[128];
+    if (!(cx->client->flags & CLIENT_MULTI)) return;
+    const char *text = cx->out->last_error + (strncmp(cx->out->last_error, "ERR ", 4) ? 0 : 4);
+    snprintf(why, sizeof why, "%.*s", (int)strcspn(text, "\r"), text);
+    resp_truncate(cx->out, len, cx->out->npieces);
+    transaction_free(cx->client);
+    resp_errorf(cx->out, "EXECABORT Transaction discarded because of: %s", why);
+}
+
 static bool watched_changed(struct client *c) {
     for (size_t i = 0; c->tx && i < c->tx->nwatched; i++)
         if (store_watch_changed(c->tx->watched[i].watch, c->tx->watched[i].version)) return true;
@@ -1061,8 +1093,8 @@ void cmd_exec(struct cx *cx) {
     bool bad = c->flags & CLIENT_MULTI_BAD, changed = watched_changed(c);
     if (bad || changed) {
         transaction_free(c);
-        if (changed) resp_null_array(cx->out);
-        else resp_error(cx->out, "EXECABORT Transaction discarded because of previous errors.");
+        if (bad) resp_error(cx->out, "EXECABORT Transaction discarded because of previous errors.");
+        else resp_null_array(cx->out);
         return;
     }
     unwatch(c);

@@ -51,14 +51,14 @@
  *
  * ---- States ---------------------------------------------------------------------------------------------
  *
- * The log (lg.fd, lg.trouble):
+ * The log, by lg.fd and lg.trouble:
  *
- *               snapshot, then a file that            no room                 write or sync failed,
- *               begins at its offset                 <-------- FULL           the file is gone
- *      no file ----------------------------> FINE    --------->     \----> BROKEN
- *              <----------------------------      there is again             |
- *               appendonly no                  ^-----------------------------'
- *                                               snapshot, then a fresh file
+ *      no file  -- a snapshot, then a file that begins at its offset -->  FINE
+ *      FINE     -- appendonly no -->                                      no file
+ *      FINE     -- a write finds no room -->                              FULL
+ *      FULL     -- the same write finds room -->                          FINE
+ *      any      -- a write or a sync fails, or the file is gone -->       BROKEN
+ *      BROKEN   -- a snapshot, then a file that begins at its offset -->  FINE
  *
  *   FULL and BROKEN refuse changes (log_error) and hold back the replies of those that were not yet safe. In
  *   FULL the bytes stay in the buffer and are written at the same place again. BROKEN cannot be mended in
@@ -761,6 +761,7 @@ static void snap_over(int error, uint64_t size) {
     info.last_save_s = (int64_t)time(NULL);
     info.log_base_size = size;
     info.changes_since_save = snap.changes; /* the count then; persist_info() makes the difference */
+    if (info.loading) return;
     if (file_wanted()) fresh_begin();
     else if (lg.fd >= 0) trim_begin();
 }
@@ -899,6 +900,8 @@ static void copy_done(struct job *j) {
     if (j->error || lg.trouble == BROKEN) next_give_up(j->error);
     if (next.fd < 0 || !next.last) return;
     assert(lg.synced <= next.done);
+    if (lg.trouble == FINE && log_end() > lg.covered) put_record();
+    if (lg.trouble == FINE) write_pending();
     if (copy_range(lg.fd, file_pos(next.done, lg.base), next.fd, file_pos(next.done, next.base),
                    lg.written - next.done) < 0 ||
         rename(aof_temp, aof_path) < 0) {
@@ -956,6 +959,7 @@ static void fresh_done(struct job *j) {
 static void fresh_begin(void) {
     if (next.fd >= 0 && !next.busy) next_give_up(0);
     if (next.fd >= 0 || lg.at > snap.offset) return; /* the next snapshot will do */
+    if (log_end() > lg.covered) put_record();
     next.base = snap.offset;
     next.fd = log_create(next.base);
     if (next.fd < 0) return;

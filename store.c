@@ -462,13 +462,17 @@ static void rehash_check(struct db *db) {
     }
 }
 
+static inline bool key_is(const struct entry *e, const struct arg *key) {
+    size_t n;
+    const char *p = key_at(e, &n);
+    return n == key->n && !memcmp(p, key->p, n);
+}
+
 /* The link that points to the key's entry, or the NULL at its chain's end. */
 static inline struct entry **find_link(struct db *db, struct arg *key) {
     struct entry **link = bucket_of(db, hash_of(key));
     for (struct entry *e; (e = *link); link = &e->next) {
-        size_t n;
-        char *k = key_at(e, &n);
-        if (n == key->n && !memcmp(k, key->p, n)) break;
+        if (key_is(e, key)) break;
     }
     return link;
 }
@@ -525,6 +529,27 @@ struct entry *store_find(struct db *db, struct arg *key) {
 struct entry *store_peek(struct db *db, struct arg *key) {
     struct entry **link = find_live(db, key);
     return link ? *link : NULL;
+}
+
+static void entry_prefetch(const struct entry *e, size_t klen) {
+    __builtin_prefetch(e);
+    __builtin_prefetch(e->body + klen + 8); /* where a short value stands */
+}
+
+/* A look-up is a chain of cache misses: bucket, entry, the next entry. Here those of many keys go side by side: each
+ * round takes every key one step further and has the misses of all of them under way together. */
+void store_prefetch(struct db *const *dbs, struct arg *const *keys, size_t n) {
+    struct entry *at[STORE_PREFETCH_MAX];
+    for (size_t i = 0; i < n; i++) __builtin_prefetch(bucket_of(dbs[i], hash_of(keys[i])));
+    for (size_t i = 0; i < n; i++) {
+        at[i] = *bucket_of(dbs[i], keys[i]->hash);
+        if (at[i]) entry_prefetch(at[i], keys[i]->n);
+    }
+    for (int round = 0; round < 2; round++)
+        for (size_t i = 0; i < n; i++) {
+            if (!at[i] || !at[i]->next || key_is(at[i], keys[i])) at[i] = NULL;
+            else entry_prefetch(at[i] = at[i]->next, keys[i]->n);
+        }
 }
 
 void store_prefetch_bucket(struct db *db, struct arg *key) { __builtin_prefetch(bucket_of(db, hash_of(key))); }

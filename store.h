@@ -44,6 +44,9 @@ bool store_expired(const struct entry *e); /* past its deadline: scans leave it 
 struct entry *store_find(struct db *db, struct arg *key);   /* NULL: not there; notes the access */
 struct entry *store_peek(struct db *db, struct arg *key);   /* the same without noting the access */
 struct entry *store_random(struct db *db);                  /* NULL: empty */
+/* Brings what looking these keys up will touch into the cache; n <= STORE_PREFETCH_MAX. */
+void store_prefetch(struct db *const *dbs, struct arg *const *keys, size_t n);
+#define STORE_PREFETCH_MAX 32
 void store_prefetch_bucket(struct db *db, struct arg *key); /* first for all keys of a batch ... */
 void store_prefetch_entry(struct db *db, struct arg *key);  /* ... then this for all of them */
 

@@ -171,7 +171,7 @@ def test_redis_py_reads_the_servers_facts(r):
     assert r.config_get("max*")["maxclients"] == "10000"
     assert r.client_getname() == "tests"
     assert any(client["name"] == "tests" and client["cmd"] == "client|list" for client in r.client_list())
-    assert r.command_count() > 80
+    assert r.command_count() >= 80
     assert r.command()["get"]["arity"] == 2
     assert abs(r.time()[0] - time.time()) < 5
     assert r.ping() is True and r.echo("x") == b"x"

