@@ -590,7 +590,7 @@ static bool read_record(const char *p, size_t n, uint64_t *covers, uint64_t *uns
     *covers = strtoull(text + 17, &end, 16);
     if (*end++ != ',') return false;
     *unsynced = strtoull(end, &end, 16);
-    return !*end;
+    return end == text + n; /* and not at a zero where a sector is missing */
 }
 
 static void note_mark(uint64_t offset) {

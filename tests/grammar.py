@@ -24,7 +24,7 @@ GRAMMAR = """
     EXPIRE key relative nx?         PEXPIRE key relative nx?        EXPIREAT key seconds when*
     PEXPIREAT key far when*         TTL key                         PTTL key
     EXPIRETIME key                  PEXPIRETIME key                 PERSIST key
-    SCAN cursor scan*               RANDOMKEY                       DEBUG DIGEST-VALUE key*
+    SCAN cursor scan*               RANDOMKEY                       RANDOMKEY
     RENAME key key                  RENAMENX key key                COPY key key copy*
     MOVE key db                     SWAPDB db db                    SELECT db
     FLUSHDB flush?                  FLUSHALL flush?                 DUMP key

@@ -20,6 +20,7 @@ import time
 
 import pytest
 
+import readme_tables
 from ev import ECHOVAULT, ROOT, Client, free_port, need, ours
 
 README = os.path.join(ROOT, "README.md")
@@ -198,3 +199,10 @@ def test_dots_match_anything():
     assert matches(["a...c", "...", "z"], "abc\nx\ny\nz\n")
     assert matches(["..."], "a\nb") and matches([], "") and not matches(["a"], "b")
     assert not matches(["a...c"], "a\nc") and not matches([], "x")
+
+
+@ours
+def test_the_tables_of_commands_and_options_are_up_to_date():
+    with open(README) as f:
+        text = f.read()
+    assert readme_tables.renewed(text) == text, "run tests/readme_tables.py"
