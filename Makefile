@@ -31,7 +31,7 @@ $(BUILD)/test_%: tests/test_%.c $(BUILD)/rooms.a
 
 -include $(OBJECTS:.o=.d)
 
-.PHONY: run test asan tsan bench lint objects lines install uninstall clean
+.PHONY: run test asan tsan bench lint warnings format cppcheck tidy objects lines install uninstall clean
 
 run: $(BIN)
 	./$(BIN) --port 6379
@@ -46,10 +46,10 @@ comma = ,
 # The whole suite against a build that watches itself.
 SANITIZED = $(MAKE) test CFLAGS="-O1 -g -fno-omit-frame-pointer $(1)" LDFLAGS="$(LDFLAGS) $(1)"
 asan:
-	$(call SANITIZED,-fsanitize=address$(comma)undefined) BIN=echovault-asan BUILD=build/asan
+	+$(call SANITIZED,-fsanitize=address$(comma)undefined) BIN=echovault-asan BUILD=build/asan
 
 tsan:
-	$(call SANITIZED,-fsanitize=thread) BIN=echovault-tsan BUILD=build/tsan
+	+$(call SANITIZED,-fsanitize=thread) BIN=echovault-tsan BUILD=build/tsan
 
 bench: $(BIN)
 	@python=$$(tests/setup.sh) && $$python tests/bench.py $(BENCH_ARGS)
@@ -76,14 +76,21 @@ CPPCHECK = --quiet --enable=warning,performance,portability --inline-suppr --sup
     --suppress=ctuuninitvar --error-exitcode=1
 ALL_C = $(SOURCES) $(wildcard tests/*.c tests/bench/*.c)
 
-lint:
+lint: warnings format cppcheck tidy lines
+
+warnings:
 	$(MAKE) CC=gcc BUILD=build/gcc CFLAGS="-O2 -g -Werror" objects
 	$(MAKE) CC=clang BUILD=build/clang CFLAGS="-O2 -g -Werror" objects
+
+format:
 	clang-format --dry-run --Werror $(ALL_C) $(HEADERS)
+
+cppcheck:
 	cppcheck $(CPPCHECK) --std=c11 -D_GNU_SOURCE -I. $(ALL_C)
-	printf '%s\n' $(ALL_C) | xargs -P 4 -n 1 -I FILE \
+
+tidy:
+	printf '%s\n' $(ALL_C) | xargs -P 4 -I FILE \
 	    clang-tidy --quiet --warnings-as-errors='*' --checks='$(TIDY)' FILE -- $(STANDARD) -I.
-	$(MAKE) --no-print-directory lines
 
 objects: $(OBJECTS) $(UNIT_TESTS)
 

@@ -28,8 +28,15 @@
 /* ==== the connection =========================================================================================== */
 
 void cmd_ping(struct cx *cx) {
-    if (cx->argc > 2) cx_arity_error(cx);
-    else if (cx->argc == 2) resp_bulk(cx->out, cx->argv[1].p, cx->argv[1].n);
+    const struct arg *message = cx->argc > 1 ? &cx->argv[1] : &(struct arg){.p = ""};
+    bool subscribed = cx->client->subs && cx->client->proto == 2; /* where all that comes must look like a message */
+    if (cx->argc > 2) {
+        cx_arity_error(cx);
+        return;
+    }
+    if (subscribed) resp_array(cx->out, 2);
+    if (subscribed) resp_bulk_str(cx->out, "pong");
+    if (subscribed || cx->argc > 1) resp_bulk(cx->out, message->p, message->n);
     else resp_status(cx->out, "PONG");
 }
 
@@ -192,10 +199,10 @@ static void put_command_name(struct resp_out *o, const struct command *c) {
 }
 
 static void put_client(struct resp_out *o, const struct cx *cx, const struct client *c) {
-    static const uint32_t bits[] = {CLIENT_FOLLOWER, CLIENT_LEADER,      CLIENT_MONITOR, CLIENT_MULTI,
-                                    CLIENT_BLOCKED,  CLIENT_CLOSE_AFTER, CLIENT_CLOSING, CLIENT_UNIX,
-                                    CLIENT_NO_EVICT, CLIENT_NO_TOUCH};
-    static const char letters[] = "SMOxbcAUeT";
+    static const uint32_t bits[] = {CLIENT_FOLLOWER, CLIENT_LEADER,   CLIENT_MONITOR,     0,
+                                    CLIENT_MULTI,    CLIENT_BLOCKED,  CLIENT_CLOSE_AFTER, CLIENT_CLOSING,
+                                    CLIENT_UNIX,     CLIENT_NO_EVICT, CLIENT_NO_TOUCH};
+    static const char letters[] = "SMOPxbcAUeT";
     char peer[64], local[64], flags[sizeof letters] = "N";
     size_t query, query_free, multi, n = 0, waits = c->own ? resp_out_pending(c->own) : 0;
     size_t total = client_memory(c, &query, &query_free, &multi);
@@ -203,13 +210,15 @@ static void put_client(struct resp_out *o, const struct cx *cx, const struct cli
     const struct command *cmd = c == cx->client ? cx->cmd : c->last_cmd;
     client_addresses(c, peer, local);
     for (int i = 0; letters[i]; i++)
-        if (c->flags & bits[i]) flags[n++] = letters[i];
-    put(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d sub=0 psub=0 ssub=0 multi=%d ",
+        if (letters[i] == 'P' ? c->subs != NULL : c->flags & bits[i]) flags[n++] = letters[i];
+    put(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d sub=%zu psub=%zu ssub=%zu ",
         c->id, peer, local, c->fd, c->name ? c->name : "", now - c->created, now - c->active, flags, c->db,
-        client_multi_count(c));
+        pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN), pubsub_count(c, PUBSUB_SHARD));
     put(o,
-        "qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=%zu rbs=0 rbp=0 obl=0 oll=%d omem=%zu tot-mem=%zu events=%s cmd=",
-        query, query_free, multi, waits > 0, waits, total, c->flags & CLIENT_WANT_WRITE ? "rw" : "r");
+        "multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=%zu rbs=0 rbp=0 obl=0 oll=%d omem=%zu tot-mem=%zu "
+        "events=%s cmd=",
+        client_multi_count(c), query, query_free, multi, waits > 0, waits, total,
+        c->flags & CLIENT_WANT_WRITE ? "rw" : "r");
     put_command_name(o, cmd);
     put(o, " user=default redir=-1 resp=%d lib-name=%s lib-ver=%s\n", c->proto, c->lib_name ? c->lib_name : "",
         c->lib_ver ? c->lib_ver : "");
@@ -444,9 +453,10 @@ static void info_stats(struct resp_out *o) {
         rate(RATE_IN) / 1024, rate(RATE_OUT) / 1024, s->rejected);
     put(o, "sync_full:0\r\nsync_partial_ok:0\r\nsync_partial_err:0\r\nexpired_keys:" U64 "evicted_keys:0\r\n",
         store_expired_count());
-    put(o, "evicted_clients:0\r\nkeyspace_hits:" U64 "keyspace_misses:" U64 "pubsub_channels:0\r\n", s->hits,
-        s->misses);
-    put(o, "pubsub_patterns:0\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\nmigrate_cached_sockets:0\r\n");
+    put(o, "evicted_clients:0\r\nkeyspace_hits:" U64 "keyspace_misses:" U64, s->hits, s->misses);
+    put(o, "pubsub_channels:%zu\r\npubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\n",
+        pubsub_count(NULL, PUBSUB_CHANNEL), pubsub_count(NULL, PUBSUB_PATTERN), pubsub_count(NULL, PUBSUB_SHARD));
+    put(o, "latest_fork_usec:0\r\ntotal_forks:0\r\nmigrate_cached_sockets:0\r\n");
     put(o, "slave_expires_tracked_keys:0\r\ntotal_error_replies:" U64, s->errors);
 }
 

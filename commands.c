@@ -28,14 +28,15 @@ enum { W = CMD_WRITE, R = CMD_READONLY, M = CMD_DENYOOM, F = CMD_FAST, ANYTIME =
 enum { ABOUT = ANYTIME | CMD_ACL_CONNECTION, ALL_KEYS = CMD_ACL_KEYSPACE | CMD_DANGEROUS };
 enum { ADMIN = CMD_ADMIN | CMD_NOSCRIPT, BACKGROUND = ADMIN | CMD_NO_ASYNC_LOADING, ANY_ADMIN = ADMIN | ANYTIME };
 enum { SESSION = ANYTIME | CMD_NOSCRIPT, LOGIN = SESSION | F | CMD_NO_AUTH | CMD_ALLOW_BUSY };
+enum { LISTEN = SESSION | CMD_PUBSUB | CMD_IN_RESP2_SUB, TELL = ANYTIME | CMD_PUBSUB };
 enum { LEAVE = LOGIN | CMD_IN_MULTI | CMD_IN_RESP2_SUB, BRACKET = SESSION | F | CMD_IN_MULTI | CMD_ALLOW_BUSY };
 
 /* What is done to keys: struct command's key_use. */
 enum { RO = 1, RW = 2, OW = 4, RM = 8, ACCESS = 16, UPDATE = 32, INSERT = 64, DELETE = 128, VARIABLE = 256 };
-enum { READ = RO | ACCESS, ALTER = RW | ACCESS | UPDATE, VARIES = ALTER | VARIABLE };
+enum { READ = RO | ACCESS, ALTER = RW | ACCESS | UPDATE, VARIES = ALTER | VARIABLE, NOT_KEY = 512 };
 enum { PUT = OW | UPDATE, ADD = OW | INSERT, TAKE = RW | ACCESS | DELETE, DROP = RM | DELETE, TOUCH = RW | UPDATE };
 static const char *const use_names[] = {
-    "RO", "RW", "OW", "RM", "access", "update", "insert", "delete", "variable_flags"};
+    "RO", "RW", "OW", "RM", "access", "update", "insert", "delete", "variable_flags", "not_key"};
 
 #define NO_KEY                     (0, 0, 0, 0)
 #define KEY(use)                   (1, 1, 1, use)
@@ -60,7 +61,9 @@ static const char *const use_names[] = {
 #define CLIENT(name, a, fl, ...)     ROW("connection", #name, cmd_client_##name, a, fl, NO_KEY, __VA_ARGS__)
 #define COMMAND(name, a, ...)        ROW("server", #name, cmd_command_##name, a, ABOUT, NO_KEY, __VA_ARGS__)
 #define CONFIG(name, a, ...)         ROW("server", #name, cmd_config_##name, a, ANY_ADMIN, NO_KEY, __VA_ARGS__)
+#define LISTENER(name, fn, a, ...)   ROW("pubsub", #name, cmd_##fn, a, LISTEN, __VA_ARGS__)
 #define OBJECT(name, v, su)          ROW("generic", #name, cmd_object_##name, 3, R, (2, 2, 1, RO), v, "key", su)
+#define PUBSUB(name, fn, a, v, ...)  ROW("pubsub", #name, cmd_pubsub_##fn, a, TELL, NO_KEY, v, __VA_ARGS__)
 #define HELP(g, fl, v)               ROW(g, "help", cmd_help, 2, fl, NO_KEY, v, "", "Lists the subcommands")
 
 #define WHEN     " [NX | XX | GT | LT]"
@@ -108,6 +111,16 @@ static const struct command object_rows[] = {
     HELP("generic", ANYTIME, "6.2.0"),
     OBJECT(idletime, "2.2.3", "Seconds since the key was last used"),
     OBJECT(refcount, "2.2.3", "How many share the value"),
+    {.name = NULL},
+};
+
+static const struct command pubsub_rows[] = {
+    PUBSUB(channels, channels, -2, "2.8.0", "[pattern]", "The channels that have subscribers"),
+    HELP("pubsub", ANYTIME, "6.2.0"),
+    PUBSUB(numpat, numpat, 2, "2.8.0", "", "How many patterns have subscribers"),
+    PUBSUB(numsub, numsub, -2, "2.8.0", "[channel...]", "How many subscribers channels have"),
+    PUBSUB(shardchannels, channels, -2, "7.0.0", "[pattern]", "The shard channels that have subscribers"),
+    PUBSUB(shardnumsub, numsub, -2, "7.0.0", "[shardchannel...]", "How many subscribers shard channels have"),
     {.name = NULL},
 };
 
@@ -173,6 +186,18 @@ struct command command_table[] = {
     GENERIC(ttl, 2, R | F, KEY(READ), "1.0.0", "key", "How long a key still lives, in seconds"),
     GENERIC(type, 2, R | F, KEY(RO), "1.0.0", "key", "The type of a key's value"),
     ROW("generic", "unlink", cmd_del, -2, W | F, KEYS(DROP), "4.0.0", "key...", "Deletes keys"),
+
+    LISTENER(psubscribe, subscribe, -2, NO_KEY, "2.0.0", "pattern...", "Listens to the channels that match"),
+    ROW("pubsub", "publish", cmd_publish, 3, TELL | F, NO_KEY, "2.0.0", "channel message", "Sends to the subscribers"),
+    CONTAINER("pubsub", "pubsub", NULL, -2, 0, "2.8.0", "About channels and their subscribers", pubsub_rows),
+    LISTENER(punsubscribe, unsubscribe, -1, NO_KEY, "2.0.0", "[pattern...]", "Ends PSUBSCRIBE's, all or these"),
+    ROW("pubsub", "spublish", cmd_publish, 3, TELL | F, KEY(NOT_KEY), "7.0.0", "shardchannel message",
+        "Sends to a shard channel's subscribers"),
+    LISTENER(ssubscribe, subscribe, -2, KEYS(NOT_KEY), "7.0.0", "shardchannel...", "Listens to shard channels"),
+    LISTENER(subscribe, subscribe, -2, NO_KEY, "2.0.0", "channel...", "Listens to channels"),
+    LISTENER(sunsubscribe, unsubscribe, -1, KEYS(NOT_KEY), "7.0.0", "[shardchannel...]",
+             "Ends SSUBSCRIBE's, all or these"),
+    LISTENER(unsubscribe, unsubscribe, -1, NO_KEY, "2.0.0", "[channel...]", "Ends SUBSCRIBE's, all or these"),
 
     CONNECTION(auth, -2, LOGIN, "1.0.0", "[username] password", "Shows the password"),
     CONTAINER("connection", "client", NULL, -2, 0, "2.4.0", "About connections", client_rows),
@@ -579,7 +604,7 @@ static void get_keys(struct cx *cx, bool with_flags) {
     const char *error = NULL;
     if (c && c->subs) c = command_find_sub(c, &argv[1]);
     if (!c) error = "ERR Invalid command specified";
-    else if (!c->first_key) error = "ERR The command has no key arguments";
+    else if (!c->first_key || c->key_use[0] == NOT_KEY) error = "ERR The command has no key arguments";
     else if (c->arity > 0 ? argc != c->arity : argc < -c->arity)
         error = "ERR Invalid number of arguments specified for command";
     if (error) {

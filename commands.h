@@ -25,6 +25,9 @@ command_fn cmd_ping, cmd_echo, cmd_select, cmd_quit, cmd_reset, cmd_hello, cmd_a
     cmd_client_getname, cmd_client_setinfo, cmd_client_list, cmd_client_info, cmd_client_reply,
     cmd_client_no_evict, cmd_client_no_touch, cmd_config_resetstat, cmd_debug, cmd_help;
 
+/* pubsub.c */
+command_fn cmd_subscribe, cmd_unsubscribe, cmd_publish, cmd_pubsub_channels, cmd_pubsub_numsub, cmd_pubsub_numpat;
+
 /* commands.c */
 command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_docs,
     cmd_command_getkeys, cmd_command_getkeysandflags;

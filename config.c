@@ -359,12 +359,16 @@ static const char *check_events(char **words, int n, char out[TEXT_MAX]) {
     static const char letters[] = "g$lshzxetdnKEm";
     const unsigned all = (1u << 10) - 1, new = 1u << 10;
     unsigned set = 0;
+    char *letter = config.event_letters;
     (void)n;
     for (const char *p = words[0]; *p; p++) {
         const char *at = strchr(letters, *p);
         if (!at && *p != 'A') return "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
         set |= at ? 1u << (at - letters) : all;
     }
+    for (unsigned i = 0; letters[i]; i++)
+        if (set & 1u << i) *letter++ = letters[i];
+    *letter = 0;
     if ((set & all) == all) {
         set &= ~(all | new);
         *out++ = 'A';

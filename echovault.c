@@ -57,47 +57,32 @@
 #define CRON_MS       100
 
 struct server_stats server_stats;
+static bool server_started; /* until then, standard error hears what goes wrong */
 
 /* ==== the server's log ======================================================================== */
 
-static void vlog(enum log_level level, const char *fmt, va_list ap) {
-    if ((int)level < config.loglevel) return;
+void server_log(int level, const char *fmt, ...) {
+    if (level < config.loglevel) return;
     char text[1024], when[64];
+    va_list ap;
+    va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
-    FILE *f = config.logfile && *config.logfile ? fopen(config.logfile, "a") : stdout;
-    if (!f) f = stderr;
+    va_end(ap);
+    bool to_file = config.logfile && *config.logfile;
+    FILE *f = to_file ? fopen(config.logfile, "a") : stdout; /* opened for each line: it may have been moved away */
     struct timespec ts;
     struct tm tm;
     clock_gettime(CLOCK_REALTIME, &ts);
     localtime_r(&ts.tv_sec, &tm);
     strftime(when, sizeof when, "%d %b %Y %H:%M:%S", &tm);
-    fprintf(f, "%d:M %s.%03ld %c %s\n", (int)getpid(), when, ts.tv_nsec / 1000000, ".-*#"[level], text);
-    fflush(f);
-    if (f != stdout && f != stderr) fclose(f);
-}
-
-void server_log(enum log_level level, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    vlog(level, fmt, ap);
-    va_end(ap);
+    if (f) fprintf(f, "%d:M %s.%03ld %c %s\n", (int)getpid(), when, ts.tv_nsec / 1000000, ".-*#"[level], text);
+    if (f) fflush(f);
+    if (f && to_file) fclose(f);
+    if (level == LOG_WARNING && to_file && !server_started) fprintf(stderr, "%s\n", text);
 }
 
 /* The server cannot go on: one line that says why and what to do. */
-static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *fmt, ...) {
-    va_list ap, again;
-    va_start(ap, fmt);
-    va_copy(again, ap);
-    vlog(LOG_WARNING, fmt, ap);
-    if (config.logfile && *config.logfile) {
-        vfprintf(stderr, fmt, again);
-        fputc('\n', stderr);
-    }
-    va_end(again);
-    va_end(ap);
-    exit(1);
-}
+#define die(...) (server_log(LOG_WARNING, __VA_ARGS__), exit(1))
 
 static void *must(void *p) {
     if (!p) die("Out of memory");
@@ -153,6 +138,7 @@ static struct {
     struct segment segments[BATCH_MAX];
     uint32_t nsegments;
     struct resp_out out;
+    struct resp_out pushed;  /* what the current client gets although its replies are dropped */
     struct client *current;  /* whose commands are running */
     struct client **touched; /* have output to be written */
     size_t ntouched, touched_cap;
@@ -260,6 +246,7 @@ static void clients_reap(void) {
         server.nclients--;
         close(c->fd);
         transaction_free(c);
+        pubsub_forget(c);
         input_free(c);
         output_free(c);
         free(c->name);
@@ -286,6 +273,7 @@ size_t client_count(void) { return server.nclients - server.ndead; }
 
 void client_reset(struct client *c) {
     transaction_free(c);
+    pubsub_forget(c);
     free(c->name);
     c->name = NULL;
     c->db = 0;
@@ -305,6 +293,10 @@ static struct resp_out *client_own(struct client *c) {
 
 struct resp_out *client_output(struct client *c) {
     client_touch(c);
+    if (c == turn.current && c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) {
+        turn.pushed.proto = c->proto;
+        return &turn.pushed;
+    }
     return c == turn.current && !c->own ? &turn.out : client_own(c);
 }
 
@@ -334,6 +326,59 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
     *query_free = c->in ? c->in->cap - c->in->len : 0;
     *multi = transaction_memory(c);
     return sizeof *c + *query + *query_free + *multi + (c->own ? sizeof *c->own + c->own->cap : 0);
+}
+
+/* ==== blocking ================================================================================ */
+
+static struct handle client_handle(const struct client *c) { return (struct handle){.fd = c->fd, .gen = c->gen}; }
+
+/* NULL: it is gone, whoever has its descriptor now. */
+static struct client *client_of(struct handle h) {
+    if (h.fd >= server.clients_cap) return NULL;
+    struct client *c = server.clients[h.fd];
+    return c && c->gen == h.gen && !(c->flags & CLIENT_CLOSING) ? c : NULL;
+}
+
+/* Its input, as far as it is here already, goes on in the next turn. */
+static void client_again(struct client *c) {
+    if (c->flags & CLIENT_AGAIN) return;
+    c->flags |= CLIENT_AGAIN;
+    PUSH(turn.again, turn.nagain, turn.again_cap, client_handle(c));
+}
+
+void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
+
+void client_unblock(struct client *c) {
+    uint32_t before = c->flags;
+    c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
+    if (before & CLIENT_DEAF) client_arm(c);
+    client_again(c);
+}
+
+/* Its replies must not leave yet: what they report is not as safe as the policy promises. */
+static bool output_held(const struct client *c) { return c->hold > log_safe(); }
+
+static void client_hold(struct client *c) {
+    if (c->flags & CLIENT_BLOCKED) return;
+    client_block(c);
+    PUSH(server.held, server.nheld, server.held_cap, client_handle(c));
+}
+
+/* Replies that waited for the disk, and the clients behind them, go on. */
+static void clients_unhold(void) {
+    size_t kept = 0;
+    for (size_t i = 0; i < server.nheld; i++) {
+        struct client *c = client_of(server.held[i]);
+        if (!c) continue;
+        if (output_held(c)) {
+            server.held[kept++] = server.held[i];
+            continue;
+        }
+        c->hold = 0;
+        client_touch(c);
+        client_unblock(c);
+    }
+    server.nheld = kept;
 }
 
 /* ==== output ================================================================================== */
@@ -413,13 +458,14 @@ static void output_check_limits(struct client *c) {
     }
 }
 
-static bool output_held(const struct client *c) { return c->hold > log_synced(); }
-
 /* One write for all that c has to get. */
 static void client_flush(struct client *c) {
     size_t part = c->turn_end - c->turn_start, all = output_pending(c);
+    bool held = output_held(c);
     ssize_t sent = 0;
-    if (all && !output_held(c)) {
+    if (held) client_hold(c);
+    else c->hold = 0;
+    if (all && !held) {
         if (!c->own) {
             sent = write(c->fd, turn.out.buf + c->turn_start, part);
         } else {
@@ -436,7 +482,7 @@ static void client_flush(struct client *c) {
     }
     if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
     c->turn_start = c->turn_end = 0;
-    bool wait = c->own && !output_held(c);
+    bool wait = c->own && !held;
     uint32_t before = c->flags;
     c->flags = wait ? c->flags | CLIENT_WANT_WRITE : c->flags & ~(uint32_t)CLIENT_WANT_WRITE;
     if (c->flags & CLIENT_CLOSE_AFTER && !c->own) client_close(c);
@@ -454,50 +500,6 @@ static void clients_flush(void) {
     turn.ntouched = 0;
     if (turn.out.cap > 4 * REPLY_SHARE) resp_out_free(&turn.out);
     turn.out.len = 0;
-}
-
-/* ==== blocking ================================================================================ */
-
-static struct handle client_handle(const struct client *c) { return (struct handle){.fd = c->fd, .gen = c->gen}; }
-
-/* NULL: it is gone, whoever has its descriptor now. */
-static struct client *client_of(struct handle h) {
-    if (h.fd >= server.clients_cap) return NULL;
-    struct client *c = server.clients[h.fd];
-    return c && c->gen == h.gen && !(c->flags & CLIENT_CLOSING) ? c : NULL;
-}
-
-/* Its input, as far as it is here already, goes on in the next turn. */
-static void client_again(struct client *c) {
-    if (c->flags & CLIENT_AGAIN) return;
-    c->flags |= CLIENT_AGAIN;
-    PUSH(turn.again, turn.nagain, turn.again_cap, client_handle(c));
-}
-
-void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
-
-void client_unblock(struct client *c) {
-    uint32_t before = c->flags;
-    c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
-    if (before & CLIENT_DEAF) client_arm(c);
-    client_again(c);
-}
-
-/* Replies that waited for the disk, and the clients behind them, go on. */
-static void clients_unhold(void) {
-    size_t kept = 0;
-    for (size_t i = 0; i < server.nheld; i++) {
-        struct client *c = client_of(server.held[i]);
-        if (!c) continue;
-        if (output_held(c)) {
-            server.held[kept++] = server.held[i];
-            continue;
-        }
-        c->hold = 0;
-        client_touch(c);
-        client_unblock(c);
-    }
-    server.nheld = kept;
 }
 
 /* ==== input =================================================================================== */
@@ -670,20 +672,17 @@ int64_t server_monotonic_us(void) { return monotonic_ns() / 1000; }
 
 /* Has what the commands of a window will look up fetched while they still wait. */
 static void window_prefetch(const struct pending *cmd, size_t n) {
-    struct arg *keys[STORE_PREFETCH_MAX];
-    struct db *dbs[STORE_PREFETCH_MAX];
-    size_t nkeys = 0;
+    struct store_lookup l[STORE_PREFETCH_MAX];
+    size_t found = 0;
     for (size_t i = 0; i < n; i++) {
         const struct command *row = cmd[i].cmd;
         if (!row || row->first_key <= 0 || cmd[i].argc <= row->first_key) continue;
+        struct db *db = store_db(turn.segments[cmd[i].segment].c->db);
         int last = row->last_key < 0 ? cmd[i].argc + row->last_key : row->last_key;
-        for (int k = row->first_key; k <= last && k < cmd[i].argc && nkeys < STORE_PREFETCH_MAX; k += row->key_step) {
-            dbs[nkeys] = store_db(turn.segments[cmd[i].segment].c->db);
-            keys[nkeys++] = &turn.args[cmd[i].arg + (size_t)k];
-        }
+        for (int k = row->first_key; k <= last && k < cmd[i].argc && found < STORE_PREFETCH_MAX; k += row->key_step)
+            l[found++] = (struct store_lookup){db, &turn.args[cmd[i].arg + (size_t)k]};
     }
-    if (nkeys < 2) return;
-    store_prefetch(dbs, keys, nkeys);
+    if (found > 1) store_prefetch(l, found);
 }
 
 static const struct command *client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc);
@@ -736,14 +735,7 @@ static void batch_run(void) {
         then = now;
     }
     output_end();
-    for (uint32_t i = 0; i < turn.nsegments; i++) {
-        struct client *c = turn.segments[i].c;
-        segment_finish(&turn.segments[i]);
-        if (c->hold && output_held(c) && !(c->flags & CLIENT_BLOCKED)) {
-            client_block(c);
-            PUSH(server.held, server.nheld, server.held_cap, client_handle(c));
-        }
-    }
+    for (uint32_t i = 0; i < turn.nsegments; i++) segment_finish(&turn.segments[i]);
     if (turn.args_cap > 1 << 16) {
         free(turn.args);
         turn.args = NULL;
@@ -823,7 +815,7 @@ static void cx_call(struct cx *cx) {
     if (own_changes() == before || cx->log_never) return;
     if (cx->log_argc) log_append(db, cx->log_argv, cx->log_argc);
     else log_append(db, cx->argv, cx->argc);
-    if (cx->client) cx->client->hold = log_hold();
+    if (cx->client) cx->client->hold = log_end();
 }
 
 static void unknown_command(struct cx *cx) {
@@ -874,10 +866,23 @@ static bool cx_resolve(struct cx *cx) {
 }
 
 /* Why this command may not run now, NULL: it may. */
-static const char *refusal(const struct client *c, const struct command *cmd) {
+static const char *refusal(const struct cx *cx) {
+    static char text[192];
+    const struct client *c = cx->client;
+    const struct command *cmd = cx->cmd;
+    char name[64];
     if (!(c->flags & CLIENT_AUTHED) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
     if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
+    if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
+        return "OOM command not allowed when used memory > 'maxmemory'.";
+    if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
+        snprintf(text, sizeof text,
+                 "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
+                 "this context",
+                 full_name(cx, name));
+        return text;
+    }
     return NULL;
 }
 
@@ -910,7 +915,7 @@ static void cx_dispatch(struct cx *cx) {
     const char *why = NULL;
     size_t len = cx->out->len;
     bool ok = cx_resolve(cx);
-    if (ok && (why = refusal(c, cx->cmd))) {
+    if (ok && (why = refusal(cx))) {
         resp_error(cx->out, why);
         ok = false;
     }
@@ -940,8 +945,10 @@ static const struct command *client_run(struct client *c, const struct command *
     uint32_t pieces = cx.out->npieces;
     cx_dispatch(&cx);
     if (cx.cmd) c->last_cmd = cx.cmd;
-    if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT))) return cx.cmd;
+    if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT)) && !turn.pushed.len)
+        return cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
+    resp_out_move(cx.out, &turn.pushed, 0);
     c->flags =
         c->flags & CLIENT_REPLY_SKIP_NEXT ? (c->flags | CLIENT_REPLY_SKIP) : c->flags & ~(uint32_t)CLIENT_REPLY_SKIP;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
@@ -1108,15 +1115,8 @@ void cmd_exec(struct cx *cx) {
         cx_call(&sub);
     }
     log_commit();
-    if (c->hold) c->hold = log_hold();
+    if (c->hold) c->hold = log_end();
     transaction_free(c);
-}
-
-static void persist_say(int level, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    vlog((enum log_level)level, fmt, ap);
-    va_end(ap);
 }
 
 /* ==== replay: the log's commands at the start, without a client =============================== */
@@ -1321,7 +1321,6 @@ static void event_handle(const struct epoll_event *ev) {
         signal_read();
     } else if (fd == persist_fd()) {
         persist_news();
-        clients_unhold();
     } else {
         accept_clients(fd);
     }
@@ -1369,6 +1368,7 @@ static bool server_turn(int wait_ms) {
         more |= store_tick(due);
         more |= persist_tick();
         log_flush();
+        clients_unhold();
     }
     clients_flush();
     clients_reap();
@@ -1447,6 +1447,7 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
 static void server_start(void) {
     if (chdir(config.dir))
         die("Cannot work in the folder %s: %s. Make it, or choose another with --dir.", config.dir, strerror(errno));
+    if (*config.replicaof) die("--replicaof: following a leader is not built yet. Start without it.");
     if (config.daemonize && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
     random_id(server.run_id);
     signals_set_up();
@@ -1468,7 +1469,7 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "Server initialized");
 }
 
-static const struct persist_hooks hooks = {.apply = replay_apply, .say = persist_say, .breathe = breathe};
+static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};
 
 int main(int argc, char **argv) {
     config_load(argc, argv);
@@ -1478,6 +1479,7 @@ int main(int argc, char **argv) {
     server.loading = false;
     clock_read();
     if (persist_fd() >= 0) epoll_watch(persist_fd());
+    server_started = true;
     server_log(LOG_NOTICE, "Ready to accept connections");
     bool more = false;
     while (!server.stopping) more = server_turn(more ? 0 : CRON_MS);

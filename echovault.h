@@ -55,7 +55,7 @@ struct command {
     command_fn *fn;
     int arity; /* with the name; negative: at least so many */
     uint32_t flags;
-    int8_t first_key, last_key, key_step; /* as COMMAND INFO gives them; 0: no keys */
+    int16_t first_key, last_key, key_step; /* as COMMAND INFO gives them; 0: no keys */
     uint16_t key_use[2];                  /* what is done to the first key, and to the others if not the same */
     const char *group; /* string, bitmap, generic, connection, server, transactions, pubsub */
     const char *since;                    /* the version of Redis that brought it */
@@ -187,6 +187,11 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
 int client_multi_count(const struct client *c); /* commands queued; -1: not in MULTI */
 int client_watch_count(const struct client *c);
 
+/* Subscriptions (pubsub.c). */
+enum pubsub_kind { PUBSUB_CHANNEL, PUBSUB_PATTERN, PUBSUB_SHARD, PUBSUB_KINDS };
+size_t pubsub_count(const struct client *c, enum pubsub_kind kind); /* how many c has; NULL: that anybody has */
+void pubsub_forget(struct client *c);                               /* ends all that c has, without a word */
+
 /* ---- the server's own facts and the clock ---------------------------------------------------- */
 
 struct server_stats {
@@ -204,7 +209,7 @@ const char *server_run_id(void); /* 40 hex digits, new every start */
 const char *server_executable(void);
 
 enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
-void server_log(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void server_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- options (config.c) ---------------------------------------------------------------------- */
 
@@ -230,6 +235,7 @@ struct config {
     int64_t slowlog_log_slower_than;
     int64_t slowlog_max_len, latency_monitor_threshold;
     char *notify_keyspace_events;
+    char event_letters[16]; /* the same with A spelled out */
     /* persistence */
     bool appendonly;
     int appendfsync; /* 0 no, 1 everysec, 2 always */

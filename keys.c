@@ -146,9 +146,9 @@ static void expire(struct cx *cx, bool seconds, bool absolute) {
     } else if (change) {
         store_set_deadline(cx->db, key, deadline);
         cx_log(cx, 3, (struct arg[]){ARG("PEXPIREAT"), *key, cx_number(cx, 0, deadline)});
-        cx_event(cx->db, 'g', "expire", key);
     }
     resp_int(cx->out, change);
+    if (change && deadline > store_now()) cx_event(cx->db, 'g', "expire", key);
 }
 
 void cmd_expire(struct cx *cx) { expire(cx, true, false); }

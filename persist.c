@@ -316,6 +316,7 @@ static void sum_block(struct sum *s, const unsigned char *p) {
 static void sum_add(struct sum *s, const char *data, size_t n) {
     const unsigned char *p = (const unsigned char *)data;
     size_t have = s->n % 32, take = n < 32 - have ? n : 32 - have;
+    if (!n) return;
     s->n += n;
     if (have) {
         memcpy(s->part + have, p, take);
@@ -325,7 +326,7 @@ static void sum_add(struct sum *s, const char *data, size_t n) {
         n -= take;
     }
     for (; n >= 32; p += 32, n -= 32) sum_block(s, p);
-    if (n) memcpy(s->part, p, n);
+    memcpy(s->part, p, n);
 }
 
 static uint64_t sum_value(const struct sum *sum, uint64_t salt) {
@@ -365,6 +366,9 @@ static struct {
     enum trouble trouble;
     char reason[160];
     bool syncing, hold_syncs, retry;
+    uint64_t batch;       /* bytes that the last sync covered */
+    int64_t came_back_us; /* when it was over */
+    int64_t patience_us;  /* how long the next one may wait for as many */
     int64_t synced_ms, snap_due_ms;
 } lg = {.fd = -1, .db = -1, .tx = -1};
 
@@ -394,8 +398,6 @@ const char *log_id(void) { return lg.id; }
 const char *log_id2(void) { return lg.id2; }
 uint64_t log_id2_end(void) { return lg.id2_end; }
 const char *log_error(void) { return lg.trouble == FINE ? NULL : lg.reason; }
-
-uint64_t log_hold(void) { return lg.trouble != FINE || (opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0) ? log_end() : 0; }
 
 uint64_t log_safe(void) {
     return lg.trouble == BROKEN || (opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0) ? lg.synced : log_written();
@@ -650,13 +652,25 @@ static void write_pending(void) {
 }
 
 static void sync_work(struct job *j) {
+    int64_t start = clock_us();
     if (fdatasync(j->fd) < 0 || (j->flag && sync_folder(aof_path) < 0)) j->error = errno;
+    j->from = (uint64_t)(clock_us() - start);
 }
 
 static void sync_done(struct job *j) {
     lg.syncing = false;
+    lg.batch = j->to - lg.synced;
+    lg.came_back_us = clock_us();
+    lg.patience_us = j->from < 4000 ? (int64_t)j->from / 4 : 1000;
     if (j->error) log_fails(BROKEN, "fsync", j->error);
     else if (lg.trouble != BROKEN) lg.synced = j->to;
+}
+
+/* Under always. Clients whose replies a sync has let go send their next commands at once: a sync that does not
+ * wait for them serves half as many, and they wait for the one after it. */
+static bool sync_due(void) {
+    return !lg.syncing && !lg.hold_syncs &&
+           (log_end() - lg.synced >= lg.batch / 4 * 3 || clock_us() - lg.came_back_us > lg.patience_us);
 }
 
 /* renamed: the file has just got its name. */
@@ -678,16 +692,16 @@ static void next_go_on(void);
 
 void log_flush(void) {
     if (!lg.live || lg.tx >= 0) return;
-    bool always = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0;
+    bool sync = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0 && lg.synced < log_end() && sync_due();
     uint64_t bare = log_end() - lg.covered;
-    if (bare >= RECORD_EVERY || (bare && always && !lg.syncing)) put_record();
+    if (bare >= RECORD_EVERY || (bare && sync)) put_record();
     if (lg.fd < 0 || lg.trouble == BROKEN) {
         trim_memory();
         return;
     }
     if (lg.written < log_end() && (lg.trouble == FINE || lg.retry)) write_pending();
     lg.retry = false;
-    if (always) request_sync(false);
+    if (sync) request_sync(false);
     if (next.fd >= 0) next_go_on();
 }
 
@@ -837,21 +851,25 @@ void snap_cancel(void) {
 }
 
 bool persist_tick(void) {
-    if (!snap.running || snap.walked || snap.in_flight > CHUNKS_AHEAD) return false;
+    bool more = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0 && log_end() > lg.synced && lg.trouble == FINE &&
+                !lg.syncing && !lg.hold_syncs; /* sync_due() soon */
+    if (!snap.running || snap.walked || snap.in_flight > CHUNKS_AHEAD) return more;
     int64_t start = clock_us();
     do snap.walked = store_snapshot_step(64);
     while (!snap.walked && snap.in_flight <= CHUNKS_AHEAD && clock_us() - start < SLICE_US);
-    if (!snap.walked) return snap.in_flight <= CHUNKS_AHEAD;
+    if (!snap.walked) return more || snap.in_flight <= CHUNKS_AHEAD;
     resp_raw(&snap.chunk.out, &(char){(char)RDB_END}, 1);
     chunk_post();
     file_end(true);
-    return false;
+    return more;
 }
 
 int snap_save(void) {
     if (snap_begin() < 0) return -1;
-    while (snap.running)
-        if (!persist_tick()) helper_wait();
+    while (snap.running) {
+        persist_tick();
+        if (snap.walked || snap.in_flight > CHUNKS_AHEAD) helper_wait();
+    }
     return info.save_ok ? 0 : -1;
 }
 
@@ -1159,10 +1177,11 @@ static void replay_passed(void *ctx, const char *p, size_t n) {
     struct arg *v = w->args.v;
     (void)p;
     (void)n;
+    struct store_lookup l[BATCH];
+    size_t nl = 0;
     for (int i = 0; i < w->n; i++)
-        if (w->first[i + 1] - w->first[i] > 1) store_prefetch_bucket(db, &v[w->first[i] + 1]);
-    for (int i = 0; i < w->n; i++)
-        if (w->first[i + 1] - w->first[i] > 1) store_prefetch_entry(db, &v[w->first[i] + 1]);
+        if (w->first[i + 1] - w->first[i] > 1) l[nl++] = (struct store_lookup){db, &v[w->first[i] + 1]};
+    store_prefetch(l, nl);
     for (int i = 0; i < w->n && !w->trouble; i++) {
         const char *why = NULL;
         if (is_bracket(&v[w->first[i]])) continue;

@@ -52,7 +52,7 @@ uint64_t log_base(void);    /* the oldest byte that can still be read */
 uint64_t log_end(void);     /* behind the last byte appended */
 uint64_t log_written(void); /* handed to the kernel up to here */
 uint64_t log_synced(void);  /* on the disk up to here */
-uint64_t log_safe(void);    /* as safe as the policy promises up to here: synced under always, else written */
+uint64_t log_safe(void);    /* up to here replies may leave: synced under always, else written */
 const char *log_id(void);   /* the replication id, 40 hex digits */
 const char *log_id2(void);  /* the earlier life's id, honoured up to ... */
 uint64_t log_id2_end(void); /* ... this offset */
@@ -61,9 +61,6 @@ void log_new_id(void);      /* DEBUG CHANGE-REPL-ID, promotion: a new id, the ol
 /* The end of a turn, before any reply leaves: hands the new bytes to the kernel and asks the helper for a
  * sync as the policy says. */
 void log_flush(void);
-/* Replies to changes may leave once log_synced() reaches what this returns: log_end() under always, 0
- * otherwise. */
-uint64_t log_hold(void);
 /* The reason why changes must be refused (-MISCONF), NULL while all is well. */
 const char *log_error(void);
 /* Copies at most n bytes of the log from offset on; returns how many (0: offset is the end), -1: no longer or

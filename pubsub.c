@@ -1,8 +1,215 @@
+/* pubsub.c - who listens to which channels and patterns, publishing to them, keyspace notifications.
+ *
+ * A topic is a channel, a pattern or a shard channel that somebody listens to: three name spaces of one kind of thing.
+ * It is kept as a subscription of nobody's, which stands for all those of clients. One of libc's balanced trees finds
+ * both by name and client: no rehashing, and nobody can make up names that collide. A client's subscription stands in
+ * its topic's list, which publishing walks, and in its owner's, in the order in which they were made.
+ *
+ * Invariants: a topic has listeners; topics, and a client's subs, are not NULL only while there is a subscription.
+ * Left out: cluster mode, so shard channels are channels with names of their own.
+ */
 #include "commands.h"
 
-void cx_event(struct db *db, char type, const char *event, const struct arg *key) {
-    (void)db;
-    (void)type;
-    (void)event;
-    (void)key;
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+struct subscription {
+    enum pubsub_kind kind;
+    struct arg name;       /* its bytes stand behind the topic */
+    struct client *client; /* NULL: this is a topic */
+    struct subscription *topic;
+    LIST_ENTRY(subscription) of_topic;
+    TAILQ_ENTRY(subscription) of_owner;
+    size_t count; /* of a topic's listeners */
+    LIST_HEAD(, subscription) listeners;
+};
+
+/* One client's, or all topics. */
+struct subscriptions {
+    TAILQ_HEAD(, subscription) list[PUBSUB_KINDS];
+    size_t count[PUBSUB_KINDS];
+};
+
+static struct subscriptions *topics;
+static void *tree;
+
+static int compare(const void *a, const void *b) {
+    const struct subscription *x = a, *y = b;
+    if (x->kind != y->kind) return x->kind < y->kind ? -1 : 1;
+    if (x->name.n != y->name.n) return x->name.n < y->name.n ? -1 : 1;
+    if (x->client != y->client) return x->client < y->client ? -1 : 1;
+    return memcmp(x->name.p, y->name.p, x->name.n);
 }
+
+/* c's subscription, or the topic where c is NULL; NULL: there is none. */
+static struct subscription *find(struct client *c, enum pubsub_kind kind, const struct arg *name) {
+    const struct subscription key = {.kind = kind, .name = *name, .client = c};
+    struct subscription **found = tfind(&key, &tree, compare);
+    return found ? *found : NULL;
+}
+
+/* The same, made where there is none. */
+static struct subscription *subscribe(struct client *c, enum pubsub_kind kind, const struct arg *name) {
+    struct subscriptions **owner = c ? &c->subs : &topics;
+    struct subscription *s = find(c, kind, name), *topic = c && !s ? subscribe(NULL, kind, name) : NULL;
+    if (s) return s;
+    s = resp_need(malloc(sizeof *s + (topic ? 0 : name->n)));
+    *s = (struct subscription){.kind = kind, .name = *name, .client = c, .topic = topic};
+    s->name.p = topic ? topic->name.p : memcpy(s + 1, name->p, name->n);
+    resp_need(tsearch(s, &tree, compare));
+    if (!*owner) {
+        *owner = resp_need(calloc(1, sizeof **owner));
+        for (int i = 0; i < PUBSUB_KINDS; i++) TAILQ_INIT(&(*owner)->list[i]);
+    }
+    TAILQ_INSERT_TAIL(&(*owner)->list[kind], s, of_owner);
+    (*owner)->count[kind]++;
+    if (topic) LIST_INSERT_HEAD(&topic->listeners, s, of_topic);
+    if (topic) topic->count++;
+    return s;
+}
+
+/* With the last listener's the topic goes, too. */
+static void unsubscribe(struct subscription *s) {
+    struct subscriptions **owner = s->client ? &s->client->subs : &topics;
+    size_t *count = (*owner)->count;
+    tdelete(s, &tree, compare);
+    TAILQ_REMOVE(&(*owner)->list[s->kind], s, of_owner);
+    count[s->kind]--;
+    if (!count[PUBSUB_CHANNEL] && !count[PUBSUB_PATTERN] && !count[PUBSUB_SHARD]) {
+        free(*owner);
+        *owner = NULL;
+    }
+    if (s->topic) LIST_REMOVE(s, of_topic);
+    if (s->topic && !--s->topic->count) unsubscribe(s->topic);
+    free(s);
+}
+
+static struct subscription *first(const struct subscriptions *subs, enum pubsub_kind kind) {
+    return subs ? TAILQ_FIRST(&subs->list[kind]) : NULL;
+}
+
+void pubsub_forget(struct client *c) {
+    for (enum pubsub_kind kind = 0; kind < PUBSUB_KINDS; kind++)
+        while (first(c->subs, kind)) unsubscribe(first(c->subs, kind));
+}
+
+size_t pubsub_count(const struct client *c, enum pubsub_kind kind) {
+    const struct subscriptions *subs = c ? c->subs : topics;
+    return subs ? subs->count[kind] : 0;
+}
+
+/* A command's kind is told by what stands before the stem of its name: p for patterns, s or shard for shard channels.
+ */
+static enum pubsub_kind kind_of(const struct cx *cx, const char *stem) {
+    if (strlen(cx->cmd->name) == strlen(stem)) return PUBSUB_CHANNEL;
+    return *cx->cmd->name == 'p' ? PUBSUB_PATTERN : PUBSUB_SHARD;
+}
+
+/* Told even to who has turned replies off. name: NULL where there was nothing to leave; gone: how many end now. */
+static void confirm(const struct cx *cx, enum pubsub_kind kind, const struct arg *name, size_t gone) {
+    struct resp_out *o = client_output(cx->client);
+    size_t n = pubsub_count(cx->client, kind) - gone;
+    if (kind != PUBSUB_SHARD) n += pubsub_count(cx->client, kind == PUBSUB_CHANNEL ? PUBSUB_PATTERN : PUBSUB_CHANNEL);
+    resp_push(o, 3);
+    resp_bulk_str(o, cx->cmd->name);
+    if (name) resp_bulk(o, name->p, name->n);
+    else resp_null(o);
+    resp_int(o, (int64_t)n);
+}
+
+void cmd_subscribe(struct cx *cx) {
+    enum pubsub_kind kind = kind_of(cx, "subscribe");
+    for (int i = 1; i < cx->argc; i++) {
+        subscribe(cx->client, kind, &cx->argv[i]);
+        confirm(cx, kind, &cx->argv[i], 0);
+    }
+}
+
+void cmd_unsubscribe(struct cx *cx) {
+    enum pubsub_kind kind = kind_of(cx, "unsubscribe");
+    struct client *c = cx->client;
+    bool all = cx->argc == 1;
+    if (all && !first(c->subs, kind)) confirm(cx, kind, NULL, 0);
+    for (int i = 1; all ? first(c->subs, kind) != NULL : i < cx->argc; i++) {
+        struct subscription *s = all ? first(c->subs, kind) : find(c, kind, &cx->argv[i]);
+        confirm(cx, kind, all ? &s->name : &cx->argv[i], s != NULL);
+        if (s) unsubscribe(s);
+    }
+}
+
+/* To all of a topic's listeners; returns how many. Put into bytes once for each version of the protocol; a big message
+ * goes to all as one blob. */
+static int64_t deliver(const struct subscription *topic, const struct arg *channel, const struct arg *message) {
+    static const char *const words[PUBSUB_KINDS] = {"message", "pmessage", "smessage"};
+    struct resp_out forms[] = {{.proto = 2}, {.proto = 3}};
+    struct subscription *s;
+    LIST_FOREACH(s, &topic->listeners, of_topic) {
+        struct resp_out *o = client_output(s->client), *form = &forms[s->client->proto == 3];
+        if (!form->len) {
+            resp_push(form, topic->kind == PUBSUB_PATTERN ? 4 : 3);
+            resp_bulk_str(form, words[topic->kind]);
+            if (topic->kind == PUBSUB_PATTERN) resp_bulk(form, topic->name.p, topic->name.n);
+            resp_bulk(form, channel->p, channel->n);
+            if (!message->is_blob) resp_bulk(form, message->p, message->n);
+        }
+        resp_raw(o, form->buf, form->len);
+        if (message->is_blob) resp_blob(o, resp_arg_blob(message), message->n);
+    }
+    for (int i = 0; i < 2; i++) resp_out_free(&forms[i]);
+    return (int64_t)topic->count;
+}
+
+static int64_t publish(enum pubsub_kind kind, const struct arg *channel, const struct arg *message) {
+    struct subscription *topic = find(NULL, kind, channel), *pattern = first(topics, PUBSUB_PATTERN);
+    int64_t n = topic ? deliver(topic, channel, message) : 0;
+    for (; kind == PUBSUB_CHANNEL && pattern; pattern = TAILQ_NEXT(pattern, of_owner))
+        if (glob_match(pattern->name.p, pattern->name.n, channel->p, channel->n, false))
+            n += deliver(pattern, channel, message);
+    return n;
+}
+
+void cmd_publish(struct cx *cx) { resp_int(cx->out, publish(kind_of(cx, "publish"), &cx->argv[1], &cx->argv[2])); }
+
+static void publish_event(const char *space, const struct db *db, const struct arg *about, const struct arg *message) {
+    char prefix[40];
+    struct resp_out channel = {0};
+    resp_raw(&channel, prefix, (size_t)snprintf(prefix, sizeof prefix, "__%s@%d__:", space, store_db_id(db)));
+    resp_raw(&channel, about->p, about->n);
+    publish(PUBSUB_CHANNEL, &(struct arg){.p = channel.buf, .n = (uint32_t)channel.len}, message);
+    resp_out_free(&channel);
+}
+
+void cx_event(struct db *db, char type, const char *event, const struct arg *key) {
+    if (!topics || !strchr(config.event_letters, type)) return;
+    const struct arg name = {.p = event, .n = (uint32_t)strlen(event)};
+    if (strchr(config.event_letters, 'K')) publish_event("keyspace", db, key, &name);
+    if (strchr(config.event_letters, 'E')) publish_event("keyevent", db, &name, key);
+}
+
+void cmd_pubsub_channels(struct cx *cx) {
+    const struct arg all = ARG("*"), *sub = &cx->argv[1], *pattern = cx->argc > 2 ? &cx->argv[2] : &all;
+    if (cx->argc > 3) {
+        resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try PUBSUB HELP.",
+                    (int)sub->n, sub->p);
+        return;
+    }
+    size_t mark = resp_later(cx->out), n = 0;
+    for (struct subscription *s = first(topics, kind_of(cx, "channels")); s; s = TAILQ_NEXT(s, of_owner))
+        if (glob_match(pattern->p, pattern->n, s->name.p, s->name.n, false))
+            n++, resp_bulk(cx->out, s->name.p, s->name.n);
+    resp_later_array(cx->out, mark, n);
+}
+
+void cmd_pubsub_numsub(struct cx *cx) {
+    resp_array(cx->out, 2 * (size_t)(cx->argc - 2));
+    for (int i = 2; i < cx->argc; i++) {
+        struct subscription *topic = find(NULL, kind_of(cx, "numsub"), &cx->argv[i]);
+        resp_bulk(cx->out, cx->argv[i].p, cx->argv[i].n);
+        resp_int(cx->out, topic ? (int64_t)topic->count : 0);
+    }
+}
+
+void cmd_pubsub_numpat(struct cx *cx) { resp_int(cx->out, (int64_t)pubsub_count(NULL, PUBSUB_PATTERN)); }

@@ -28,7 +28,8 @@
 #include <sys/mman.h>
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
-static void *need(void *memory) {
+
+void *resp_need(void *memory) {
     if (memory != NULL) return memory;
     fputs("echovault: out of memory\n", stderr);
     abort();
@@ -44,7 +45,7 @@ static struct blob *dying; /* mapped blobs without holders; the first may have l
 static size_t mapping_size(size_t cap) { return (cap + sizeof(struct blob) + MAP_UNIT - 1) / MAP_UNIT * MAP_UNIT; }
 
 static struct blob *set_blob(void *memory, bool mapped, size_t size) {
-    struct blob *b = need(memory == MAP_FAILED ? NULL : memory);
+    struct blob *b = resp_need(memory == MAP_FAILED ? NULL : memory);
     *b = (struct blob){.refs = 1, .mapped = mapped, .cap = size - sizeof(struct blob)};
     return b;
 }
@@ -124,7 +125,7 @@ void resp_parser_rebase(struct resp_parser *p, const char *old_buf, const char *
 
 static void grow_args(struct resp_parser *p) {
     p->cap = p->cap == 0 ? 16 : p->cap > INT_MAX / 2 ? INT_MAX : 2 * p->cap;
-    p->argv = need(realloc(p->argv, (size_t)p->cap * sizeof(struct arg)));
+    p->argv = resp_need(realloc(p->argv, (size_t)p->cap * sizeof(struct arg)));
 }
 
 static inline void add_arg(struct resp_parser *p, const char *s, size_t n, bool is_blob) {
@@ -372,7 +373,7 @@ void resp_out_free(struct resp_out *o) {
 static __attribute__((noinline)) char *grow_output(struct resp_out *o, size_t n) {
     size_t cap = o->cap < OUT_FIRST ? OUT_FIRST : o->cap * 2;
     o->cap = cap < o->len + n ? o->len + n : cap;
-    o->buf = need(realloc(o->buf, o->cap));
+    o->buf = resp_need(realloc(o->buf, o->cap));
     return o->buf + o->len;
 }
 
@@ -391,7 +392,7 @@ void resp_raw(struct resp_out *o, const void *p, size_t n) {
 static void add_piece(struct resp_out *o, size_t at, struct blob *b, size_t n) {
     if (o->npieces == o->pieces_cap) {
         o->pieces_cap = o->pieces_cap == 0 ? 4 : o->pieces_cap * 2;
-        o->pieces = need(realloc(o->pieces, o->pieces_cap * sizeof(struct resp_piece)));
+        o->pieces = resp_need(realloc(o->pieces, o->pieces_cap * sizeof(struct resp_piece)));
     }
     o->pieces[o->npieces++] = (struct resp_piece){.at = at, .blob = b, .n = n};
     o->piece_bytes += n;
@@ -494,7 +495,7 @@ static void text_line(struct resp_out *o, char type, const char *text) {
 static void formatted(struct resp_out *o, void write(struct resp_out *, const char *), const char *fmt, va_list ap) {
     char *text;
     if (vasprintf(&text, fmt, ap) < 0) text = NULL;
-    write(o, need(text));
+    write(o, resp_need(text));
     free(text);
 }
 

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+void *resp_need(void *memory); /* what malloc() gave, aborts where that is nothing */
+
 /* ---- blobs: strings in an allocation of their own ----------------------------------------------------
  * A blob goes from the socket into the store and from the store to a socket without being copied: whoever
  * keeps it holds a reference, and who wants to change one that has other holders copies it first.

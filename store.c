@@ -45,12 +45,14 @@
 #include <sys/random.h>
 
 #define MIN_BUCKETS  16
-#define SWEEP_SLICE  512       /* buckets that the sweep looks at in one turn */
-#define FREE_SLICE   512       /* buckets of a flushed table that are freed in one turn */
-#define REHASH_SLICE 64        /* buckets that move in one turn, beside one with each insertion */
-#define ATIME_MASK   0x1fffffu /* 21 bits of seconds: 24 days */
-#define LONG_KEY     255       /* klen of keys from this length on */
-#define AHEAD        8         /* how many buckets a walk prefetches */
+#define SWEEP_SLICE  512               /* buckets that the sweep looks at in one turn */
+#define FREE_SLICE   512               /* buckets of a flushed table that are freed in one turn */
+#define TRIM_SLICE   16                /* empty chunks given back in one turn */
+#define REHASH_SLICE 64                /* buckets that move in one turn, beside one with each insertion */
+#define ATIME_MASK   0x1fffffu         /* 21 bits of seconds: 24 days */
+#define REGION_SIZE  ((size_t)2 << 20) /* of memory from the kernel; a huge page */
+#define LONG_KEY     255               /* klen of keys from this length on */
+#define AHEAD        8                 /* how many buckets a walk prefetches */
 
 struct entry {
     struct entry *next;
@@ -136,6 +138,13 @@ static void *must(void *p) {
     return p;
 }
 
+/* Huge pages, which spare TLB misses, but only from the kernel's background thread: to get one at the first touch takes
+ * up to 5 ms. Where a small page is there already, a fault brings small pages. */
+static void advise_huge(char *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += REGION_SIZE) p[i] = 0;
+    madvise(p, bytes, MADV_HUGEPAGE);
+}
+
 /* ==== memory: entries of up to ARENA_MAX bytes in size classes of 8 bytes ==================================
  * malloc would add 8 to 23 bytes to each. A chunk of 64 KiB, aligned, serves one class; its head counts what
  * is in use, so that an empty one can serve another class or go back to the system. Under the sanitizers
@@ -143,7 +152,6 @@ static void *must(void *p) {
 
 #define ARENA_MAX   1024
 #define CHUNK_SIZE  ((size_t)64 * 1024)
-#define REGION_SIZE ((size_t)2 * 1024 * 1024)
 #define KEEP_CHUNKS 64 /* empty chunks kept with their memory */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -168,7 +176,7 @@ struct chunk {
 static struct {
     struct chunk *room[ARENA_MAX / 8 + 1]; /* by class: chunks with room */
     void **empty;                          /* chunks of no class */
-    size_t nempty, empty_cap;
+    size_t nempty, nclean, empty_cap;      /* the first nclean hold no memory */
     size_t regions;
 } arena;
 #endif
@@ -181,6 +189,7 @@ static void arena_free(void *p, size_t size) {
     (void)size;
     free(p);
 }
+static bool arena_trim(int chunks) { return chunks < 0; }
 #else
 static void empty_push(void *chunk) {
     if (arena.nempty == arena.empty_cap) {
@@ -190,8 +199,7 @@ static void empty_push(void *chunk) {
     arena.empty[arena.nempty++] = chunk;
 }
 
-/* One more region of chunks. Huge pages from the second on: fewer TLB misses, and an almost empty server
- * stays small. */
+/* One more region of chunks. */
 static void region_new(void) {
     char *p = mmap(NULL, 2 * REGION_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     must(p == MAP_FAILED ? NULL : p);
@@ -199,8 +207,9 @@ static void region_new(void) {
     if (head) munmap(p, head);
     p += head;
     munmap(p + REGION_SIZE, REGION_SIZE - head);
-    if (arena.regions++) madvise(p, REGION_SIZE, MADV_HUGEPAGE);
+    if (arena.regions++) advise_huge(p, REGION_SIZE); /* not the first: an almost empty server stays small */
     for (size_t i = REGION_SIZE; i > 0; i -= CHUNK_SIZE) empty_push(p + i - CHUNK_SIZE);
+    arena.nclean = arena.nempty;
 }
 
 static void chunk_link(struct chunk *c) {
@@ -222,6 +231,7 @@ static bool chunk_full(const struct chunk *c) { return !c->free && c->fresh + c-
 static struct chunk *chunk_new(uint32_t size) {
     if (!arena.nempty) region_new();
     struct chunk *c = arena.empty[--arena.nempty];
+    if (arena.nclean > arena.nempty) arena.nclean = arena.nempty;
     *c = (struct chunk){.fresh = (uint32_t)round_up(sizeof *c), .size = size};
     chunk_link(c);
     return c;
@@ -255,8 +265,14 @@ static void arena_free(void *p, size_t size) {
     c->free = p;
     if (--c->used || (!c->next && !c->prev)) return; /* the last one with room stays: no to and fro */
     chunk_unlink(c);
-    if (arena.nempty >= KEEP_CHUNKS) madvise(c, CHUNK_SIZE, MADV_DONTNEED);
     empty_push(c);
+}
+
+/* Gives the memory of some empty chunks back to the system. True: there is more. */
+static bool arena_trim(int chunks) {
+    while (chunks-- && arena.nempty > arena.nclean + KEEP_CHUNKS)
+        madvise(arena.empty[arena.nclean++], CHUNK_SIZE, MADV_DONTNEED);
+    return arena.nempty > arena.nclean + KEEP_CHUNKS;
 }
 #endif
 
@@ -399,7 +415,7 @@ static struct table table_new(size_t size) {
     } else { /* pages of its own: zero already, faulted in when touched, gone at once when freed */
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         t.buckets = must(p == MAP_FAILED ? NULL : p);
-        madvise(p, bytes, MADV_HUGEPAGE);
+        advise_huge(p, bytes);
     }
     g.table_memory += bytes;
     return t;
@@ -412,6 +428,12 @@ static void table_free(struct table *t) {
     else munmap(t->buckets, bytes);
     g.table_memory -= bytes;
     *t = (struct table){0};
+}
+
+/* All buckets before this one are done with: their memory goes back as they are passed, not in one go at the end. */
+static void table_passed(struct table *t, size_t bucket) {
+    const size_t step = REGION_SIZE / sizeof *t->buckets;
+    if (bucket % step == 0 && bucket <= t->mask) madvise(&t->buckets[bucket - step], REGION_SIZE, MADV_DONTNEED);
 }
 
 static bool rehashing(const struct db *db) { return db->t[1].buckets != NULL; }
@@ -436,6 +458,7 @@ static void bucket_move(struct db *db) {
         e->next = *b;
         *b = e;
     }
+    table_passed(from, db->moved);
     if (db->moved <= from->mask) return;
     table_free(from);
     *from = *to;
@@ -538,27 +561,18 @@ static void entry_prefetch(const struct entry *e, size_t klen) {
 
 /* A look-up is a chain of cache misses: bucket, entry, the next entry. Here those of many keys go side by side: each
  * round takes every key one step further and has the misses of all of them under way together. */
-void store_prefetch(struct db *const *dbs, struct arg *const *keys, size_t n) {
+void store_prefetch(const struct store_lookup *l, size_t n) {
     struct entry *at[STORE_PREFETCH_MAX];
-    for (size_t i = 0; i < n; i++) __builtin_prefetch(bucket_of(dbs[i], hash_of(keys[i])));
+    for (size_t i = 0; i < n; i++) __builtin_prefetch(bucket_of(l[i].db, hash_of(l[i].key)));
     for (size_t i = 0; i < n; i++) {
-        at[i] = *bucket_of(dbs[i], keys[i]->hash);
-        if (at[i]) entry_prefetch(at[i], keys[i]->n);
+        at[i] = *bucket_of(l[i].db, l[i].key->hash);
+        if (at[i]) entry_prefetch(at[i], l[i].key->n);
     }
     for (int round = 0; round < 2; round++)
         for (size_t i = 0; i < n; i++) {
-            if (!at[i] || !at[i]->next || key_is(at[i], keys[i])) at[i] = NULL;
-            else entry_prefetch(at[i] = at[i]->next, keys[i]->n);
+            if (!at[i] || !at[i]->next || key_is(at[i], l[i].key)) at[i] = NULL;
+            else entry_prefetch(at[i] = at[i]->next, l[i].key->n);
         }
-}
-
-void store_prefetch_bucket(struct db *db, struct arg *key) { __builtin_prefetch(bucket_of(db, hash_of(key))); }
-
-void store_prefetch_entry(struct db *db, struct arg *key) {
-    const char *e = (const char *)*bucket_of(db, hash_of(key));
-    if (!e) return;
-    __builtin_prefetch(e);
-    __builtin_prefetch(e + sizeof(struct entry) + key->n + 8); /* where a short value stands */
 }
 
 /* ==== reading an entry ======================================================================== */
@@ -828,6 +842,7 @@ static void dying_step(size_t buckets) {
             if (snapshot.running && e->saved != snapshot.mark && snapshot.emit) snapshot.emit(d->snapshot_id, e);
             entry_free(e);
         }
+        table_passed(t, d->hand);
     }
 }
 
@@ -1090,6 +1105,7 @@ bool store_tick(bool sweep) {
         if (g.dbs[i].used < (g.dbs[i].t[0].mask + 1) / 8) rehash_check(&g.dbs[i]);
     }
     if (g.dying) dying_step(FREE_SLICE);
+    more |= arena_trim(TRIM_SLICE);
     if (snapshot.running && !snapshot.emit) store_snapshot_step(FREE_SLICE);
     return more || g.dying || (snapshot.running && !snapshot.emit);
 }

@@ -20,8 +20,7 @@ void store_init(int databases);
 int store_databases(void);
 struct db *store_db(int id); /* 0 <= id < store_databases() */
 int store_db_id(const struct db *db);
-size_t
-store_size(const struct db *db); /* keys, with those that are past their deadline but not yet deleted */
+size_t store_size(const struct db *db);     /* keys, with those that are past their deadline but not yet deleted */
 size_t store_volatile(const struct db *db); /* keys with a deadline */
 int64_t store_avg_ttl(const struct db *db); /* ms, estimated by the sweep; 0: nothing known */
 
@@ -41,24 +40,25 @@ bool store_expired(const struct entry *e); /* past its deadline: scans leave it 
 
 /* ---- look-ups -------------------------------------------------------------------------------- */
 
-struct entry *store_find(struct db *db, struct arg *key);   /* NULL: not there; notes the access */
-struct entry *store_peek(struct db *db, struct arg *key);   /* the same without noting the access */
-struct entry *store_random(struct db *db);                  /* NULL: empty */
-/* Brings what looking these keys up will touch into the cache; n <= STORE_PREFETCH_MAX. */
-void store_prefetch(struct db *const *dbs, struct arg *const *keys, size_t n);
+struct entry *store_find(struct db *db, struct arg *key); /* NULL: not there; notes the access */
+struct entry *store_peek(struct db *db, struct arg *key); /* the same without noting the access */
+struct entry *store_random(struct db *db);                /* NULL: empty */
+/* Brings what these look-ups will touch into the cache, that of all of them at once; n <= STORE_PREFETCH_MAX. */
+struct store_lookup {
+    struct db *db;
+    struct arg *key;
+};
 #define STORE_PREFETCH_MAX 32
-void store_prefetch_bucket(struct db *db, struct arg *key); /* first for all keys of a batch ... */
-void store_prefetch_entry(struct db *db, struct arg *key);  /* ... then this for all of them */
+void store_prefetch(const struct store_lookup *l, size_t n);
 
 const char *store_key(const struct entry *e, size_t *n);
 const char *store_value(const struct entry *e, size_t *n);
-struct blob *store_blob(const struct entry *e); /* the value's blob, borrowed; NULL: it stands in the entry */
-int64_t store_deadline(const struct entry *e);  /* ms since 1970 or STORE_NO_DEADLINE */
-uint32_t store_idle(const struct entry *e);     /* seconds since the last noted access */
-void store_set_idle(struct entry *e, uint32_t seconds);   /* as if the last access were so long ago */
-bool store_is_raw(const struct entry *e);       /* was edited in place (OBJECT ENCODING says raw) */
-size_t store_entry_memory(
-    const struct entry *e); /* bytes, with the allocator's rounding and its share of the table */
+struct blob *store_blob(const struct entry *e);         /* the value's blob, borrowed; NULL: it stands in the entry */
+int64_t store_deadline(const struct entry *e);          /* ms since 1970 or STORE_NO_DEADLINE */
+uint32_t store_idle(const struct entry *e);             /* seconds since the last noted access */
+void store_set_idle(struct entry *e, uint32_t seconds); /* as if the last access were so long ago */
+bool store_is_raw(const struct entry *e);               /* was edited in place (OBJECT ENCODING says raw) */
+size_t store_entry_memory(const struct entry *e); /* bytes, with the allocator's rounding and its share of the table */
 
 /* ---- changes ---------------------------------------------------------------------------------------
  * Each counts one change (store_changes) and touches the key's watchers. */
@@ -99,8 +99,7 @@ void store_snapshot_end(void); /* after the last step, or to give up */
 /* ---- watches: has this key changed since? ---------------------------------------------------- */
 
 struct store_watch;
-struct store_watch *store_watch(struct db *db, struct arg *key,
-                                uint64_t *version);                /* the version to ask for later */
+struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *version); /* the version to ask for later */
 bool store_watch_changed(struct store_watch *w, uint64_t version); /* changed, flushed or expired since */
 void store_unwatch(struct store_watch *w);
 

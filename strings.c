@@ -29,6 +29,7 @@ struct entry *cx_read(struct cx *cx, struct arg *key) {
 }
 
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline) {
+    if (*config.event_letters) store_peek(cx->db, key); /* what is past its deadline is reported as expired */
     size_t before = store_size(cx->db);
     struct entry *e = store_set(cx->db, key, val, deadline);
     if (store_size(cx->db) > before) cx_event(cx->db, 'n', "new", key);
@@ -114,10 +115,11 @@ static void set_with_options(struct cx *cx) {
     struct entry *e = o.flags & GET ? cx_read(cx, &cx->argv[1]) : store_find(cx->db, &cx->argv[1]);
     bool refused = o.flags & (e ? NX : XX);
     if (o.flags & GET) cx_bulk_value(cx, e);
-    else if (refused) resp_null(cx->out);
-    else resp_ok(cx->out);
     if (e && o.flags & KEEPTTL) deadline = store_deadline(e);
     if (!refused) set_and_log(cx, &cx->argv[2], deadline, o.flags & KEEPTTL);
+    if (o.flags & GET) return;
+    if (refused) resp_null(cx->out);
+    else resp_ok(cx->out);
 }
 
 void cmd_set(struct cx *cx) {

@@ -7,9 +7,9 @@
 
 Servers run on one core and generators on another, in turn within a round, and each round starts them afresh. A figure
 is the median over the rounds, with the lowest (the one least disturbed) in brackets. A share is taken within a round,
-since the machine's speed drifts: the median of the rounds' shares, and in brackets that of the lowest figures. No server
-keeps anything on disk unless a row says so. `bare` (tests/bench/bare.c) answers canned replies and stores nothing: what
-it costs is the kernel's, and no server with plain reads and writes gets below it.
+since the machine's speed drifts: the median of the rounds' shares, and in brackets that of the lowest figures. Nothing
+is kept on disk unless a row says so. `bare` (tests/bench/bare.c) answers canned replies and stores nothing: what it
+costs is the kernel's, and no server with plain reads and writes gets below it.
 
 There are two generators. redis-benchmark is the known one, but spends more CPU time on a request than the servers do,
 so without pipelining it sets the pace, and an idling server serves fewer sockets a turn at a higher cost each.
@@ -305,6 +305,8 @@ def find_servers(parser, given):
         else:
             given["servers"].remove(name)
             print(f"bench: {name} is not installed and left out", file=sys.stderr)
+    if not shutil.which("redis-benchmark"):
+        given["generators"] = ["load"]
 
 
 def main():

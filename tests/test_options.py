@@ -66,7 +66,8 @@ def test_options_take_effect(start):
      ("/no/such/file.conf", "/no/such/file.conf"), ("--maxclients 0", "maxclients"), ("--port 1 2", "port")],
 )
 def test_a_bad_option_is_named_in_one_line(args, named, tmp_path):
-    ended = run(*args.split(), cwd=tmp_path)
+    port = [] if "--port" in args else ["--port", str(free_port())]
+    ended = run(*args.split(), *port, cwd=tmp_path)
     said = (ended.stdout + ended.stderr).splitlines()
     assert ended.returncode == 1
     assert len(said) == 1 and named in said[0]
@@ -141,7 +142,7 @@ def test_debians_own_redis_conf_starts_the_server(start, tmp_path):
 @ours
 @pytest.mark.parametrize("line", ["nosuch 1", "port x", 'requirepass "open', "timeout"])
 def test_a_bad_line_of_a_file_is_named(config_file, line):
-    ended = run(config_file("timeout 1\n" + line + "\n"))
+    ended = run(config_file(f"port {free_port()}\n" + line + "\n"))
     said = (ended.stdout + ended.stderr).splitlines()
     assert ended.returncode == 1
     assert len(said) == 1 and (line.split()[0] in said[0] or "2" in said[0])

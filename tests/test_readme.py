@@ -1,6 +1,6 @@
 """Runs the README's examples as written.
 
-What is run: fenced blocks marked ```console. In them
+What is run: fenced blocks marked ```python, and those marked ```console, in which
 
     $ make run                     starts the server, as does ./echovault ... with any options (a trailing & is fine);
     $ redis-cli -p 6379            opens a session, whose lines follow behind a prompt:
@@ -12,13 +12,16 @@ A line of dots alone (...) stands for any lines, dots within a line for any char
 bottom in one temporary folder, with free ports in place of those from 6379 on, and the servers run until the end
 or until the README stops them. A block marked ```sh is shown only.
 """
+import functools
 import os
 import re
 import shlex
 import subprocess
 import time
+from unittest import mock
 
 import pytest
+import redis
 
 import readme_tables
 from ev import ECHOVAULT, ROOT, Client, free_port, need, ours
@@ -28,9 +31,9 @@ PROMPT = re.compile(r"^(?:127\.0\.0\.1:\d+(?:\[\d+\])?(?:\(TX\))?> |\$ )(.*)$")
 
 
 def blocks(text):
-    """The console blocks as (line number, lines)."""
-    for block in re.finditer(r"^```console\n(.*?)^```$", text, re.M | re.S):
-        yield text.count("\n", 0, block.start()) + 2, block[1].splitlines()
+    """The blocks that are run, as (line number, language, lines)."""
+    for block in re.finditer(r"^```(console|python)\n(.*?)^```$", text, re.M | re.S):
+        yield text.count("\n", 0, block.start()) + 2, block[1], block[2].splitlines()
 
 
 def steps(lines):
@@ -75,6 +78,11 @@ class Runner:
             done = subprocess.run(["sh", "-c", typed], cwd=self.folder, capture_output=True, text=True, timeout=60)
             shown = done.stdout + done.stderr
         assert matches(expected, shown), f"{typed}\nexpected:\n" + "\n".join(expected) + f"\nshown:\n{shown}"
+
+    def run_python(self, code):
+        """Python with redis-py, whose own default port is moved as well."""
+        with mock.patch.object(redis, "Redis", functools.partial(redis.Redis, port=int(self.substitute("6379")))):
+            exec(self.substitute(code), {})
 
     def start(self, typed):
         words = shlex.split(self.substitute(typed).rstrip("& "))
@@ -147,12 +155,15 @@ def runner(tmp_path):
 
 
 def run_all(runner, text):
-    for line, block in blocks(text):
-        for step in steps(block):
-            try:
-                runner.run(*step)
-            except AssertionError as failure:
-                raise AssertionError(f"in the block at line {line}: {failure}") from None
+    for line, language, lines in blocks(text):
+        try:
+            if language == "python":
+                runner.run_python("\n".join(lines))
+            else:
+                for step in steps(lines):
+                    runner.run(*step)
+        except Exception as failure:
+            raise AssertionError(f"in the block at line {line}: {failure}") from failure
 
 
 @ours
@@ -181,6 +192,11 @@ QUEUED
 $ redis-cli -p 6379 GET k | tr a-z A-Z
 A BC
 ```
+
+```python
+import redis
+assert redis.Redis().get("k") == b"a bc"
+```
 """
 
 
@@ -189,9 +205,9 @@ def test_the_sample_runs(runner):
 
 
 @pytest.mark.parametrize("right, wrong", [("OK\n", "KO\n"), ("(integer) 4", "(integer) 5"), ("A BC", "A BD"),
-                                          ("QUEUED", "OK"), ("A BC", "")])
+                                          ("QUEUED", "OK"), ("A BC", ""), ('b"a bc"', '"a bc"')])
 def test_a_wrong_example_is_noticed(runner, right, wrong):
-    with pytest.raises(AssertionError, match="in the block at line 3"):
+    with pytest.raises(AssertionError, match="in the block at line"):
         run_all(runner, SAMPLE.replace(right, wrong))
 
 
