@@ -18,9 +18,8 @@ static bool read_offset(struct cx *cx, const struct arg *a, int width, int64_t *
     bool hash = width > 0 && a->n > 0 && a->p[0] == '#';
     bool ok = resp_read_int(a->p + hash, a->n - hash, offset);
     if (ok && hash) ok = !__builtin_mul_overflow(*offset, width, offset);
-    if (ok && *offset >= 0 && *offset >> 3 < cx_max_string(cx)) return true;
-    resp_error(cx->out, "ERR bit offset is not an integer or out of range");
-    return false;
+    return cx_check(cx, ok && *offset >= 0 && *offset >> 3 < cx_max_string(cx),
+                    "ERR bit offset is not an integer or out of range");
 }
 
 /* A part of a value, in bits; nothing where first > last. */
@@ -30,10 +29,9 @@ struct range {
 
 /* argv[i], if it is there, says what the range's ends count. False: the error is said. */
 static bool read_unit(struct cx *cx, int i, bool *bits) {
-    *bits = i < cx->argc && resp_arg_is(&cx->argv[i], "bit");
-    if (i >= cx->argc || *bits || resp_arg_is(&cx->argv[i], "byte")) return true;
-    cx_syntax_error(cx);
-    return false;
+    int unit = i < cx->argc ? resp_arg_flag(&cx->argv[i], "byte bit") : 1;
+    *bits = unit == 2;
+    return cx_check(cx, unit, "ERR syntax error");
 }
 
 /* The part of n bytes from `first` to `last`, both inclusive and counted from the end where negative. */
@@ -63,10 +61,8 @@ void cmd_setbit(struct cx *cx) {
     int64_t offset, on;
     size_t n;
     if (!read_offset(cx, &cx->argv[2], 0, &offset)) return;
-    if (!resp_read_int(cx->argv[3].p, cx->argv[3].n, &on) || on < 0 || on > 1) {
-        resp_error(cx->out, "ERR bit is not an integer or out of range");
-        return;
-    }
+    bool bit = resp_read_int(cx->argv[3].p, cx->argv[3].n, &on) && (on == 0 || on == 1);
+    if (!cx_check(cx, bit, "ERR bit is not an integer or out of range")) return;
     const char *p = cx_value(store_find(cx->db, key), &n);
     size_t need = (size_t)offset / 8 + 1;
     bool was = bit_at(p, n, offset);
@@ -116,27 +112,22 @@ static int64_t count_ones(const char *p, size_t n) {
 
 void cmd_bitcount(struct cx *cx) {
     struct entry *e = cx_read(cx, &cx->argv[1]);
-    int64_t first = 0, last = -1;
+    int64_t first = 0, last = -1, count = 0;
     bool bits = false;
     size_t n;
     const char *p = cx_value(e, &n);
-    if (e && (cx->argc == 3 || cx->argc > 5)) {
-        cx_syntax_error(cx);
-        return;
-    }
+    if (e && !cx_check(cx, cx->argc != 3 && cx->argc <= 5, "ERR syntax error")) return;
     if (e && cx->argc > 3 && (!cx_int(cx, 2, &first) || !cx_int(cx, 3, &last))) return;
     bool backwards = first < 0 && last < 0 && first > last; /* is answered before the unit is looked at */
     if (e && !backwards && !read_unit(cx, 4, &bits)) return;
     struct range r = clamp_range((int64_t)n, first, last, bits);
-    if (backwards || r.first > r.last) {
-        resp_int(cx->out, 0);
-        return;
+    if (!backwards && r.first <= r.last) {
+        int64_t a = r.first / 8, b = r.last / 8;
+        unsigned before = (unsigned char)p[a] & ~(0xffu >> (r.first & 7));
+        unsigned behind = (unsigned char)p[b] & (0x7fu >> (r.last & 7));
+        count = count_ones(p + a, (size_t)(b - a + 1)) - __builtin_popcount(before) - __builtin_popcount(behind);
     }
-    int64_t a = r.first / 8, b = r.last / 8;
-    unsigned before = (unsigned char)p[a] & ~(0xffu >> (r.first & 7));
-    unsigned behind = (unsigned char)p[b] & (0x7fu >> (r.last & 7));
-    int64_t outside = __builtin_popcount(before) + __builtin_popcount(behind);
-    resp_int(cx->out, count_ones(p + a, (size_t)(b - a + 1)) - outside);
+    resp_int(cx->out, count);
 }
 
 /* The first bit in the range that is `on`; -1: there is none. */
@@ -160,21 +151,14 @@ void cmd_bitpos(struct cx *cx) {
     int64_t on, first = 0, last = -1;
     bool bits = false;
     size_t n;
-    if (!cx_int(cx, 2, &on)) return;
-    if (on < 0 || on > 1) {
-        resp_error(cx->out, "ERR The bit argument must be 1 or 0.");
-        return;
-    }
+    if (!cx_int(cx, 2, &on) || !cx_check(cx, on == 0 || on == 1, "ERR The bit argument must be 1 or 0.")) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
     const char *p = cx_value(e, &n);
     if (!e) {
         resp_int(cx->out, on ? -1 : 0); /* a row of zeros without an end */
         return;
     }
-    if (cx->argc > 6) {
-        cx_syntax_error(cx);
-        return;
-    }
+    if (!cx_check(cx, cx->argc <= 6, "ERR syntax error")) return;
     if (cx->argc > 3 && (!cx_int(cx, 3, &first) || !read_unit(cx, 5, &bits))) return;
     if (cx->argc > 4 && !cx_int(cx, 4, &last)) return;
     struct range r = clamp_range((int64_t)n, first, last, bits);
@@ -186,7 +170,7 @@ void cmd_bitpos(struct cx *cx) {
 
 /* ---- BITOP ---------------------------------------------------------------------------------------------- */
 
-enum op { AND, OR, XOR, NOT };
+enum op { AND = 1, OR = 2, XOR = 4, NOT = 8 };
 
 static inline uint64_t combine_word(enum op op, uint64_t d, uint64_t s) {
     return op == AND ? d & s : op == OR ? d | s : op == XOR ? d ^ s : ~s;
@@ -216,25 +200,18 @@ static struct blob *combine_all(struct cx *cx, enum op op, size_t longest) {
 }
 
 void cmd_bitop(struct cx *cx) {
-    static const char *const names[] = {"and", "or", "xor", "not"};
     struct arg *to = &cx->argv[2];
-    unsigned op = AND;
+    int op = resp_arg_flag(&cx->argv[1], "and or xor not");
     size_t longest = 0, n;
-    while (op <= NOT && !resp_arg_is(&cx->argv[1], names[op])) op++;
-    if (op > NOT) {
-        cx_syntax_error(cx);
+    if (!cx_check(cx, op, "ERR syntax error") ||
+        !cx_check(cx, op != NOT || cx->argc == 4, "ERR BITOP NOT must be called with a single source key."))
         return;
-    }
-    if (op == NOT && cx->argc != 4) {
-        resp_error(cx->out, "ERR BITOP NOT must be called with a single source key.");
-        return;
-    }
     for (int i = 3; i < cx->argc; i++) {
         cx_value(cx_read(cx, &cx->argv[i]), &n);
         if (n > longest) longest = n;
     }
     if (longest) {
-        struct blob *b = combine_all(cx, op, longest);
+        struct blob *b = combine_all(cx, (enum op)op, longest);
         struct arg val = {.p = b->data, .n = (uint32_t)longest, .is_blob = longest >= RESP_BLOB_MIN};
         cx_set(cx, to, &val, STORE_NO_DEADLINE);
         if (longest < RESP_BLOB_MIN) resp_blob_release(b);
@@ -250,9 +227,11 @@ void cmd_bitop(struct cx *cx) {
 
 __extension__ typedef __int128 wide; /* holds every sum of two 64-bit integers, signed or not */
 
+enum { FIELD_GET = 1, FIELD_SET = 2, FIELD_INCRBY = 4 };
+enum { WRAP = 1, SATURATE = 2, FAIL = 4 };
+
 struct field {
-    enum { FIELD_GET, FIELD_SET, FIELD_INCRBY } action;
-    enum { WRAP, SATURATE, FAIL } overflow;
+    int action, overflow; /* overflow 0: WRAP */
     bool is_signed;
     int width;
     int64_t offset, operand;
@@ -288,39 +267,28 @@ static bool new_number(const struct field *f, wide old, wide *v) {
 }
 
 static bool read_type(struct cx *cx, const struct arg *a, struct field *f) {
-    int64_t width;
+    int64_t width = 0;
     f->is_signed = a->n > 0 && a->p[0] == 'i';
     bool ok = a->n > 1 && (f->is_signed || a->p[0] == 'u') && resp_read_int(a->p + 1, a->n - 1, &width);
-    if (ok && width > 0 && width <= (f->is_signed ? 64 : 63)) {
-        f->width = (int)width;
-        return true;
-    }
-    resp_error(cx->out, "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but "
-                        "i64 is.");
-    return false;
+    f->width = (int)width;
+    return cx_check(cx, ok && width > 0 && width <= (f->is_signed ? 64 : 63),
+                    "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.");
 }
 
-static bool read_overflow(struct cx *cx, const struct arg *a, struct field *f) {
-    if (resp_arg_is(a, "wrap")) f->overflow = WRAP;
-    else if (resp_arg_is(a, "sat")) f->overflow = SATURATE;
-    else if (resp_arg_is(a, "fail")) f->overflow = FAIL;
-    else return resp_error(cx->out, "ERR Invalid OVERFLOW type specified"), false;
-    return true;
-}
-
-/* Reads the field at argv[*i] with the OVERFLOW words before it, which also hold for what follows, and moves
- * *i behind it. 1: there is one; 0: no more; -1: the error is said. */
+/* Reads the field at argv[*i] with the OVERFLOW words before it, which also hold for what follows, and moves *i behind
+ * it. 1: there is one; 0: no more; -1: the error is said. */
 static int next_field(struct cx *cx, int *i, struct field *f) {
-    for (; *i + 1 < cx->argc && resp_arg_is(&cx->argv[*i], "overflow"); *i += 2)
-        if (!read_overflow(cx, &cx->argv[*i + 1], f)) return -1;
+    for (; *i + 1 < cx->argc && resp_arg_is(&cx->argv[*i], "overflow"); *i += 2) {
+        f->overflow = resp_arg_flag(&cx->argv[*i + 1], "wrap sat fail");
+        if (!cx_check(cx, f->overflow, "ERR Invalid OVERFLOW type specified")) return -1;
+    }
     if (*i == cx->argc) return 0;
     struct arg *a = &cx->argv[*i];
-    bool get = resp_arg_is(a, "get"), set = resp_arg_is(a, "set");
-    int words = get ? 3 : 4;
-    if ((!get && !set && !resp_arg_is(a, "incrby")) || *i + words > cx->argc) return cx_syntax_error(cx), -1;
-    f->action = get ? FIELD_GET : set ? FIELD_SET : FIELD_INCRBY;
-    if (!read_type(cx, &a[1], f) || !read_offset(cx, &a[2], f->width, &f->offset)) return -1;
-    if (!get && !cx_int(cx, *i + 3, &f->operand)) return -1;
+    f->action = resp_arg_flag(a, "get set incrby");
+    int words = f->action == FIELD_GET ? 3 : 4;
+    if (!cx_check(cx, f->action && *i + words <= cx->argc, "ERR syntax error") || !read_type(cx, &a[1], f) ||
+        !read_offset(cx, &a[2], f->width, &f->offset) || (words == 4 && !cx_int(cx, *i + 3, &f->operand)))
+        return -1;
     *i += words;
     return 1;
 }
@@ -335,11 +303,7 @@ static void bitfield(struct cx *cx, bool read_only) {
         size_t end = (size_t)(f.offset + f.width + 7) / 8;
         if (f.action != FIELD_GET && end > need) need = end;
     }
-    if (more < 0) return;
-    if (need && read_only) {
-        resp_error(cx->out, "ERR BITFIELD_RO only supports the GET subcommand");
-        return;
-    }
+    if (more < 0 || !cx_check(cx, !need || !read_only, "ERR BITFIELD_RO only supports the GET subcommand")) return;
     const char *p = cx_value(need ? store_find(cx->db, key) : cx_read(cx, key), &n);
     bool grown = need > n, changed = false;
     if (grown) p = cx_edit(cx, key, n = need);

@@ -29,13 +29,12 @@ command_fn cmd_ping, cmd_echo, cmd_select, cmd_quit, cmd_reset, cmd_hello, cmd_a
 command_fn cmd_subscribe, cmd_unsubscribe, cmd_publish, cmd_pubsub_channels, cmd_pubsub_numsub, cmd_pubsub_numpat;
 
 /* commands.c */
-command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_docs,
-    cmd_command_getkeys, cmd_command_getkeysandflags;
+command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_docs, cmd_command_getkeys;
 
 /* config.c */
 command_fn cmd_config_get, cmd_config_set;
 
 /* echovault.c */
-command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch;
+command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch, cmd_waitaof;
 
 #endif

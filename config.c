@@ -354,6 +354,13 @@ static const char *check_output_limits(char **words, int n, char out[TEXT_MAX]) 
     return NULL;
 }
 
+int client_class_named(const char *name, size_t n) {
+    static const char *const classes[] = {"normal", "replica", "pubsub", "master", "slave"};
+    for (int i = 0; i < 5; i++)
+        if (n == strlen(classes[i]) && !strncasecmp(name, classes[i], n)) return i < 4 ? i : 1;
+    return -1;
+}
+
 /* Keeps the letters in Redis's order, with A for all but the last ones. */
 static const char *check_events(char **words, int n, char out[TEXT_MAX]) {
     static const char letters[] = "g$lshzxetdnKEm";

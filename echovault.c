@@ -154,6 +154,8 @@ static struct {
     uint32_t next_gen;
     struct handle *held; /* clients whose replies wait for the disk */
     size_t nheld, held_cap;
+    struct handle *waiting; /* clients blocked in WAITAOF */
+    size_t nwaiting, waiting_cap;
     struct client **dead; /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
     int epoll, signals, spare_fd;
@@ -376,7 +378,7 @@ static void clients_unhold(void) {
         }
         c->hold = 0;
         client_touch(c);
-        client_unblock(c);
+        if (!c->wait_until) client_unblock(c);
     }
     server.nheld = kept;
 }
@@ -443,7 +445,7 @@ static size_t output_memory(const struct client *c) {
 }
 
 static void output_check_limits(struct client *c) {
-    int class = c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
+    int class = client_class(c) % 3; /* a leader's limits are the normal ones */
     size_t n = output_memory(c);
     bool over_soft = config.output_soft[class] && n > (size_t)config.output_soft[class];
     if (!over_soft) c->over_soft_since = 0;
@@ -559,7 +561,7 @@ static void segment_parse(struct segment *s) {
     if (r == RESP_OK && p->pos < s->len) s->resume = p->pos; /* no room: the rest in the next batch */
     if (c->in) return;
     if (s->cut) parser_leave(p, &s->parser);
-    p->start = p->pos = p->scanned = 0;
+    p->start = p->pos = 0;
 }
 
 /* The commands of this segment have run: what is left of its bytes goes to, or stays in, an input of the client's own.
@@ -666,8 +668,6 @@ static int64_t monotonic_ns(void) {
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-int64_t server_monotonic_us(void) { return monotonic_ns() / 1000; }
-
 /* ==== the batch =============================================================================== */
 
 /* Has what the commands of a window will look up fetched while they still wait. */
@@ -756,19 +756,11 @@ struct arg cx_number(struct cx *cx, int which, int64_t v) {
     return (struct arg){.n = (uint32_t)resp_write_int(cx->num[which], v), .p = cx->num[which]};
 }
 
-static const char *full_name(const struct cx *cx, char buf[64]) {
-    const struct command *c = cx->cmd;
-    if (cx->container) snprintf(buf, 64, "%s|%s", cx->container->name, c->name);
-    else snprintf(buf, 64, "%s", c->name);
-    return buf;
-}
-
 void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
 void cx_not_integer(struct cx *cx) { resp_error(cx->out, "ERR value is not an integer or out of range"); }
 
 void cx_arity_error(struct cx *cx) {
-    char name[64];
-    resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", full_name(cx, name));
+    resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
 }
 
 bool cx_int(struct cx *cx, int i, int64_t *v) {
@@ -839,23 +831,17 @@ static bool cx_resolve(struct cx *cx) {
         unknown_command(cx);
         return false;
     }
-    if (cx->cmd->subs && (cx->argc > 1 || !cx->cmd->fn)) {
+    if (cx->cmd->flags & CMD_CONTAINER && (cx->argc > 1 || !cx->cmd->fn)) {
         const struct command *sub = cx->argc > 1 ? command_find_sub(cx->cmd, &cx->argv[1]) : NULL;
         if (cx->argc < 2) {
             cx_arity_error(cx);
             return false;
         }
         if (!sub) {
-            char upper[32];
-            size_t n = 0;
-            for (const char *p = cx->cmd->name; *p && n < sizeof upper - 1; p++)
-                upper[n++] = (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
-            upper[n] = 0;
             resp_errorf(cx->out, "ERR unknown subcommand '%.*s'. Try %s HELP.",
-                        (int)(cx->argv[1].n < 128 ? cx->argv[1].n : 128), cx->argv[1].p, upper);
+                        (int)(cx->argv[1].n < 128 ? cx->argv[1].n : 128), cx->argv[1].p, command_title(cx->cmd));
             return false;
         }
-        cx->container = cx->cmd;
         cx->cmd = sub;
     }
     if (cx->cmd->arity > 0 ? cx->argc != cx->cmd->arity : cx->argc < -cx->cmd->arity) {
@@ -870,7 +856,6 @@ static const char *refusal(const struct cx *cx) {
     static char text[192];
     const struct client *c = cx->client;
     const struct command *cmd = cx->cmd;
-    char name[64];
     if (!(c->flags & CLIENT_AUTHED) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
     if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
@@ -880,7 +865,7 @@ static const char *refusal(const struct cx *cx) {
         snprintf(text, sizeof text,
                  "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
                  "this context",
-                 full_name(cx, name));
+                 cx->cmd->name);
         return text;
     }
     return NULL;
@@ -936,7 +921,6 @@ static const struct command *client_run(struct client *c, const struct command *
     struct cx cx;
     cx.client = c;
     cx.cmd = cmd;
-    cx.container = NULL;
     cx.argv = argv;
     cx.argc = argc;
     cx.db = store_db(c->db);
@@ -959,7 +943,7 @@ static const struct command *client_run(struct client *c, const struct command *
 
 struct queued {
     struct queued *next;
-    const struct command *cmd, *container;
+    const struct command *cmd;
     int argc;
     struct arg argv[]; /* the arguments' bytes stand behind it; blobs are held */
 };
@@ -1006,6 +990,9 @@ static void transaction_free(struct client *c) {
 }
 
 int client_multi_count(const struct client *c) { return !(c->flags & CLIENT_MULTI) ? -1 : c->tx ? c->tx->count : 0; }
+int client_class(const struct client *c) {
+    return c->flags & CLIENT_LEADER ? 3 : c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
+}
 int client_watch_count(const struct client *c) { return c->tx ? (int)c->tx->nwatched : 0; }
 static size_t transaction_memory(const struct client *c) { return c->tx ? sizeof *c->tx + c->tx->bytes : 0; }
 
@@ -1016,7 +1003,7 @@ static void transaction_queue(struct cx *cx) {
     size_t head = bytes;
     for (int i = 0; i < cx->argc; i++) bytes += cx->argv[i].is_blob ? 0 : cx->argv[i].n;
     struct queued *q = must(malloc(bytes));
-    *q = (struct queued){.cmd = cx->cmd, .container = cx->container, .argc = cx->argc};
+    *q = (struct queued){.cmd = cx->cmd, .argc = cx->argc};
     char *to = (char *)q + head;
     for (int i = 0; i < cx->argc; i++) {
         q->argv[i] = cx->argv[i];
@@ -1108,7 +1095,7 @@ void cmd_exec(struct cx *cx) {
     resp_array(cx->out, (size_t)client_multi_count(c));
     log_begin();
     for (struct queued *q = c->tx ? c->tx->head : NULL; q; q = q->next) {
-        struct cx sub = {.client = c, .cmd = q->cmd, .container = q->container, .argv = q->argv, .argc = q->argc};
+        struct cx sub = {.client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc};
         sub.db = store_db(c->db);
         sub.out = cx->out;
         if (q->cmd->flags & CMD_WRITE && !disk_allows(&sub)) continue;
@@ -1117,6 +1104,56 @@ void cmd_exec(struct cx *cx) {
     log_commit();
     if (c->hold) c->hold = log_end();
     transaction_free(c);
+}
+
+/* ==== WAITAOF ================================================================================= */
+
+static void waitaof_reply(struct resp_out *out, uint64_t offset) {
+    resp_array(out, 2);
+    resp_int(out, config.appendonly && log_synced() >= offset);
+    resp_int(out, 0); /* followers */
+}
+
+void cmd_waitaof(struct cx *cx) {
+    struct client *c = cx->client;
+    int64_t local, followers, timeout;
+    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers)) return;
+    if (local < 0 || local > 1) {
+        resp_error(cx->out, "ERR value is out of range, must be between 0 and 1");
+    } else if (followers < 0) {
+        resp_error(cx->out, "ERR value is out of range, must be positive");
+    } else if (!resp_read_int(cx->argv[3].p, cx->argv[3].n, &timeout)) {
+        resp_error(cx->out, "ERR timeout is not an integer or out of range");
+    } else if (timeout < 0) {
+        resp_error(cx->out, "ERR timeout is negative");
+    } else if (local && !config.appendonly) {
+        resp_error(cx->out, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
+    } else if (c->flags & CLIENT_MULTI || (!followers && (!local || log_synced() >= log_end()))) {
+        waitaof_reply(cx->out, log_end()); /* inside a transaction nothing waits */
+    } else {
+        c->wait_offset = log_end();
+        c->wait_until = !timeout || timeout > INT64_MAX - store_wall_clock() ? INT64_MAX : store_wall_clock() + timeout;
+        c->wait_followers = followers > 0;
+        client_block(c);
+        PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
+    }
+}
+
+/* Those whose log is on the disk by now, or whose time is up, hear how far it is. */
+static void waiters_check(void) {
+    size_t kept = 0;
+    for (size_t i = 0; i < server.nwaiting; i++) {
+        struct client *c = client_of(server.waiting[i]);
+        if (!c) continue;
+        if ((log_synced() < c->wait_offset || c->wait_followers) && store_wall_clock() < c->wait_until) {
+            server.waiting[kept++] = server.waiting[i];
+            continue;
+        }
+        c->wait_until = 0;
+        waitaof_reply(client_output(c), c->wait_offset);
+        client_unblock(c);
+    }
+    server.nwaiting = kept;
 }
 
 /* ==== replay: the log's commands at the start, without a client =============================== */
@@ -1369,6 +1406,7 @@ static bool server_turn(int wait_ms) {
         more |= persist_tick();
         log_flush();
         clients_unhold();
+        waiters_check();
     }
     clients_flush();
     clients_reap();
@@ -1383,13 +1421,6 @@ static void breathe(void) {
 /* ==== the beginning and the end =============================================================== */
 
 const char *server_run_id(void) { return server.run_id; }
-
-const char *server_executable(void) {
-    static char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
-    path[n > 0 ? n : 0] = 0;
-    return path;
-}
 
 static void random_id(char id[41]) {
     unsigned char bytes[20];

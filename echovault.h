@@ -44,6 +44,7 @@ enum command_flag {
     CMD_ACL_KEYSPACE = 1 << 20,
     CMD_ACL_ADMIN = 1 << 21,
     CMD_ACL_CONNECTION = 1 << 22,
+    CMD_CONTAINER = 1 << 23, /* its subcommands' rows stand behind its own */
 };
 
 struct command_stats {
@@ -51,23 +52,23 @@ struct command_stats {
 };
 
 struct command {
-    const char *name; /* lower case */
+    const char *group; /* string, bitmap, generic, connection, server, transactions, pubsub */
+    const char *name;  /* lower case; "container|name": a subcommand */
     command_fn *fn;
     int arity; /* with the name; negative: at least so many */
     uint32_t flags;
     int16_t first_key, last_key, key_step; /* as COMMAND INFO gives them; 0: no keys */
-    uint16_t key_use[2];                  /* what is done to the first key, and to the others if not the same */
-    const char *group; /* string, bitmap, generic, connection, server, transactions, pubsub */
-    const char *since;                    /* the version of Redis that brought it */
+    const char *since;                     /* the version of Redis that brought it */
     const char *syntax; /* its arguments as the documentation spells them, for COMMAND DOCS and HELP */
     const char *summary;
-    const struct command *subs; /* a container's subcommands; the row that has no name ends them */
     struct command_stats *stats;
 };
 
 extern struct command command_table[];                      /* the row that has no name ends it */
 const struct command *command_find(const struct arg *name); /* NULL: unknown */
 const struct command *command_find_sub(const struct command *c, const struct arg *sub); /* NULL: unknown */
+const char *command_title(const struct command *c); /* its own name in capitals; good until the next call */
+int command_subs(const struct command *c); /* how many rows behind its own are its subcommands */
 
 /* ---- the context of one command -------------------------------------------------------------- */
 
@@ -76,7 +77,6 @@ const struct command *command_find_sub(const struct command *c, const struct arg
 struct cx {
     struct client *client;     /* who asks; NULL in replay */
     const struct command *cmd; /* the row (a container's subcommand's own) */
-    const struct command *container; /* of a subcommand; NULL: it is none */
     struct arg *argv;          /* with the command's name */
     int argc;
     struct db *db;        /* the client's selected database */
@@ -98,26 +98,31 @@ struct arg cx_number(struct cx *cx, int which, int64_t v); /* v as an argument f
  * expired, 'e' evicted, 'n' new key). */
 void cx_event(struct db *db, char type, const char *event, const struct arg *key);
 
-/* Replies that many commands share; all return false so that "return cx_error_...(cx)" reads well. */
+/* Replies that many commands share. */
+bool cx_check(struct cx *cx, bool well, const char *error); /* says the error unless all is well */
 void cx_syntax_error(struct cx *cx);           /* -ERR syntax error */
 void cx_not_integer(struct cx *cx);            /* -ERR value is not an integer or out of range */
 void cx_arity_error(struct cx *cx);            /* -ERR wrong number of arguments for '...' command */
 bool cx_int(struct cx *cx, int i, int64_t *v); /* argument i as an integer; false: the error is said */
-/* (int range, as Redis's getRangeLongFromObject): false: "ERR value is out of range, must be positive" or as
- * text says */
+struct db *cx_database(struct cx *cx, int i); /* argument i as a database's number; NULL: the error is said */
+const char *cx_encoding(const struct entry *e); /* how Redis would keep the value (keys.c) */
 void cx_bulk_value(struct cx *cx, const struct entry *e); /* the entry's value as a bulk string, big ones by
                                                              reference; null when e is NULL */
 
-/* Look-ups and changes with the statistics and the events that go with them (strings.c). */
-struct entry *cx_read(struct cx *cx, struct arg *key); /* for reading: counts a hit or a miss */
+/* What commands share (strings.c). Look-ups and changes come with their statistics and events. */
+struct entry *cx_read(struct cx *cx, struct arg *key);      /* for reading: counts a hit or a miss */
+struct entry *cx_peek(struct cx *cx, struct arg *key);      /* the same for what is no use of the key */
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline); /* store_set(), "new" */
 char *cx_edit(struct cx *cx, struct arg *key, size_t n); /* store_edit() of a raw value, "new" */
-const char *cx_value(const struct entry *e, size_t *n); /* its bytes, none where e is NULL */
+void cx_delete(struct cx *cx);                           /* argv[1], "del"; logged as DEL */
+const char *cx_value(const struct entry *e, size_t *n);  /* its bytes, none where e is NULL */
 int64_t cx_max_string(const struct cx *cx); /* bytes that a value may come to; the log may always have the most */
 
-bool cx_deadline(
-    struct cx *cx, const struct arg *number, bool seconds, bool absolute,
-    int64_t *deadline); /* to absolute ms; false: error said ("invalid expire time in '...' command") */
+/* Deadlines (keys.c). */
+/* argv[i], at least `least`, in absolute ms; false: "invalid expire time in '...' command" or the like is said. */
+bool cx_deadline(struct cx *cx, int i, int64_t least, bool seconds, bool absolute, int64_t *deadline);
+bool cx_expire(struct cx *cx, int64_t deadline); /* sets argv[1]'s; false: it has passed, the key is deleted */
+bool cx_persist(struct cx *cx, const struct entry *e); /* takes away argv[1]'s, "persist"; false: there is none */
 
 bool glob_match(const char *pattern, size_t plen, const char *s, size_t slen,
                 bool nocase); /* keys.c: ? * [^a-z] \x */
@@ -163,10 +168,13 @@ struct client {
     const struct command *last_cmd;
     char *name; /* NULL: none */
     char *lib_name, *lib_ver;
+    uint64_t wait_offset;     /* WAITAOF: blocked until the log is on the disk up to here, ... */
+    int64_t wait_until;       /* ... or until then, ms since 1970 */
     uint64_t hold;            /* its replies wait until the log is synced up to here */
     uint32_t created, active; /* seconds of the server's clock */
     uint32_t over_soft_since; /* when its output passed the soft limit; 0: it is below */
     uint8_t proto;            /* 2 or 3 */
+    bool wait_followers;      /* WAITAOF asked for some; there are none */
 };
 
 struct client *client_next(
@@ -181,6 +189,8 @@ struct resp_out *
 client_output(struct client *c); /* where to write what c did not ask for at this moment (push messages) */
 void client_addresses(const struct client *c, char peer[64], char local[64]);
 size_t client_count(void);
+int client_class(const struct client *c); /* 0 normal, 1 replica, 2 pubsub, 3 master */
+int client_class_named(const char *name, size_t n); /* -1: there is none (config.c) */
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
 
 /* Transactions (echovault.c). */
@@ -202,11 +212,9 @@ struct server_stats {
 extern struct server_stats server_stats;
 void server_sample(void); /* ten times a second: what INFO tells rates and peaks from */
 void server_count_error(const char *text); /* an error reply, as resp_out.last_error has it */
-int64_t server_monotonic_us(void); /* reads the clock: not for the hot path */
 void server_stop(struct cx *cx, bool save, bool nosave, bool now,
                  bool force);    /* SHUTDOWN; may reply an error */
 const char *server_run_id(void); /* 40 hex digits, new every start */
-const char *server_executable(void);
 
 enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
 void server_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

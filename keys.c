@@ -1,32 +1,25 @@
 /* keys.c - the commands that handle keys whatever their value: existence, deadlines, names, walks, DUMP.
  *
- * A deadline is always absolute here: what a client gives in relative time is added to the turn's clock at once,
- * and it is logged as PEXPIREAT, so that replaying the log needs no clock. One that has already passed deletes
- * the key and is logged as the DEL it is.
+ * A deadline is always absolute here: what a client gives in relative time is added to the turn's clock at once, and
+ * it is logged as PEXPIREAT, so that replaying the log needs no clock. One that has already passed deletes the key and
+ * is logged as the DEL it is.
  *
- * glob_match() needs no recursion: all but '*' takes exactly one character, so when the text does not go on as
- * the pattern wants, it is enough to let the last '*' take one character more. That is pattern times text at
- * the most, however many stars there are.
+ * glob_match() needs no recursion: all but '*' takes exactly one character, so when the text does not go on as the
+ * pattern wants, it is enough to let the last '*' take one character more. That is pattern times text at the most,
+ * however many stars there are.
  *
  * Left out: counting how often a key is used (OBJECT FREQ; RESTORE accepts FREQ and ignores it), serialized forms of
  * other types than strings.
  */
 #include "commands.h"
 
+#include <ctype.h>
 #include <limits.h>
 #include <string.h>
 
-/* Says the error unless all is well. */
-static bool check(struct cx *cx, bool well, const char *error) {
-    if (!well) resp_error(cx->out, error);
-    return well;
-}
-
 /* ==== glob patterns ===================================================================================== */
 
-static signed char fold(char c, bool nocase) {
-    return (signed char)(nocase && c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
-}
+static signed char fold(char c, bool nocase) { return (signed char)(nocase ? tolower((unsigned char)c) : c); }
 
 /* Is c in the class whose inside begins at *p? Leaves *p behind its ']', which may be missing. */
 static bool class_match(const char **p, const char *end, char c, bool nocase) {
@@ -64,16 +57,17 @@ bool glob_match(const char *pattern, size_t plen, const char *s, size_t slen, bo
     while (s < end) {
         const char *next = p;
         if (p < pend && *p == '*') {
-            star = ++p;
+            if (++p == pend) return true;
+            star = p;
             taken = s;
         } else if (p < pend && element_match(&next, pend, *s, nocase)) {
             p = next;
             s++;
-        } else if (star && star < pend) {
+        } else if (star) {
             p = star;
             s = ++taken;
         } else {
-            return star == pend; /* a '*' at the end takes all the rest */
+            return false;
         }
     }
     while (p < pend && *p == '*') p++;
@@ -82,34 +76,24 @@ bool glob_match(const char *pattern, size_t plen, const char *s, size_t slen, bo
 
 /* ==== deadlines ========================================================================================= */
 
-static bool expire_time_error(struct cx *cx) {
-    resp_errorf(cx->out, "ERR invalid expire time in '%s' command", cx->cmd->name);
-    return false;
-}
-
-/* What a client said, in absolute milliseconds. False: they do not fit, the error is said. */
-static bool to_deadline(struct cx *cx, int64_t v, bool seconds, bool absolute, int64_t *deadline) {
-    if (__builtin_mul_overflow(v, seconds ? 1000 : 1, &v)) return expire_time_error(cx);
-    return !__builtin_add_overflow(v, absolute ? 0 : store_now(), deadline) || expire_time_error(cx);
-}
-
-bool cx_deadline(struct cx *cx, const struct arg *number, bool seconds, bool absolute, int64_t *deadline) {
+bool cx_deadline(struct cx *cx, int i, int64_t least, bool seconds, bool absolute, int64_t *deadline) {
     int64_t v;
-    if (resp_read_int(number->p, number->n, &v))
-        return v > 0 ? to_deadline(cx, v, seconds, absolute, deadline) : expire_time_error(cx);
-    cx_not_integer(cx);
-    return false;
+    if (!cx_int(cx, i, &v)) return false;
+    bool fits = v >= least && !__builtin_mul_overflow(v, seconds ? 1000 : 1, &v) &&
+                !__builtin_add_overflow(v, absolute ? 0 : store_now(), deadline);
+    if (!fits) resp_errorf(cx->out, "ERR invalid expire time in '%s' command", cx->cmd->name);
+    return fits;
 }
 
 enum { EXPIRE_NX = 1, EXPIRE_XX = 2, EXPIRE_GT = 4, EXPIRE_LT = 8 };
 
 /* The conditions behind EXPIRE's deadline; -1: the error is said. */
 static int expire_conditions(struct cx *cx) {
-    static const char *const words[] = {"nx", "xx", "gt", "lt"};
     int set = 0;
-    for (int i = 3, k; i < cx->argc; i++, set |= 1 << k) {
-        for (k = 0; k < 4 && !resp_arg_is(&cx->argv[i], words[k]); k++) {}
-        if (k < 4) continue;
+    for (int i = 3; i < cx->argc; i++) {
+        int flag = resp_arg_flag(&cx->argv[i], "nx xx gt lt");
+        set |= flag;
+        if (flag) continue;
         resp_errorf(cx->out, "ERR Unsupported option %.*s", (int)cx->argv[i].n, cx->argv[i].p);
         return -1;
     }
@@ -127,28 +111,25 @@ static bool conditions_hold(int set, int64_t old, int64_t fresh) {
              (set & EXPIRE_LT && !none && fresh >= old));
 }
 
-/* Deletes argv[1] because its new deadline has passed. */
-static void delete_as_past(struct cx *cx) {
-    store_delete(cx->db, &cx->argv[1]);
-    cx_log(cx, 2, (struct arg[]){ARG("DEL"), cx->argv[1]});
-    cx_event(cx->db, 'g', "del", &cx->argv[1]);
+bool cx_expire(struct cx *cx, int64_t deadline) {
+    if (deadline <= store_now()) {
+        cx_delete(cx);
+        return false;
+    }
+    store_set_deadline(cx->db, &cx->argv[1], deadline);
+    cx_log(cx, 3, (struct arg[]){ARG("PEXPIREAT"), cx->argv[1], cx_number(cx, 0, deadline)});
+    return true;
 }
 
 static void expire(struct cx *cx, bool seconds, bool absolute) {
-    struct arg *key = &cx->argv[1];
     int conditions = expire_conditions(cx);
-    int64_t v, deadline;
-    if (conditions < 0 || !cx_int(cx, 2, &v) || !to_deadline(cx, v, seconds, absolute, &deadline)) return;
-    struct entry *e = store_find(cx->db, key);
+    int64_t deadline;
+    if (conditions < 0 || !cx_deadline(cx, 2, INT64_MIN, seconds, absolute, &deadline)) return;
+    struct entry *e = store_find(cx->db, &cx->argv[1]);
     bool change = e && conditions_hold(conditions, store_deadline(e), deadline);
-    if (change && deadline <= store_now()) {
-        delete_as_past(cx);
-    } else if (change) {
-        store_set_deadline(cx->db, key, deadline);
-        cx_log(cx, 3, (struct arg[]){ARG("PEXPIREAT"), *key, cx_number(cx, 0, deadline)});
-    }
+    bool lives = change && cx_expire(cx, deadline);
     resp_int(cx->out, change);
-    if (change && deadline > store_now()) cx_event(cx->db, 'g', "expire", key);
+    if (lives) cx_event(cx->db, 'g', "expire", &cx->argv[1]);
 }
 
 void cmd_expire(struct cx *cx) { expire(cx, true, false); }
@@ -156,30 +137,21 @@ void cmd_pexpire(struct cx *cx) { expire(cx, false, false); }
 void cmd_expireat(struct cx *cx) { expire(cx, true, true); }
 void cmd_pexpireat(struct cx *cx) { expire(cx, false, true); }
 
-void cmd_persist(struct cx *cx) {
-    struct entry *e = store_find(cx->db, &cx->argv[1]);
-    bool change = e && store_deadline(e) != STORE_NO_DEADLINE;
-    if (change) {
-        store_set_deadline(cx->db, &cx->argv[1], STORE_NO_DEADLINE);
-        cx_event(cx->db, 'g', "persist", &cx->argv[1]);
-    }
-    resp_int(cx->out, change);
+bool cx_persist(struct cx *cx, const struct entry *e) {
+    if (!e || store_deadline(e) == STORE_NO_DEADLINE) return false;
+    store_set_deadline(cx->db, &cx->argv[1], STORE_NO_DEADLINE);
+    cx_event(cx->db, 'g', "persist", &cx->argv[1]);
+    cx_log(cx, 2, (struct arg[]){ARG("PERSIST"), cx->argv[1]});
+    return true;
 }
+
+void cmd_persist(struct cx *cx) { resp_int(cx->out, cx_persist(cx, store_find(cx->db, &cx->argv[1]))); }
 
 /* ==== what is there ===================================================================================== */
 
-/* The key in argv[i] for a question that is no use of it: counted as cx_read() does, but the access is not noted.
- * OBJECT's subcommands report no keymiss. */
-static struct entry *peek_key(struct cx *cx, int i) {
-    struct entry *e = store_peek(cx->db, &cx->argv[i]);
-    *(e ? &server_stats.hits : &server_stats.misses) += 1;
-    if (!e && !cx->container) cx_event(cx->db, 'm', "keymiss", &cx->argv[i]);
-    return e;
-}
-
 /* TTL and its kin: -2 without the key, -1 without a deadline. */
 static void reply_ttl(struct cx *cx, bool seconds, bool absolute) {
-    struct entry *e = peek_key(cx, 1);
+    struct entry *e = cx_peek(cx, &cx->argv[1]);
     int64_t ms = e ? store_deadline(e) : -2;
     if (e && ms != STORE_NO_DEADLINE) {
         if (!absolute) ms -= store_now();
@@ -196,13 +168,14 @@ void cmd_pexpiretime(struct cx *cx) { reply_ttl(cx, false, true); }
 
 static void count_keys(struct cx *cx, bool touch) {
     int64_t there = 0;
-    for (int i = 1; i < cx->argc; i++) there += peek_key(cx, i) && (!touch || store_find(cx->db, &cx->argv[i]));
+    for (int i = 1; i < cx->argc; i++)
+        there += cx_peek(cx, &cx->argv[i]) && (!touch || store_find(cx->db, &cx->argv[i]));
     resp_int(cx->out, there);
 }
 
 void cmd_exists(struct cx *cx) { count_keys(cx, false); }
 void cmd_touch(struct cx *cx) { count_keys(cx, true); }
-void cmd_type(struct cx *cx) { resp_status(cx->out, peek_key(cx, 1) ? "string" : "none"); }
+void cmd_type(struct cx *cx) { resp_status(cx->out, cx_peek(cx, &cx->argv[1]) ? "string" : "none"); }
 void cmd_dbsize(struct cx *cx) { resp_int(cx->out, (int64_t)store_size(cx->db)); }
 
 void cmd_randomkey(struct cx *cx) {
@@ -216,17 +189,8 @@ void cmd_randomkey(struct cx *cx) {
         store_peek(cx->db, &key); /* a leader deletes it; a follower may hold nothing but such keys */
     }
     const char *key = e ? store_key(e, &n) : NULL;
-    if (key) resp_bulk(cx->out, key, n);
+    if (e) resp_bulk(cx->out, key, n);
     else resp_null(cx->out);
-}
-
-/* ==== OBJECT ============================================================================================ */
-
-/* The entry that an OBJECT subcommand asks about; NULL: null is said. */
-static struct entry *object_entry(struct cx *cx) {
-    struct entry *e = peek_key(cx, 2);
-    if (!e) resp_null(cx->out);
-    return e;
 }
 
 /* Would Redis keep this value as an integer? */
@@ -236,32 +200,34 @@ static bool is_int(const struct entry *e, int64_t *v) {
     return !store_is_raw(e) && n < RESP_INT_MAX && resp_read_int(p, n, v);
 }
 
-void cmd_object_encoding(struct cx *cx) {
-    struct entry *e = object_entry(cx);
+const char *cx_encoding(const struct entry *e) {
     int64_t v;
     size_t n;
-    if (!e) return;
     store_value(e, &n);
-    resp_bulk_str(cx->out, is_int(e, &v) ? "int" : n <= 44 && !store_is_raw(e) ? "embstr" : "raw");
+    return is_int(e, &v) ? "int" : n <= 44 && !store_is_raw(e) ? "embstr" : "raw";
 }
 
-/* Nothing is shared here, but clients know Redis's answer for the small integers that it shares. */
-void cmd_object_refcount(struct cx *cx) {
-    struct entry *e = object_entry(cx);
+/* What OBJECT's subcommands ask for. */
+enum object_fact { ENCODING, REFCOUNT, IDLETIME, FREQ };
+
+static void reply_fact(struct cx *cx, enum object_fact fact) {
+    struct entry *e = cx_peek(cx, &cx->argv[2]);
     int64_t v;
-    if (e) resp_int(cx->out, is_int(e, &v) && v >= 0 && v < 10000 ? INT_MAX : 1);
+    if (!e) resp_null(cx->out);
+    else if (fact == ENCODING) resp_bulk_str(cx->out, cx_encoding(e));
+    else if (fact == REFCOUNT)
+        resp_int(cx->out, is_int(e, &v) && v >= 0 && v < 10000 ? INT_MAX : 1); /* Redis shares them */
+    else if (fact == IDLETIME) resp_int(cx->out, store_idle(e));
+    else
+        resp_error(cx->out,
+                   "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that "
+                   "when switching between policies at runtime LRU and LFU data will take some time to adjust.");
 }
 
-void cmd_object_idletime(struct cx *cx) {
-    struct entry *e = object_entry(cx);
-    if (e) resp_int(cx->out, store_idle(e));
-}
-
-void cmd_object_freq(struct cx *cx) {
-    if (!object_entry(cx)) return;
-    resp_error(cx->out, "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that "
-                        "when switching between policies at runtime LRU and LFU data will take some time to adjust.");
-}
+void cmd_object_encoding(struct cx *cx) { reply_fact(cx, ENCODING); }
+void cmd_object_refcount(struct cx *cx) { reply_fact(cx, REFCOUNT); }
+void cmd_object_idletime(struct cx *cx) { reply_fact(cx, IDLETIME); }
+void cmd_object_freq(struct cx *cx) { reply_fact(cx, FREQ); }
 
 /* ==== walks ============================================================================================= */
 
@@ -310,38 +276,32 @@ static bool read_cursor(const struct arg *a, uint64_t *cursor) {
 
 /* MATCH, COUNT and TYPE; false: the error is said. */
 static bool scan_options(struct cx *cx, struct walk *w, int64_t *count) {
-    bool known = true;
-    for (int i = 2; i < cx->argc && known; i += 2) {
-        const struct arg *option = &cx->argv[i], *value = option + 1;
-        known = i + 1 < cx->argc;
-        if (known && resp_arg_is(option, "count")) {
-            if (!cx_int(cx, i + 1, count)) return false;
-            known = *count >= 1;
-        } else if (known && resp_arg_is(option, "match")) {
-            w->pattern = pattern_or_all(value);
-        } else if (known && resp_arg_is(option, "type")) {
-            w->other_type = !resp_arg_is(value, "string");
-        } else {
-            known = false;
-        }
+    for (int i = 2; i < cx->argc; i += 2) {
+        const struct arg *value = &cx->argv[i + 1];
+        int option = i + 1 < cx->argc ? resp_arg_flag(&cx->argv[i], "match count type") : 0;
+        if (option == 1) w->pattern = pattern_or_all(value);
+        if (option == 2 && !cx_int(cx, i + 1, count)) return false;
+        if (option == 4) w->other_type = !resp_arg_is(value, "string");
+        if (!cx_check(cx, option && *count >= 1, "ERR syntax error")) return false;
     }
-    return check(cx, known, "ERR syntax error");
+    return true;
 }
 
 /* Goes on until it has seen COUNT keys, matching or not, or ten times as many buckets. */
 void cmd_scan(struct cx *cx) {
     struct resp_out keys = {.proto = cx->out->proto};
     struct walk w = {.out = &keys};
-    uint64_t cursor;
+    uint64_t cursor = 0;
     int64_t count = 10;
-    if (!check(cx, read_cursor(&cx->argv[1], &cursor), "ERR invalid cursor") || !scan_options(cx, &w, &count)) return;
+    if (!cx_check(cx, read_cursor(&cx->argv[1], &cursor), "ERR invalid cursor") || !scan_options(cx, &w, &count))
+        return;
     uint64_t wanted = (uint64_t)count, buckets = wanted < UINT64_MAX / 10 ? wanted * 10 : UINT64_MAX;
     do cursor = store_scan(cx->db, cursor, walk_entry, &w);
     while (cursor && buckets-- && w.seen < wanted);
     resp_array(cx->out, 2);
-    resp_bulkf(cx->out, "%llu", (unsigned long long)cursor);
+    resp_bulk_int(cx->out, (int64_t)cursor); /* counts buckets: never so large */
     resp_array(cx->out, w.given);
-    if (keys.len) resp_raw(cx->out, keys.buf, keys.len);
+    resp_raw(cx->out, keys.buf, keys.len);
     resp_out_free(&keys);
 }
 
@@ -359,8 +319,8 @@ void cmd_del(struct cx *cx) {
 
 /* The memory always comes back in slices: ASYNC and SYNC are the same. */
 static void flush(struct cx *cx, int from, int to) {
-    bool mode = cx->argc == 2 && (resp_arg_is(&cx->argv[1], "async") || resp_arg_is(&cx->argv[1], "sync"));
-    if (!check(cx, cx->argc == 1 || mode, "ERR syntax error")) return;
+    bool known = cx->argc == 1 || (cx->argc == 2 && resp_arg_flag(&cx->argv[1], "async sync"));
+    if (!cx_check(cx, known, "ERR syntax error")) return;
     for (int i = from; i < to; i++)
         if (store_size(store_db(i))) store_flush(store_db(i));
     resp_ok(cx->out);
@@ -388,7 +348,7 @@ static void move_key(struct cx *cx, struct db *db, struct arg *to, const char *l
 
 static void rename_key(struct cx *cx, bool only_new) {
     struct arg *from = &cx->argv[1], *to = &cx->argv[2];
-    if (!check(cx, store_find(cx->db, from), "ERR no such key")) return;
+    if (!cx_check(cx, store_find(cx->db, from), "ERR no such key")) return;
     bool change = !same_name(from, to) && !(store_find(cx->db, to) && only_new);
     if (change) move_key(cx, cx->db, to, "rename_from", "rename_to");
     if (only_new) resp_int(cx->out, change);
@@ -401,15 +361,14 @@ void cmd_renamenx(struct cx *cx) { rename_key(cx, true); }
 /* Argument i as a number that an int can hold. False: the error is said, `text` if that is not NULL. */
 static bool read_db_number(struct cx *cx, int i, const char *text, int64_t *id) {
     if (!text && !cx_int(cx, i, id)) return false;
-    return check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, id) && *id >= INT_MIN && *id <= INT_MAX,
-                 text ? text : "ERR value is out of range, value must between -2147483648 and 2147483647");
+    return cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, id) && *id >= INT_MIN && *id <= INT_MAX,
+                    text ? text : "ERR value is out of range, value must between -2147483648 and 2147483647");
 }
 
-/* Argument i as a database; NULL: the error is said. */
-static struct db *read_db(struct cx *cx, int i) {
+struct db *cx_database(struct cx *cx, int i) {
     int64_t id;
     if (!read_db_number(cx, i, NULL, &id)) return NULL;
-    return check(cx, id >= 0 && id < store_databases(), "ERR DB index is out of range") ? store_db((int)id) : NULL;
+    return cx_check(cx, id >= 0 && id < store_databases(), "ERR DB index is out of range") ? store_db((int)id) : NULL;
 }
 
 static const char same_object[] = "ERR source and destination objects are the same";
@@ -419,16 +378,13 @@ void cmd_copy(struct cx *cx) {
     struct db *db = cx->db;
     bool replace = false;
     for (int i = 3; i < cx->argc; i++) {
-        if (resp_arg_is(&cx->argv[i], "replace")) {
-            replace = true;
-        } else if (resp_arg_is(&cx->argv[i], "db") && i + 1 < cx->argc) {
-            if (!(db = read_db(cx, ++i))) return;
-        } else {
-            cx_syntax_error(cx);
-            return;
-        }
+        int option = resp_arg_flag(&cx->argv[i], "replace db");
+        if (option == 2) i++;
+        if (!cx_check(cx, option && i < cx->argc, "ERR syntax error")) return;
+        if (option == 1) replace = true;
+        else if (!(db = cx_database(cx, i))) return;
     }
-    if (!check(cx, db != cx->db || !same_name(from, to), same_object)) return;
+    if (!cx_check(cx, db != cx->db || !same_name(from, to), same_object)) return;
     bool change = cx_read(cx, from) && (!store_find(db, to) || replace);
     if (change) {
         copy_key(cx, db, to);
@@ -439,8 +395,8 @@ void cmd_copy(struct cx *cx) {
 
 void cmd_move(struct cx *cx) {
     struct arg *key = &cx->argv[1];
-    struct db *db = read_db(cx, 2);
-    if (!db || !check(cx, db != cx->db, same_object)) return;
+    struct db *db = cx_database(cx, 2);
+    if (!db || !cx_check(cx, db != cx->db, same_object)) return;
     bool change = store_find(cx->db, key) && !store_find(db, key);
     if (change) move_key(cx, db, key, "move_from", "move_to");
     resp_int(cx->out, change);
@@ -450,9 +406,9 @@ void cmd_swapdb(struct cx *cx) {
     int64_t number;
     struct db *a, *b;
     if (!read_db_number(cx, 1, "ERR invalid first DB index", &number) ||
-        !read_db_number(cx, 2, "ERR invalid second DB index", &number))
+        !read_db_number(cx, 2, "ERR invalid second DB index", &number) || !(a = cx_database(cx, 1)) ||
+        !(b = cx_database(cx, 2)))
         return;
-    if (!(a = read_db(cx, 1)) || !(b = read_db(cx, 2))) return;
     if (a != b) store_swap(a, b);
     resp_ok(cx->out);
 }
@@ -461,59 +417,53 @@ void cmd_swapdb(struct cx *cx) {
 
 void cmd_dump(struct cx *cx) {
     struct entry *e = cx_read(cx, &cx->argv[1]);
-    if (!e) {
-        resp_null(cx->out);
-        return;
-    }
     struct resp_out payload = {0};
     size_t n;
-    const char *p = store_value(e, &n);
+    const char *p = cx_value(e, &n);
     rdb_dump(&payload, p, n);
-    resp_bulk(cx->out, payload.buf, payload.len);
+    if (e) resp_bulk(cx->out, payload.buf, payload.len);
+    else resp_null(cx->out);
     resp_out_free(&payload);
 }
 
-/* False: the error is said. */
-static bool restore_options(struct cx *cx, bool *replace, bool *absolute, uint32_t *idle_time) {
-    int64_t idle = -1, freq = -1;
-    bool known = true, well = true;
-    for (int i = 4; i < cx->argc && known && well; i++) {
-        const struct arg *a = &cx->argv[i];
-        bool more = i + 1 < cx->argc;
-        if (resp_arg_is(a, "replace")) {
-            *replace = true;
-        } else if (resp_arg_is(a, "absttl")) {
-            *absolute = true;
-        } else if (more && freq < 0 && resp_arg_is(a, "idletime")) {
-            well = cx_int(cx, ++i, &idle) && check(cx, idle >= 0, "ERR Invalid IDLETIME value, must be >= 0");
-        } else if (more && idle < 0 && resp_arg_is(a, "freq")) {
-            well = cx_int(cx, ++i, &freq) &&
-                   check(cx, freq >= 0 && freq <= 255, "ERR Invalid FREQ value, must be >= 0 and <= 255");
-        } else {
-            known = false;
-        }
+enum { REPLACE = 1, ABSTTL = 2, OF_IDLETIME = 4, OF_FREQ = 8 };
+
+/* RESTORE's options; -1: the error is said. */
+static int restore_options(struct cx *cx, int64_t *idle) {
+    int set = 0;
+    int64_t freq;
+    for (int i = 4; i < cx->argc; i++) {
+        int flag = resp_arg_flag(&cx->argv[i], "replace absttl idletime freq");
+        bool clash = (flag == OF_IDLETIME && set & OF_FREQ) || (flag == OF_FREQ && set & OF_IDLETIME);
+        if (flag & (OF_IDLETIME | OF_FREQ)) i++;
+        if (!cx_check(cx, flag && !clash && i < cx->argc, "ERR syntax error")) return -1;
+        if (flag & (OF_IDLETIME | OF_FREQ) && !cx_int(cx, i, flag == OF_FREQ ? &freq : idle)) return -1;
+        if (flag == OF_IDLETIME && !cx_check(cx, *idle >= 0, "ERR Invalid IDLETIME value, must be >= 0")) return -1;
+        if (flag == OF_FREQ &&
+            !cx_check(cx, freq >= 0 && freq <= 255, "ERR Invalid FREQ value, must be >= 0 and <= 255"))
+            return -1;
+        set |= flag;
     }
-    *idle_time = idle > 0 ? (uint32_t)idle : 0;
-    return well && check(cx, known, "ERR syntax error");
+    return set;
 }
 
 /* Reads RESTORE's payload. False: the error is said. */
 static bool restore_value(struct cx *cx, struct arg *val) {
     const struct arg *payload = &cx->argv[3];
     enum rdb_restore result = rdb_restore(payload->p, payload->n, val);
+    if (result == RDB_RESTORE_CHECKSUM) resp_error(cx->out, "ERR DUMP payload version or checksum are wrong");
+    if (result == RDB_RESTORE_FORMAT) resp_error(cx->out, "ERR Bad data format");
     if (result == RDB_RESTORE_TYPE)
         resp_errorf(cx->out, "ERR Bad data format: a value of RDB type %d; only strings (type 0) are kept here",
                     (unsigned char)*payload->p);
-    return result != RDB_RESTORE_TYPE &&
-           check(cx, result != RDB_RESTORE_CHECKSUM, "ERR DUMP payload version or checksum are wrong") &&
-           check(cx, result == RDB_RESTORE_OK, "ERR Bad data format");
+    return result == RDB_RESTORE_OK;
 }
 
 /* Stores the value, whose deadline is absolute (0: none), and says in which form that is logged. */
-static void restore_store(struct cx *cx, struct arg *val, int64_t deadline, uint32_t idle) {
+static void restore_store(struct cx *cx, struct arg *val, int64_t deadline, int64_t idle) {
     struct arg *key = &cx->argv[1];
     struct arg form[] = {ARG("RESTORE"), *key, cx_number(cx, 0, deadline), cx->argv[3], ARG("REPLACE"), ARG("ABSTTL")};
-    store_set_idle(store_set(cx->db, key, val, deadline ? deadline : STORE_NO_DEADLINE), idle);
+    store_set_idle(store_set(cx->db, key, val, deadline ? deadline : STORE_NO_DEADLINE), (uint32_t)idle);
     cx_log(cx, 6, form);
     cx_event(cx->db, 'n', "new", key);
     cx_event(cx->db, 'g', "restore", key);
@@ -521,17 +471,18 @@ static void restore_store(struct cx *cx, struct arg *val, int64_t deadline, uint
 
 void cmd_restore(struct cx *cx) {
     struct arg *key = &cx->argv[1], val = {0};
-    bool replace = false, absolute = false;
-    uint32_t idle;
-    int64_t ttl, deadline;
-    if (!restore_options(cx, &replace, &absolute, &idle)) return;
+    int64_t ttl, deadline, idle = 0;
+    int options = restore_options(cx, &idle);
+    if (options < 0) return;
     bool exists = store_find(cx->db, key);
-    if (!check(cx, !exists || replace, "BUSYKEY Target key name already exists.") || !cx_int(cx, 2, &ttl) ||
-        !check(cx, ttl >= 0, "ERR Invalid TTL value, must be >= 0") || !restore_value(cx, &val))
+    if (!cx_check(cx, !exists || options & REPLACE, "BUSYKEY Target key name already exists.") ||
+        !cx_int(cx, 2, &ttl) || !cx_check(cx, ttl >= 0, "ERR Invalid TTL value, must be >= 0") ||
+        !restore_value(cx, &val))
         return;
-    bool past = __builtin_add_overflow(ttl, ttl && !absolute ? store_now() : 0, &deadline); /* as Redis takes it */
+    bool past =
+        __builtin_add_overflow(ttl, ttl && !(options & ABSTTL) ? store_now() : 0, &deadline); /* as Redis takes it */
     if (ttl && (past || deadline <= store_now())) {
-        if (exists) delete_as_past(cx);
+        if (exists) cx_delete(cx);
     } else {
         restore_store(cx, &val, deadline, idle);
     }

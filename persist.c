@@ -200,7 +200,7 @@ static int publish(int fd, const char *temp, const char *path) {
 struct job {
     struct job *next;
     void (*work)(struct job *); /* there */
-    void (*done)(struct job *); /* then here */
+    void (*done)(struct job *); /* then here; may be NULL */
     int fd, to_fd, error;
     bool flag;
     uint64_t from, to, base;
@@ -277,7 +277,7 @@ void persist_news(void) {
     pthread_mutex_unlock(&helper.lock);
     for (; j; j = next) {
         next = j->next;
-        j->done(j);
+        if (j->done) j->done(j);
         free(j);
     }
 }
@@ -288,9 +288,8 @@ static void helper_wait(void) {
 }
 
 static void close_work(struct job *j) { close(j->fd); }
-static void nothing_done(struct job *j) { (void)j; }
 static void close_later(int fd) {
-    if (fd >= 0) job_post((struct job){.work = close_work, .done = nothing_done, .fd = fd}, false);
+    if (fd >= 0) job_post((struct job){.work = close_work, .fd = fd}, false);
 }
 
 /* ==== the log's checksum ==================================================================================
@@ -342,27 +341,30 @@ static uint64_t sum_value(const struct sum *sum, uint64_t salt) {
 
 enum trouble { FINE, FULL, BROKEN };
 
+struct header {
+    unsigned gen;
+    uint64_t base, id2_end;
+    char id[41], id2[41], history[41];
+};
+
 static struct {
-    int fd;    /* the file; -1: none */
-    bool live; /* somebody wants the bytes: a file, or followers */
-    bool keep; /* followers do */
-    bool lost; /* changes were made while nobody did */
-    uint64_t base, synced, written;
-    uint64_t at; /* buf holds the bytes [at, at + len) */
-    char *buf;
-    size_t len, cap;
+    int fd;          /* the file; -1: none */
+    bool live;       /* somebody wants the bytes: a file, or followers */
+    bool keep;       /* followers do */
+    bool lost;       /* changes were made while nobody did */
+    struct header h; /* as in force */
+    uint64_t synced, written;
+    uint64_t at; /* out holds the bytes [at, at + out.len) */
+    struct resp_out out;
     int db;                             /* that the log's reader stands in; -1: say it first */
     int tx;                             /* commands in the open transaction; -1: none is open */
-    size_t tx_at;                       /* where in buf its first one begins */
+    size_t tx_at;                       /* where in out its first one begins */
     struct sum sum;                     /* of the bytes [stretch, summed) */
     uint64_t stretch;                   /* the last checksum record begins here ... */
     uint64_t covered;                   /* ... and ends here */
     uint64_t summed, data_end, claimed; /* data_end: behind what is no record; claimed: said to be synced */
     uint64_t *marks;                    /* where records begin, MARK_EVERY apart or more */
     size_t nmarks, marks_cap;
-    unsigned gen; /* of the header in force */
-    char id[41], id2[41], history[41];
-    uint64_t id2_end;
     enum trouble trouble;
     char reason[160];
     bool syncing, hold_syncs, retry;
@@ -388,15 +390,16 @@ static struct {
     int fd;
     bool busy, last;
     uint64_t base, done; /* it holds [base, done) */
+    char id[41];         /* that its header names */
 } next = {.fd = -1};
 
-uint64_t log_base(void) { return lg.base; }
-uint64_t log_end(void) { return lg.at + (lg.tx > 0 ? lg.tx_at : lg.len); }
+uint64_t log_base(void) { return lg.h.base; }
+uint64_t log_end(void) { return lg.at + (lg.tx > 0 ? lg.tx_at : lg.out.len); }
 uint64_t log_written(void) { return lg.fd >= 0 ? lg.written : log_end(); }
 uint64_t log_synced(void) { return lg.synced; }
-const char *log_id(void) { return lg.id; }
-const char *log_id2(void) { return lg.id2; }
-uint64_t log_id2_end(void) { return lg.id2_end; }
+const char *log_id(void) { return lg.h.id; }
+const char *log_id2(void) { return lg.h.id2; }
+uint64_t log_id2_end(void) { return lg.h.id2_end; }
 const char *log_error(void) { return lg.trouble == FINE ? NULL : lg.reason; }
 
 uint64_t log_safe(void) {
@@ -409,29 +412,20 @@ static bool file_wanted(void) { return opt->log_on && (lg.fd < 0 || lg.trouble =
 static uint64_t file_pos(uint64_t offset, uint64_t base) { return HEADER + (offset - base); }
 
 static void sum_to_end(void) {
-    sum_add(&lg.sum, lg.buf + (lg.summed - lg.at), log_end() - lg.summed);
+    sum_add(&lg.sum, lg.out.buf + (lg.summed - lg.at), log_end() - lg.summed);
     lg.summed = log_end();
 }
 
 /* Forgets the buffer's bytes but the last keep. */
 static void buffer_drop(size_t keep) {
     sum_to_end();
-    if (keep) memmove(lg.buf, lg.buf + lg.len - keep, keep);
-    lg.at += lg.len - keep;
-    lg.len = keep;
-    if (keep || lg.cap <= KEEP_BUFFER) return;
-    free(lg.buf);
-    lg.buf = NULL;
-    lg.cap = 0;
+    if (keep) memmove(lg.out.buf, lg.out.buf + lg.out.len - keep, keep);
+    lg.at += lg.out.len - keep;
+    lg.out.len = keep;
+    if (!keep && lg.out.cap > KEEP_BUFFER) resp_out_free(&lg.out);
 }
 
 /* ==== ids and the file's header =========================================================================== */
-
-struct header {
-    unsigned gen;
-    uint64_t base, id2_end;
-    char id[41], id2[41], history[41];
-};
 
 static void format_slot(char out[SLOT + 1], const struct header *h) {
     int n = snprintf(out, SLOT, "#EchoVault-log 1 gen=%u base=%" PRIu64 " id=%s id2=%s id2-end=%" PRIu64 " history=%s",
@@ -454,18 +448,17 @@ static bool parse_slot(const char in[SLOT + 1], struct header *h) {
 }
 
 static void header_now(char out[SLOT + 1], uint64_t base, unsigned gen) {
-    struct header h = {.gen = gen, .base = base, .id2_end = lg.id2_end};
-    memcpy(h.id, lg.id, sizeof h.id);
-    memcpy(h.id2, lg.id2, sizeof h.id2);
-    memcpy(h.history, lg.history, sizeof h.history);
+    struct header h = lg.h;
+    h.base = base;
+    h.gen = gen;
     format_slot(out, &h);
 }
 
 /* Names the ids of now in the slot that is not in force, for good: rare enough to wait for. */
 static int header_update(void) {
     char line[SLOT + 1];
-    header_now(line, lg.base, ++lg.gen);
-    return write_at(lg.fd, line, SLOT, lg.gen % 2 * SLOT) < 0 || fdatasync(lg.fd) < 0 ? -1 : 0;
+    header_now(line, lg.h.base, ++lg.h.gen);
+    return write_at(lg.fd, line, SLOT, lg.h.gen % 2 * SLOT) < 0 || fdatasync(lg.fd) < 0 ? -1 : 0;
 }
 
 /* A new log file, under its temporary name. */
@@ -473,6 +466,7 @@ static int log_create(uint64_t base) {
     char lines[HEADER + 1];
     header_now(lines, base, 2);
     header_now(lines + SLOT, base, 1);
+    memcpy(next.id, lg.h.id, sizeof next.id);
     int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && write_at(fd, lines, HEADER, 0) == 0) return fd;
     hooks->say(SAY_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
@@ -483,9 +477,9 @@ static int log_create(uint64_t base) {
 static void take_new_id(bool keep_old) {
     unsigned char random[20];
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) abort();
-    memcpy(lg.id2, keep_old ? lg.id : "", keep_old ? sizeof lg.id2 : 1);
-    lg.id2_end = keep_old ? log_end() : 0;
-    for (size_t i = 0; i < sizeof random; i++) snprintf(lg.id + 2 * i, 3, "%02x", random[i]);
+    memcpy(lg.h.id2, keep_old ? lg.h.id : "", keep_old ? sizeof lg.h.id2 : 1);
+    lg.h.id2_end = keep_old ? log_end() : 0;
+    for (size_t i = 0; i < sizeof random; i++) snprintf(lg.h.id + 2 * i, 3, "%02x", random[i]);
 }
 
 void log_new_id(void) {
@@ -508,37 +502,14 @@ void log_keep_backlog(bool on) {
     set_live();
     if (lg.live) return;
     buffer_drop(0);
-    lg.base = lg.at;
+    lg.h.base = lg.at;
 }
 
 /* ==== appending =========================================================================================== */
 
-static char *log_reserve(size_t n) {
-    if (lg.cap - lg.len >= n) return lg.buf + lg.len;
-    while (lg.cap - lg.len < n) lg.cap = lg.cap ? lg.cap * 2 : 64 << 10;
-    lg.buf = must(realloc(lg.buf, lg.cap));
-    return lg.buf + lg.len;
-}
-
-static char *put_count(char *p, char mark, uint32_t n) {
-    *p++ = mark;
-    if (n < 10) *p++ = (char)('0' + n);
-    else p += resp_write_int(p, n);
-    memcpy(p, "\r\n", 2);
-    return p + 2;
-}
-
 static void put_command(const struct arg *argv, int argc) {
-    size_t room = 16;
-    for (int i = 0; i < argc; i++) room += argv[i].n + (size_t)16;
-    char *p = put_count(log_reserve(room), '*', (uint32_t)argc);
-    for (int i = 0; i < argc; i++) {
-        p = put_count(p, '$', argv[i].n);
-        memcpy(p, argv[i].p, argv[i].n);
-        memcpy(p + argv[i].n, "\r\n", 2);
-        p += argv[i].n + 2;
-    }
-    lg.len = (size_t)(p - lg.buf);
+    resp_array(&lg.out, (size_t)argc);
+    for (int i = 0; i < argc; i++) resp_bulk(&lg.out, argv[i].p, argv[i].n);
 }
 
 void log_append(int db, const struct arg *argv, int argc) {
@@ -548,13 +519,14 @@ void log_append(int db, const struct arg *argv, int argc) {
         lg.lost = true;
         return;
     }
-    if (lg.tx == 0) lg.tx_at = lg.len;
+    if (lg.tx == 0) lg.tx_at = lg.out.len;
     if (lg.tx == 1) { /* it is more than one: MULTI goes before the first */
         size_t n = sizeof multi - 1;
-        log_reserve(n);
-        memmove(lg.buf + lg.tx_at + n, lg.buf + lg.tx_at, lg.len - lg.tx_at);
-        memcpy(lg.buf + lg.tx_at, multi, n);
-        lg.len += n;
+        resp_reserve(&lg.out, n);
+        char *at = lg.out.buf + lg.tx_at;
+        memmove(at + n, at, lg.out.len - lg.tx_at);
+        memcpy(at, multi, n);
+        lg.out.len += n;
     }
     if (db != lg.db) {
         char digits[RESP_INT_MAX];
@@ -639,7 +611,7 @@ static void write_pending(void) {
     uint64_t end = log_end();
     while (lg.written < end) {
         ssize_t n =
-            pwrite(lg.fd, lg.buf + (lg.written - lg.at), end - lg.written, (off_t)file_pos(lg.written, lg.base));
+            pwrite(lg.fd, lg.out.buf + (lg.written - lg.at), end - lg.written, (off_t)file_pos(lg.written, lg.h.base));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
             log_fails(errno == ENOSPC || errno == EDQUOT ? FULL : BROKEN, "write", errno);
@@ -683,9 +655,9 @@ static void request_sync(bool renamed) {
 /* Without a file that can be trusted: what followers, or a file to come, will ask for stays in memory. */
 static void trim_memory(void) {
     size_t keep = lg.keep && opt->backlog > 0 ? (size_t)opt->backlog : 0;
-    if ((file_wanted() && (snap.running || next.fd >= 0)) || lg.len < 2 * keep + MARK_EVERY) return;
+    if ((file_wanted() && (snap.running || next.fd >= 0)) || lg.out.len < 2 * keep + MARK_EVERY) return;
     buffer_drop(keep);
-    lg.base = lg.at;
+    lg.h.base = lg.at;
 }
 
 static void next_go_on(void);
@@ -707,10 +679,10 @@ void log_flush(void) {
 
 int64_t log_read(uint64_t offset, char *buf, size_t n) {
     uint64_t end = offset < lg.at ? lg.at : log_end();
-    if (offset < lg.base || offset > end) return -1;
+    if (offset < lg.h.base || offset > end) return -1;
     if (n > end - offset) n = (size_t)(end - offset);
-    if (offset < lg.at) return pread(lg.fd, buf, n, (off_t)file_pos(offset, lg.base));
-    if (n) memcpy(buf, lg.buf + (offset - lg.at), n);
+    if (offset < lg.at) return pread(lg.fd, buf, n, (off_t)file_pos(offset, lg.h.base));
+    if (n) memcpy(buf, lg.out.buf + (offset - lg.at), n);
     return (int64_t)n;
 }
 
@@ -820,7 +792,7 @@ int snap_begin(void) {
     snap.wanted = lg.tx >= 0;
     if (snap.wanted) return 0;
     if (lg.live) put_record();
-    else if (!log_end()) lg.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
+    else if (!log_end()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
     snap.offset = facts.offset = log_end();
     if (file_wanted()) { /* a file may begin here, and its first checksum then covers from here on */
         lg.sum = (struct sum){0};
@@ -833,8 +805,8 @@ int snap_begin(void) {
     snap.changes = store_changes();
     snap.started_s = (int64_t)time(NULL);
     snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
-    memcpy(facts.repl_id, lg.id, sizeof facts.repl_id);
-    memcpy(facts.history, lg.history, sizeof facts.history);
+    memcpy(facts.repl_id, lg.h.id, sizeof facts.repl_id);
+    memcpy(facts.history, lg.h.history, sizeof facts.history);
     rdb_put_head(&snap.chunk.out, &facts);
     store_snapshot_begin(snap_emit);
     return 0;
@@ -895,15 +867,16 @@ static void next_give_up(int error) {
 static void next_take_over(void) {
     close_later(lg.fd);
     lg.fd = next.fd;
-    lg.base = next.base;
-    lg.gen = 2;
+    lg.h.base = next.base;
+    lg.h.gen = 2;
     lg.hold_syncs = false;
     next.fd = -1;
     size_t gone = 0;
-    while (gone < lg.nmarks && lg.marks[gone] < lg.base) gone++;
+    while (gone < lg.nmarks && lg.marks[gone] < lg.h.base) gone++;
     lg.nmarks -= gone;
     if (gone) memmove(lg.marks, lg.marks + gone, lg.nmarks * sizeof *lg.marks);
-    hooks->say(SAY_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.base);
+    if (strcmp(next.id, lg.h.id) != 0) header_update();
+    hooks->say(SAY_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.h.base);
 }
 
 static void copy_work(struct job *j) {
@@ -920,7 +893,7 @@ static void copy_done(struct job *j) {
     assert(lg.synced <= next.done);
     if (lg.trouble == FINE && log_end() > lg.covered) put_record();
     if (lg.trouble == FINE) write_pending();
-    if (copy_range(lg.fd, file_pos(next.done, lg.base), next.fd, file_pos(next.done, next.base),
+    if (copy_range(lg.fd, file_pos(next.done, lg.h.base), next.fd, file_pos(next.done, next.base),
                    lg.written - next.done) < 0 ||
         rename(aof_temp, aof_path) < 0) {
         next_give_up(errno);
@@ -936,22 +909,18 @@ static void next_go_on(void) {
     next.last = lg.hold_syncs = left <= SYNC_EVERY / 8;
     if (next.last && lg.syncing) return; /* when it is back */
     next.busy = true;
-    job_post((struct job){.work = copy_work,
-                          .done = copy_done,
-                          .fd = lg.fd,
-                          .to_fd = next.fd,
-                          .base = lg.base,
-                          .from = next.done,
-                          .to = next.done + (left < SYNC_EVERY ? left : SYNC_EVERY)},
-             false);
+    struct job j = {.work = copy_work, .done = copy_done, .fd = lg.fd, .to_fd = next.fd, .base = lg.h.base};
+    j.from = next.done;
+    j.to = next.done + (left < SYNC_EVERY ? left : SYNC_EVERY);
+    job_post(j, false);
 }
 
 /* After a snapshot: what stands before it is not needed for a start, only for followers. */
 static void trim_begin(void) {
-    uint64_t keep = opt->backlog > 0 ? (uint64_t)opt->backlog : 0, base = lg.base;
+    uint64_t keep = opt->backlog > 0 ? (uint64_t)opt->backlog : 0, base = lg.h.base;
     for (size_t i = 0; i < lg.nmarks; i++)
         if (lg.marks[i] <= lg.written && lg.marks[i] + keep <= snap.offset) base = lg.marks[i];
-    uint64_t gain = base - lg.base;
+    uint64_t gain = base - lg.h.base;
     if (next.fd >= 0 || gain < MARK_EVERY / 16 || gain < (log_end() - base) / 4) return;
     next.base = next.done = base;
     next.fd = log_create(base);
@@ -981,7 +950,7 @@ static void fresh_begin(void) {
     next.base = snap.offset;
     next.fd = log_create(next.base);
     if (next.fd < 0) return;
-    if (write_at(next.fd, lg.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) < 0) {
+    if (write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) < 0) {
         next_give_up(errno);
         return;
     }
@@ -1166,8 +1135,8 @@ static uint64_t zero_sector(int fd, uint64_t from, uint64_t to) {
 }
 
 static bool is_bracket(const struct arg *name) {
-    return (name->n == 4 && (resp_arg_is(name, "exec") || resp_arg_is(name, "ping"))) ||
-           (name->n == 5 && resp_arg_is(name, "multi"));
+    return (name->n == 4 || name->n == 5) &&
+           (resp_arg_is(name, "exec") || resp_arg_is(name, "ping") || resp_arg_is(name, "multi"));
 }
 
 /* Runs what has been gathered; the slices are still good. */
@@ -1259,9 +1228,7 @@ static int find_log(void) {
     }
     if (boot.kind == OUR_LOG && boot.size >= HEADER) return 0;
     if (boot.kind == OUR_LOG || !boot.size || !strncmp(head, "#EchoVault", boot.size < 10 ? boot.size : 10))
-        return refuse(aof_path,
-                      "the log's header is damaged or cut off. Bring back a copy of the file, or move it away to "
-                      "start from the snapshot alone.");
+        return refuse(aof_path, "the log's header is damaged. Bring back a copy of the file, or move it away.");
     boot.kind = PLAIN_AOF;
     return 0;
 }
@@ -1289,9 +1256,7 @@ static int load_rdb(void) {
     close(r.fd);
     info.keys_loaded = f.keys;
     if (!ok)
-        return refuse(rdb_path,
-                      "the snapshot cannot be loaded: at byte %" PRIu64 ": %s. The file was not changed. Bring "
-                      "back a copy of it, or move it away.",
+        return refuse(rdb_path, "at byte %" PRIu64 ": %s. The file is as it was: bring back a copy, or move it away.",
                       r.at + r.pos, why);
     boot.offset = f.offset ? f.offset : 1;
     memcpy(boot.id, f.repl_id, sizeof boot.id);
@@ -1318,14 +1283,13 @@ static int judge_log(void) {
     if (end == boot.size) return 0;
     if (synced_beyond(boot.fd, base, s->good, boot.size))
         return refuse(aof_path,
-                      "at byte %" PRIu64 " the log is damaged: %s. What follows says that this had been safe on the "
-                      "disk, so it is no torn end. The file was not changed. Bring back a copy of it, or cut it at "
-                      "that byte yourself and lose what follows.",
+                      "at byte %" PRIu64
+                      " the log is damaged: %s. What follows says that it had been safe on the disk, "
+                      "so it is no torn end. Bring back a copy, or cut the file there and lose what follows.",
                       end, trouble);
     if (!opt->truncate_tail)
         return refuse(aof_path,
-                      "at byte %" PRIu64 " the log has a torn end: %s. With aof-load-truncated yes the server "
-                      "starts without it.",
+                      "at byte %" PRIu64 " the log has a torn end: %s. With aof-load-truncated yes it is left out.",
                       end, trouble);
     hooks->say(SAY_WARNING, "%s: at byte %" PRIu64 " the log has a torn end: %s. What stands before it counts.",
                aof_path, end, trouble);
@@ -1354,9 +1318,8 @@ static int load_log(void) {
     }
     if (h->base > from)
         return refuse(aof_path,
-                      "the log begins at offset %" PRIu64 ", and the snapshot before it is missing: %s is %s. Bring "
-                      "it back, or move the log away.",
-                      h->base, rdb_path, boot.has_rdb ? "older" : "not there");
+                      "the log begins at offset %" PRIu64 ", and %s is %s: bring back the snapshot before it.", h->base,
+                      rdb_path, boot.has_rdb ? "older" : "missing");
     if (boot.scan.good < from) {
         hooks->say(SAY_NOTICE, "The log ends at offset %" PRIu64 ": the snapshot is newer.", boot.scan.good);
         return log_set_aside("old");
@@ -1387,7 +1350,7 @@ static int import_aof(void) {
         return refuse(aof_path, "at byte %" PRIu64 ": %s. The file was not changed.", s.good, s.trouble);
     if (s.trouble) hooks->say(SAY_WARNING, "%s: %s: the first %" PRIu64 " bytes count.", aof_path, s.trouble, s.good);
     if (replay(boot.fd, from, s.good, true) < 0) return -1;
-    memcpy(lg.history, name, sizeof name);
+    memcpy(lg.h.history, name, sizeof name);
     take_new_id(false);
     if (snap_save() < 0 || log_set_aside("imported") < 0) return -1;
     memcpy(boot.history, name, sizeof name);
@@ -1398,24 +1361,23 @@ static int import_aof(void) {
 
 /* The recovered end, and the ids: that of the life before is honoured up to there. */
 static void settle(void) {
-    const struct header *h = &boot.header;
+    const struct walk *w = &boot.scan;
     bool logged = boot.kind == OUR_LOG;
-    const struct walk *s = &boot.scan;
-    uint64_t end = logged ? s->good : boot.has_rdb ? boot.offset : 0;
-    lg.at = lg.base = lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = end;
-    if (logged) {
-        lg.base = h->base;
-        lg.gen = h->gen;
-        lg.sum = s->sum;
-        lg.stretch = s->stretch;
-        lg.covered = s->covered;
-    }
+    lg.at = logged ? w->good : boot.has_rdb ? boot.offset : 0;
+    lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.at;
     snap.offset = boot.has_rdb ? boot.offset : 0;
-    lg.lost = false; /* what was replayed is counted */
-    take_new_id(false);
-    memcpy(lg.history, logged ? h->history : boot.has_rdb ? boot.history : lg.id, sizeof lg.history);
-    memcpy(lg.id, logged ? h->id : boot.id, sizeof lg.id);
-    take_new_id(lg.id[0] && !(logged && boot.slot_damaged));
+    lg.lost = false;    /* what was replayed is counted */
+    take_new_id(false); /* a history that begins is named after its first id */
+    memcpy(lg.h.history, boot.has_rdb ? boot.history : lg.h.id, sizeof lg.h.history);
+    memcpy(lg.h.id, boot.id, sizeof lg.h.id);
+    lg.h.base = lg.at;
+    if (logged) {
+        lg.h = boot.header;
+        lg.sum = w->sum;
+        lg.stretch = w->stretch;
+        lg.covered = w->covered;
+    }
+    take_new_id(lg.h.id[0] && !(logged && boot.slot_damaged));
 }
 
 /* The log's torn end goes into a file of its own, then the log is cut. */
@@ -1440,8 +1402,8 @@ static int open_log(void) {
         lg.fd = boot.fd;
         if (header_update() == 0) return 0;
     } else {
-        lg.fd = log_create(lg.base);
-        lg.gen = 2;
+        lg.fd = log_create(lg.h.base);
+        lg.h.gen = 2;
         if (lg.fd >= 0 && publish(lg.fd, aof_temp, aof_path) == 0) return 0;
     }
     return refuse(aof_path, "the log cannot be written: %s", strerror(errno));
@@ -1465,19 +1427,16 @@ int persist_start(const struct persist_options *options, const struct persist_ho
     snprintf(rdb_path, sizeof rdb_path, "%s", opt->rdb_path);
     snprintf(aof_temp, sizeof aof_temp, "%s.tmp", opt->aof_path);
     snprintf(rdb_temp, sizeof rdb_temp, "%s.tmp", opt->rdb_path);
-    info = (struct persist_info){.loading = true,
-                                 .load_start_ms = now * 1000,
-                                 .last_save_s = now,
-                                 .save_ok = true,
-                                 .rewrite_ok = true,
-                                 .save_seconds = -1,
-                                 .rewrite_seconds = -1};
+    info.loading = info.save_ok = info.rewrite_ok = true;
+    info.save_seconds = info.rewrite_seconds = -1;
+    info.load_start_ms = now * 1000;
+    info.last_save_s = now;
     if (helper_start() < 0) return refuse("helper thread", "%s", strerror(errno));
     store_set_clock(0, STORE_EXPIRE_IGNORE);
     if (load_all() < 0) return -1;
     settle();
     if (opt->log_on && open_log() < 0) return -1;
-    if (!opt->log_on && boot.fd >= 0) close(boot.fd);
+    if (!opt->log_on && boot.fd >= 0) close(boot.fd), lg.h.base = lg.at;
     set_live();
     info.loading = false;
     info.changes_since_save = store_changes();
@@ -1498,9 +1457,10 @@ int persist_reload(bool save) {
     for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));
     store_set_clock(now, STORE_EXPIRE_IGNORE);
     boot.has_rdb = access(rdb_path, F_OK) == 0;
-    boot.offset = lg.base;
+    boot.offset = lg.h.base;
     bool ok = !boot.has_rdb || load_rdb() == 0;
-    if (ok && lg.fd >= 0) ok = replay(lg.fd, file_pos(boot.offset, lg.base), file_pos(lg.written, lg.base), false) == 0;
+    if (ok && lg.fd >= 0)
+        ok = replay(lg.fd, file_pos(boot.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
     store_set_clock(now, STORE_EXPIRE_DELETE);
     lg.live = live;
     lg.lost = lost;
@@ -1555,7 +1515,7 @@ static void follow_option(int64_t now_ms) {
         lg.fd = -1;
         lg.trouble = FINE;
         buffer_drop(0);
-        lg.base = lg.at;
+        lg.h.base = lg.at;
     }
     set_live();
     if (!file_wanted() || snap.running || next.fd >= 0 || now_ms < lg.snap_due_ms) return;
@@ -1583,8 +1543,8 @@ int persist_stop(bool save) {
         if (next.fd >= 0 && !file_wanted()) next_go_on();
         helper_wait();
     }
-    for (int i = 0; i < 2 && lg.fd >= 0 && lg.trouble != BROKEN;
-         i++) { /* the data, then a record that says they are safe */
+    /* the data, then a record that says they are safe */
+    for (int i = 0; i < 2 && lg.fd >= 0 && lg.trouble != BROKEN; i++) {
         if (log_end() > lg.covered || lg.claimed < lg.data_end) put_record();
         write_pending();
         request_sync(false);
@@ -1608,7 +1568,7 @@ void persist_info(struct persist_info *out) {
     out->log_on = opt->log_on;
     out->write_ok = lg.trouble == FINE;
     out->rewrite_running = (snap.running && snap.rewrite) || next.fd >= 0;
-    out->log_size = lg.fd >= 0 ? file_pos(log_end(), lg.base) : 0;
-    out->log_buffer = lg.len;
+    out->log_size = lg.fd >= 0 ? file_pos(log_end(), lg.h.base) : 0;
+    out->log_buffer = lg.out.len;
     out->pending_syncs = lg.syncing;
 }

@@ -2,14 +2,15 @@
  *
  * A topic is a channel, a pattern or a shard channel that somebody listens to: three name spaces of one kind of thing.
  * It is kept as a subscription of nobody's, which stands for all those of clients. One of libc's balanced trees finds
- * both by name and client: no rehashing, and nobody can make up names that collide. A client's subscription stands in
- * its topic's list, which publishing walks, and in its owner's, in the order in which they were made.
+ * both by name and client: no rehashing, and no names are made to collide. A client's subscription stands in two lists:
+ * its topic's, which publishing walks, and its owner's, in the order in which they were made.
  *
  * Invariants: a topic has listeners; topics, and a client's subs, are not NULL only while there is a subscription.
  * Left out: cluster mode, so shard channels are channels with names of their own.
  */
 #include "commands.h"
 
+#include <assert.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,12 +25,12 @@ struct subscription {
     LIST_ENTRY(subscription) of_topic;
     TAILQ_ENTRY(subscription) of_owner;
     size_t count; /* of a topic's listeners */
-    LIST_HEAD(, subscription) listeners;
+    LIST_HEAD(listeners, subscription) listeners;
 };
 
 /* One client's, or all topics. */
 struct subscriptions {
-    TAILQ_HEAD(, subscription) list[PUBSUB_KINDS];
+    TAILQ_HEAD(list, subscription) list[PUBSUB_KINDS];
     size_t count[PUBSUB_KINDS];
 };
 
@@ -74,6 +75,7 @@ static struct subscription *subscribe(struct client *c, enum pubsub_kind kind, c
 /* With the last listener's the topic goes, too. */
 static void unsubscribe(struct subscription *s) {
     struct subscriptions **owner = s->client ? &s->client->subs : &topics;
+    assert(*owner);
     size_t *count = (*owner)->count;
     tdelete(s, &tree, compare);
     TAILQ_REMOVE(&(*owner)->list[s->kind], s, of_owner);
@@ -82,8 +84,8 @@ static void unsubscribe(struct subscription *s) {
         free(*owner);
         *owner = NULL;
     }
-    if (s->topic) LIST_REMOVE(s, of_topic);
-    if (s->topic && !--s->topic->count) unsubscribe(s->topic);
+    if (s->client) LIST_REMOVE(s, of_topic);
+    if (s->client && !--s->topic->count) unsubscribe(s->topic);
     free(s);
 }
 
@@ -101,11 +103,11 @@ size_t pubsub_count(const struct client *c, enum pubsub_kind kind) {
     return subs ? subs->count[kind] : 0;
 }
 
-/* A command's kind is told by what stands before the stem of its name: p for patterns, s or shard for shard channels.
- */
+/* A command's kind is told by what stands before its name's stem: p for patterns, s or shard for shard channels. */
 static enum pubsub_kind kind_of(const struct cx *cx, const char *stem) {
-    if (strlen(cx->cmd->name) == strlen(stem)) return PUBSUB_CHANNEL;
-    return *cx->cmd->name == 'p' ? PUBSUB_PATTERN : PUBSUB_SHARD;
+    const char *name = cx->cmd->name, *at = strstr(name, stem);
+    if (at == name || at[-1] == '|') return PUBSUB_CHANNEL;
+    return at[-1] == 'p' ? PUBSUB_PATTERN : PUBSUB_SHARD;
 }
 
 /* Told even to who has turned replies off. name: NULL where there was nothing to leave; gone: how many end now. */
@@ -130,18 +132,16 @@ void cmd_subscribe(struct cx *cx) {
 
 void cmd_unsubscribe(struct cx *cx) {
     enum pubsub_kind kind = kind_of(cx, "unsubscribe");
-    struct client *c = cx->client;
     bool all = cx->argc == 1;
-    if (all && !first(c->subs, kind)) confirm(cx, kind, NULL, 0);
-    for (int i = 1; all ? first(c->subs, kind) != NULL : i < cx->argc; i++) {
-        struct subscription *s = all ? first(c->subs, kind) : find(c, kind, &cx->argv[i]);
+    if (all && !first(cx->client->subs, kind)) confirm(cx, kind, NULL, 0);
+    for (int i = 1; all ? first(cx->client->subs, kind) != NULL : i < cx->argc; i++) {
+        struct subscription *s = all ? first(cx->client->subs, kind) : find(cx->client, kind, &cx->argv[i]);
         confirm(cx, kind, all ? &s->name : &cx->argv[i], s != NULL);
         if (s) unsubscribe(s);
     }
 }
 
-/* To all of a topic's listeners; returns how many. Put into bytes once for each version of the protocol; a big message
- * goes to all as one blob. */
+/* To all of a topic's listeners, put into bytes once for each protocol, a big message as one blob; returns how many. */
 static int64_t deliver(const struct subscription *topic, const struct arg *channel, const struct arg *message) {
     static const char *const words[PUBSUB_KINDS] = {"message", "pmessage", "smessage"};
     struct resp_out forms[] = {{.proto = 2}, {.proto = 3}};

@@ -408,8 +408,9 @@ static void step_aux(struct loader *l, struct cursor *c) {
     struct arg *name = &it->key, *value = &it->val;
     int64_t v;
     if (!get_string(c, name, &it->room[0]) || !get_string(c, value, &it->room[1])) return;
-    char *to = resp_arg_is(name, "repl-id") ? f->repl_id : resp_arg_is(name, "echovault-history") ? f->history : NULL;
-    if (to && value->n < sizeof f->history) snprintf(to, sizeof f->history, "%.*s", (int)value->n, value->p);
+    bool id = resp_arg_is(name, "repl-id"), history = resp_arg_is(name, "echovault-history");
+    if ((id || history) && value->n < sizeof f->history)
+        snprintf(id ? f->repl_id : f->history, sizeof f->history, "%.*s", (int)value->n, value->p);
     if (resp_arg_is(name, "repl-offset") && resp_read_int(value->p, value->n, &v) && v > 0) f->offset = (uint64_t)v;
 }
 

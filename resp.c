@@ -1,12 +1,9 @@
 /* resp.c - bytes to arguments, replies to bytes, and the numbers in both.
  *
  * A command is "*<count>\r\n", then for each argument "$<length>\r\n<bytes>\r\n"; anything else up to a line's end is
- * an inline command, words as a person types them. The parser keeps just where it is: the arguments still to come
- * (todo), the length of the string at hand (bulk) and the next byte (pos), so it can stop at any byte and resume.
- * Nearly all headers of real traffic have one or two digits and are there as a whole; short_header() reads those with a
- * few compares, and what is long, cut off or wrong goes the slow way. Like Redis, it never checks the line end behind a
- * bulk string or the '\n' of a header: it skips two bytes. Unlike Redis, a NUL byte does not hide the line end behind
- * it.
+ * an inline command, words as a person types them. The parser keeps just where it is, so it can stop at any byte and
+ * resume. Like Redis, it never checks the line end behind a bulk string or the '\n' of a header: it skips two bytes.
+ * Unlike Redis, a NUL byte does not hide the line end behind it.
  *
  * Replies are appended to a flat buffer; large values stand beside it as pieces and reach the socket by writev().
  *
@@ -24,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/mman.h>
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
@@ -42,26 +38,26 @@ void *resp_need(void *memory) {
 
 static struct blob *dying; /* mapped blobs without holders; the first may have lost its tail already */
 
+static bool is_mapped(size_t cap) { return cap >= MAPPED_MIN; }
 static size_t mapping_size(size_t cap) { return (cap + sizeof(struct blob) + MAP_UNIT - 1) / MAP_UNIT * MAP_UNIT; }
 
-static struct blob *set_blob(void *memory, bool mapped, size_t size) {
+static struct blob *set_blob(void *memory, size_t size) {
     struct blob *b = resp_need(memory == MAP_FAILED ? NULL : memory);
-    *b = (struct blob){.refs = 1, .mapped = mapped, .cap = size - sizeof(struct blob)};
+    *b = (struct blob){.refs = 1, .cap = size - sizeof(struct blob)};
     return b;
 }
 
 struct blob *resp_blob_new(size_t cap) {
     size_t plain = sizeof(struct blob) + cap, size = mapping_size(cap);
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    if (cap < MAPPED_MIN) return set_blob(malloc(plain), false, plain);
-    return set_blob(mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0), true, size);
+    if (!is_mapped(cap)) return set_blob(malloc(plain), plain);
+    return set_blob(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), size);
 }
 
 struct blob *resp_blob_grow(struct blob *b, size_t cap) {
     assert(b->refs == 1);
     if (cap <= b->cap) return b;
     size_t size = mapping_size(cap);
-    if (b->mapped) return set_blob(mremap(b, mapping_size(b->cap), size, MREMAP_MAYMOVE), true, size);
+    if (is_mapped(b->cap)) return set_blob(mremap(b, mapping_size(b->cap), size, MREMAP_MAYMOVE), size);
     struct blob *grown = resp_blob_new(cap);
     memcpy(grown->data, b->data, b->cap);
     free(b);
@@ -72,7 +68,7 @@ void resp_blob_release(struct blob *b) {
     assert(b->refs > 0);
     if (--b->refs > 0) return;
     b->next_dying = dying;
-    if (b->mapped) dying = b;
+    if (is_mapped(b->cap)) dying = b;
     else free(b);
 }
 
@@ -95,8 +91,13 @@ void resp_arg_release(struct arg *argv, int argc) {
     }
 }
 
-bool resp_arg_is(const struct arg *a, const char *word) {
-    return strlen(word) == a->n && strncasecmp(a->p, word, a->n) == 0;
+int resp_arg_flag(const struct arg *a, const char *words) {
+    for (int flag = 1;; flag *= 2) {
+        size_t n = strcspn(words, " ");
+        if (n == a->n && strncasecmp(a->p, words, n) == 0) return flag;
+        if (words[n] == '\0') return 0;
+        words += n + 1;
+    }
 }
 
 /* ---- the parser -------------------------------------------------------------------------------------- */
@@ -120,7 +121,6 @@ void resp_parser_rebase(struct resp_parser *p, const char *old_buf, const char *
         if (!p->argv[i].is_blob) p->argv[i].p = new_buf + ((uintptr_t)p->argv[i].p - (uintptr_t)old_buf - drop);
     p->start -= min_size(drop, p->start);
     p->pos -= min_size(drop, p->pos);
-    p->scanned -= min_size(drop, p->scanned);
 }
 
 static void grow_args(struct resp_parser *p) {
@@ -133,36 +133,14 @@ static inline void add_arg(struct resp_parser *p, const char *s, size_t n, bool 
     p->argv[p->argc++] = (struct arg){.p = s, .n = (uint32_t)n, .is_blob = is_blob};
 }
 
-/* Gives up: says why, and lets go of the command at hand. */
-static __attribute__((format(printf, 3, 4))) enum resp_result refuse(struct resp_parser *p, const char **error,
-                                                                     const char *fmt, ...) {
-    static char text[80];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
+/* Gives up: says why, in three parts, and lets go of the command at hand. */
+static enum resp_result refuse(struct resp_parser *p, const char **error, const char *a, const char *b, const char *c) {
+    static char text[64];
+    snprintf(text, sizeof(text), "Protocol error: %s%s%s", a, b, c);
     *error = text;
     resp_arg_release(p->argv, p->argc);
     p->argc = p->todo = 0;
     return RESP_ERROR;
-}
-
-/* Where the line at p->pos has its end c; NULL: not yet there. What was looked at before is not looked at again. */
-static char *find_line_end(struct resp_parser *p, char *buf, size_t len, char c) {
-    size_t from = p->scanned > p->pos ? p->scanned : p->pos;
-    char *end = from < len ? memchr(buf + from, c, len - from) : NULL;
-    p->scanned = end != NULL ? (size_t)(end - buf) : len;
-    return end;
-}
-
-/* The header of one or two digits at s, where n bytes are. Returns its size with type byte and line end, or 0 where it
- * is not as simple as that; then *v is left alone. */
-static inline size_t short_header(const char *s, size_t n, char type, int64_t *v) {
-    if (n < 5 || *s != type) return 0;
-    unsigned a = (unsigned)(s[1] - '0'), b = (unsigned)(s[2] - '0');
-    bool one = a <= 9 && s[2] == '\r', two = a >= 1 && a <= 9 && b <= 9 && s[3] == '\r';
-    if (one || two) *v = one ? a : a * 10 + b;
-    return one ? 4 : two ? 5 : 0;
 }
 
 /* Any header, with all checks. Nothing is said before its line has ended. */
@@ -170,37 +148,36 @@ static enum resp_result long_header(struct resp_parser *p, char *buf, size_t len
                                     const char **error) {
     bool bulk = type == '$';
     int64_t n, max = !bulk ? INT_MAX : p->max_bulk < UINT32_MAX ? p->max_bulk : UINT32_MAX;
-    const char *s = buf + p->pos, *end = find_line_end(p, buf, len, '\r'), *what = bulk ? "bulk" : "multibulk";
+    const char *s = buf + p->pos, *end = memchr(s, '\r', len - p->pos), *what = bulk ? "bulk" : "multibulk";
     if (end == NULL && len - p->pos > UNENDED_LINE_MAX)
-        return refuse(p, error, "Protocol error: too big %s count string", bulk ? "bulk" : "mbulk");
+        return refuse(p, error, "too big ", bulk ? "bulk" : "mbulk", " count string");
     if (end == NULL || end + 1 == buf + len) return RESP_MORE;
-    if (*s != type)
-        return refuse(p, error, "Protocol error: expected '$', got '%c'", memchr("\r\n", *s, 3) == NULL ? *s : ' ');
+    if (*s != type) /* as Redis quotes it, who sees the end of a string there */
+        return refuse(p, error, "expected '$', got '", (char[]){memchr("\r\n", *s, 3) == NULL ? *s : ' ', '\0'}, "'");
     if (!resp_read_int(s + 1, (size_t)(end - s) - 1, &n) || n > max || (bulk && n < 0))
-        return refuse(p, error, "Protocol error: invalid %s length", what);
+        return refuse(p, error, "invalid ", what, " length");
     if (p->strict && n > (bulk ? STRICT_BULK_MAX : STRICT_ARGS_MAX))
-        return refuse(p, error, "Protocol error: unauthenticated %s length", what);
+        return refuse(p, error, "unauthenticated ", what, " length");
     p->pos = (size_t)(end - buf) + 2;
     *v = n;
     return RESP_OK;
 }
 
-/* "<type><number>" at p->pos; moves behind it. */
+/* Reads "<type><number>" at p->pos and moves behind it. Nearly all headers of real traffic have one or two digits and
+ * are there as a whole: those take a few compares. */
 static inline enum resp_result read_header(struct resp_parser *p, char *buf, size_t len, char type, int64_t *v,
                                            const char **error) {
-    size_t size = p->strict ? 0 : short_header(buf + p->pos, len - p->pos, type, v);
-    p->pos += size;
-    return size != 0 ? RESP_OK : long_header(p, buf, len, type, v, error);
+    const char *s = buf + p->pos;
+    if (len - p->pos < 5 || *s != type || p->strict) return long_header(p, buf, len, type, v, error);
+    unsigned a = (unsigned)(s[1] - '0'), b = (unsigned)(s[2] - '0');
+    bool one = a <= 9 && s[2] == '\r', two = a >= 1 && a <= 9 && b <= 9 && s[3] == '\r';
+    if (!one && !two) return long_header(p, buf, len, type, v, error);
+    *v = one ? a : a * 10 + b;
+    p->pos += one ? 4 : 5;
+    return RESP_OK;
 }
 
-/* The string at hand is complete. */
-static inline void end_bulk(struct resp_parser *p, const char *s, bool is_blob) {
-    add_arg(p, s, (size_t)p->bulk, is_blob);
-    p->bulk = -1;
-    p->todo--;
-}
-
-/* The string at hand as a blob: begins it with what is in the buffer; false: not all of it is there. */
+/* Reads the string at hand into a blob, which begins with what is in the buffer; false: not all of it is there. */
 static bool read_blob(struct resp_parser *p, const char *buf, size_t len) {
     if (p->blob == NULL) {
         p->blob_want = (size_t)p->bulk + 2;
@@ -210,28 +187,33 @@ static bool read_blob(struct resp_parser *p, const char *buf, size_t len) {
         p->pos += p->blob_have;
     }
     assert(p->blob_have <= p->blob_want);
-    if (p->blob_have < p->blob_want) return false;
-    end_bulk(p, p->blob->data, true);
-    p->blob = NULL;
-    return true;
+    return p->blob_have == p->blob_want;
 }
 
-/* The string at hand as a slice of the buffer; false: not all of it is there. */
-static inline bool read_slice(struct resp_parser *p, const char *buf, size_t len) {
-    size_t pos = p->pos, size = (size_t)p->bulk + 2;
-    if (len - pos < size) return false;
-    end_bulk(p, buf + pos, false);
-    p->pos = pos + size;
+/* The string at hand, a slice of the buffer or a blob, becomes an argument; false: not all of it is there. */
+static inline bool read_bulk(struct resp_parser *p, const char *buf, size_t len) {
+    size_t pos = p->pos, n = (size_t)p->bulk;
+    if (n >= RESP_BLOB_MIN) {
+        if (!read_blob(p, buf, len)) return false;
+        add_arg(p, p->blob->data, n, true);
+        p->blob = NULL;
+    } else {
+        if (len - pos < n + 2) return false;
+        add_arg(p, buf + pos, n, false);
+        p->pos = pos + n + 2;
+    }
+    p->bulk = -1;
+    p->todo--;
     return true;
 }
 
 static enum resp_result parse_inline(struct resp_parser *p, char *buf, size_t len, const char **error) {
-    char *line = buf + p->pos, *end = find_line_end(p, buf, len, '\n');
+    char *line = buf + p->pos, *end = memchr(line, '\n', len - p->pos);
     if (end == NULL && len - p->pos <= UNENDED_LINE_MAX) return RESP_MORE;
-    if (end == NULL) return refuse(p, error, "Protocol error: too big inline request");
+    if (end == NULL) return refuse(p, error, "too big inline request", "", "");
     p->pos = (size_t)(end - buf) + 1;
     if (resp_split_line(p, line, (size_t)(end - line))) return RESP_OK;
-    return refuse(p, error, "Protocol error: unbalanced quotes in request");
+    return refuse(p, error, "unbalanced quotes in request", "", "");
 }
 
 enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const char **error) {
@@ -249,7 +231,7 @@ enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const 
     while (p->todo > 0) {
         if (p->bulk < 0) r = read_header(p, buf, len, '$', &p->bulk, error);
         if (r != RESP_OK) return r;
-        if (!(p->bulk < RESP_BLOB_MIN ? read_slice(p, buf, len) : read_blob(p, buf, len))) return RESP_MORE;
+        if (!read_bulk(p, buf, len)) return RESP_MORE;
     }
     return r;
 }
@@ -266,17 +248,22 @@ static const char *read_escape(const char *s, const char *end, char *c) {
     return s + 1;
 }
 
-/* Copies what stands between quotes, from s behind the opening one, to *out and moves it. Returns the byte behind the
- * closing one, which has to end the word; NULL: it does not, or there is none. */
-static const char *read_quoted(const char *s, const char *end, char quote, char **out) {
-    while (s < end && *s != quote) {
+/* Copies the word at s to *out, which moves on. Returns the byte behind it; NULL: a quote does not end, or not the
+ * word. */
+static const char *read_word(const char *s, const char *end, char **out) {
+    char quote = '\0';
+    while (s < end && (quote != '\0' || memchr(" \n\r\t", *s, 4) == NULL)) {
         char c = *s++;
+        if (quote == '\0' && (c == '"' || c == '\'')) {
+            quote = c;
+            continue;
+        }
+        if (quote != '\0' && c == quote) return s == end || isspace((unsigned char)*s) ? s : NULL;
         if (c == '\\' && s < end && quote == '"') s = read_escape(s, end, &c);
-        else if (c == '\\' && s < end && *s == quote) c = *s++;
+        else if (c == '\\' && quote != '\0' && s < end && *s == quote) c = *s++;
         *(*out)++ = c;
     }
-    if (s == end || (s + 1 < end && !isspace((unsigned char)s[1]))) return NULL;
-    return s + 1;
+    return quote == '\0' ? s : NULL;
 }
 
 bool resp_split_line(struct resp_parser *p, char *line, size_t n) {
@@ -286,11 +273,7 @@ bool resp_split_line(struct resp_parser *p, char *line, size_t n) {
         while (s < end && isspace((unsigned char)*s)) s++;
         if (s == end) return true;
         const char *word = out;
-        for (bool quoted = false; !quoted && s < end && memchr(" \n\r\t", *s, 4) == NULL;) {
-            quoted = *s == '"' || *s == '\'';
-            if (!quoted) *out++ = *s++;
-            else if ((s = read_quoted(s + 1, end, *s, &out)) == NULL) return false;
-        }
+        if ((s = read_word(s, end, &out)) == NULL) return false;
         add_arg(p, word, (size_t)(out - word), false);
     }
 }
@@ -319,25 +302,16 @@ bool resp_read_float(const char *p, size_t n, long double *v) {
     return end == text + n && !isnan(*v) && !(errno == ERANGE && (isinf(*v) || *v == 0));
 }
 
-/* Writes v's digits, two at a time; returns the byte behind them. */
-static char *put_uint(char *p, uint64_t v) {
-    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
-                                "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
-                                "8081828384858687888990919293949596979899";
-    uint64_t top = v;
-    for (; top >= 10000; top /= 10000) p += 4;
-    char *end = p + 1 + (top >= 10) + (top >= 100) + (top >= 1000);
-    for (p = end; v >= 10; v /= 100) memcpy(p -= 2, pairs + v % 100 * 2, 2);
-    if (p == end || v > 0) p[-1] = (char)('0' + v);
-    return end;
-}
-
 int resp_write_int(char *buf, int64_t v) {
-    char *p = buf;
-    if (v < 0) *p++ = '-';
-    p = put_uint(p, v < 0 ? -(uint64_t)v : (uint64_t)v);
-    *p = '\0';
-    return (int)(p - buf);
+    uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
+    char *end = buf + (v < 0) + 1;
+    for (uint64_t rest = u / 10; rest > 0; rest /= 10) end++;
+    *buf = '-';
+    *end = '\0';
+    char *p = end;
+    do *--p = (char)('0' + u % 10);
+    while (u /= 10);
+    return (int)(end - buf);
 }
 
 int resp_write_float(char *buf, size_t cap, long double v) {
@@ -351,9 +325,6 @@ int resp_write_float(char *buf, size_t cap, long double v) {
 }
 
 /* ---- the output -------------------------------------------------------------------------------------- */
-
-#define OUT_FIRST   1024
-#define COMPACT_MIN (64u * 1024) /* so many sent bytes in front are worth moving the rest */
 
 static void drop_pieces(struct resp_out *o, uint32_t from) {
     for (uint32_t i = from; i < o->npieces; i++) {
@@ -371,30 +342,25 @@ void resp_out_free(struct resp_out *o) {
 }
 
 static __attribute__((noinline)) char *grow_output(struct resp_out *o, size_t n) {
-    size_t cap = o->cap < OUT_FIRST ? OUT_FIRST : o->cap * 2;
-    o->cap = cap < o->len + n ? o->len + n : cap;
+    o->cap = 2 * o->cap + n + 1024;
     o->buf = resp_need(realloc(o->buf, o->cap));
     return o->buf + o->len;
 }
 
 char *resp_reserve(struct resp_out *o, size_t n) { return o->cap - o->len >= n ? o->buf + o->len : grow_output(o, n); }
 
-static inline char *put_bytes(char *to, const void *p, size_t n) {
-    if (n > 0) memcpy(to, p, n); /* p may be NULL otherwise */
-    return to + n;
-}
-
 void resp_raw(struct resp_out *o, const void *p, size_t n) {
-    put_bytes(resp_reserve(o, n), p, n);
+    char *to = resp_reserve(o, n);
+    if (n > 0) memcpy(to, p, n); /* p may be NULL otherwise */
     o->len += n;
 }
 
-static void add_piece(struct resp_out *o, size_t at, struct blob *b, size_t n) {
+static void add_piece(struct resp_out *o, size_t at, struct blob *b, char *p, size_t n) {
     if (o->npieces == o->pieces_cap) {
         o->pieces_cap = o->pieces_cap == 0 ? 4 : o->pieces_cap * 2;
         o->pieces = resp_need(realloc(o->pieces, o->pieces_cap * sizeof(struct resp_piece)));
     }
-    o->pieces[o->npieces++] = (struct resp_piece){.at = at, .blob = b, .n = n};
+    o->pieces[o->npieces++] = (struct resp_piece){.at = at, .blob = b, .p = p, .n = n};
     o->piece_bytes += n;
 }
 
@@ -409,58 +375,54 @@ size_t resp_out_pending(const struct resp_out *o) { return o->len - o->sent + o-
 int resp_out_iov(const struct resp_out *o, struct iovec *iov, int max) {
     assert(max >= 2);
     int used = 0;
-    size_t from = o->sent, skip = o->piece_sent;
-    for (uint32_t i = o->first_piece; i <= o->npieces && used + 2 <= max; i++, skip = 0) {
+    size_t from = o->sent;
+    for (uint32_t i = o->first_piece; i <= o->npieces && used + 2 <= max; i++) {
         const struct resp_piece *piece = i < o->npieces ? &o->pieces[i] : NULL;
         size_t to = piece != NULL ? piece->at : o->len;
         if (to > from) iov[used++] = (struct iovec){.iov_base = o->buf + from, .iov_len = to - from};
-        if (piece != NULL)
-            iov[used++] = (struct iovec){.iov_base = piece->blob->data + skip, .iov_len = piece->n - skip};
+        if (piece != NULL) iov[used++] = (struct iovec){.iov_base = piece->p, .iov_len = piece->n};
         from = to;
     }
     return used;
 }
 
-/* Moves the unsent bytes to the front. */
+/* Moves the unsent bytes and pieces to the front. */
 static void compact(struct resp_out *o) {
-    memmove(o->buf, o->buf + o->sent, o->len - o->sent);
-    for (uint32_t i = o->first_piece; i < o->npieces; i++) {
-        o->pieces[i].at -= o->sent;
-        o->pieces[i - o->first_piece] = o->pieces[i];
-    }
-    o->npieces -= o->first_piece;
     o->len -= o->sent;
+    memmove(o->buf, o->buf + o->sent, o->len);
+    o->npieces -= o->first_piece;
+    for (uint32_t i = 0; i < o->npieces; i++) {
+        o->pieces[i] = o->pieces[i + o->first_piece];
+        o->pieces[i].at -= o->sent;
+    }
     o->sent = o->first_piece = 0;
 }
 
 void resp_out_sent(struct resp_out *o, size_t n) {
     assert(n <= resp_out_pending(o));
-    for (;; o->first_piece++, o->piece_sent = 0) {
-        struct resp_piece *piece = o->first_piece < o->npieces ? &o->pieces[o->first_piece] : NULL;
-        size_t part = min_size(n, (piece != NULL ? piece->at : o->len) - o->sent);
-        o->sent += part;
-        n -= part;
-        if (piece == NULL) break;
-        part = min_size(n, piece->n - o->piece_sent);
-        o->piece_sent += part;
+    while (o->first_piece < o->npieces) {
+        struct resp_piece *piece = &o->pieces[o->first_piece];
+        size_t bytes = min_size(n, piece->at - o->sent), part = min_size(n - bytes, piece->n);
+        n -= bytes + part;
+        o->sent += bytes;
         o->piece_bytes -= part;
-        n -= part;
-        if (o->piece_sent < piece->n) break;
+        piece->p += part;
+        piece->n -= part;
+        if (piece->n > 0) break;
         resp_blob_release(piece->blob);
+        o->first_piece++;
     }
-    bool much = o->sent >= COMPACT_MIN && o->sent >= o->len - o->sent;
-    if (much || (o->sent > 0 && resp_out_pending(o) == 0)) compact(o);
+    o->sent += n;
+    if (o->sent > 0 && o->sent >= o->len - o->sent) compact(o); /* never moves more than was sent */
 }
 
 void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len) {
     assert(from->sent <= from_len && from_len <= from->len);
-    if (from_len == from->len) return;
     uint32_t first = from->npieces;
     while (first > from->first_piece && from->pieces[first - 1].at >= from_len) first--;
-    assert(first > from->first_piece || from->piece_sent == 0); /* what has begun cannot queue up again */
     for (uint32_t i = first; i < from->npieces; i++) {
         struct resp_piece piece = from->pieces[i];
-        add_piece(to, piece.at - from_len + to->len, piece.blob, piece.n);
+        add_piece(to, piece.at - from_len + to->len, piece.blob, piece.p, piece.n);
         from->piece_bytes -= piece.n;
     }
     resp_raw(to, from->buf + from_len, from->len - from_len);
@@ -470,25 +432,26 @@ void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len) 
 
 /* ---- replies ----------------------------------------------------------------------------------------- */
 
-#define HEADER_MAX 23 /* a type, 20 digits, a line end */
+#define HEADER_MAX 23 /* a type, 20 characters, a line end */
 
-static inline char *put_line_end(char *p) { return put_bytes(p, "\r\n", 2); }
-static inline void used_to(struct resp_out *o, const char *end) { o->len = (size_t)(end - o->buf); }
-
-static inline char *put_header(char *p, char type, uint64_t n) {
+/* Writes "<type><number>" and its line end; returns the byte behind it. */
+static inline char *put_header(char *p, char type, int64_t v) {
     *p = type;
-    return put_line_end(put_uint(p + 1, n));
+    p += 1 + resp_write_int(p + 1, v);
+    memcpy(p, "\r\n", 2);
+    return p + 2;
 }
 
 static inline void header(struct resp_out *o, char type, size_t n) {
-    used_to(o, put_header(resp_reserve(o, HEADER_MAX), type, n));
+    o->len = (size_t)(put_header(resp_reserve(o, HEADER_MAX), type, (int64_t)n) - o->buf);
 }
 
+static void put_text(struct resp_out *o, const char *text) { resp_raw(o, text, strlen(text)); }
+
 static void text_line(struct resp_out *o, char type, const char *text) {
-    size_t n = strlen(text);
-    char *p = resp_reserve(o, n + 3);
-    *p = type;
-    used_to(o, put_line_end(put_bytes(p + 1, text, n)));
+    resp_raw(o, &type, 1);
+    put_text(o, text);
+    resp_raw(o, "\r\n", 2);
 }
 
 /* Writes the formatted text as write() does. */
@@ -518,35 +481,34 @@ void resp_errorf(struct resp_out *o, const char *fmt, ...) {
     va_end(ap);
 }
 
+void resp_printf(struct resp_out *o, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    formatted(o, put_text, fmt, ap);
+    va_end(ap);
+}
+
 void resp_int(struct resp_out *o, int64_t v) {
-    char *p = resp_reserve(o, HEADER_MAX + 1);
-    *p = ':';
-    used_to(o, put_line_end(p + 1 + resp_write_int(p + 1, v)));
+    o->len = (size_t)(put_header(resp_reserve(o, HEADER_MAX), ':', v) - o->buf);
 }
 
 void resp_bulk(struct resp_out *o, const void *p, size_t n) {
-    char *end = put_header(resp_reserve(o, HEADER_MAX + n + 2), '$', n);
-    used_to(o, put_line_end(put_bytes(end, p, n)));
+    resp_reserve(o, HEADER_MAX + n + 2);
+    header(o, '$', n);
+    resp_raw(o, p, n);
+    resp_raw(o, "\r\n", 2);
 }
 
 void resp_bulk_str(struct resp_out *o, const char *s) { resp_bulk(o, s, strlen(s)); }
 
 void resp_bulk_int(struct resp_out *o, int64_t v) {
     char digits[RESP_INT_MAX];
-    size_t n = (size_t)resp_write_int(digits, v);
-    resp_bulk(o, digits, n);
-}
-
-void resp_bulkf(struct resp_out *o, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    formatted(o, resp_bulk_str, fmt, ap);
-    va_end(ap);
+    resp_bulk(o, digits, (size_t)resp_write_int(digits, v));
 }
 
 void resp_blob(struct resp_out *o, struct blob *b, size_t n) {
     header(o, '$', n);
-    if (n > 0) add_piece(o, o->len, resp_blob_ref(b), n);
+    if (n > 0) add_piece(o, o->len, resp_blob_ref(b), b->data, n);
     resp_raw(o, "\r\n", 2);
 }
 
@@ -565,30 +527,27 @@ void resp_map(struct resp_out *o, size_t n) { header(o, o->proto == 3 ? '%' : '*
 void resp_set(struct resp_out *o, size_t n) { header(o, o->proto == 3 ? '~' : '*', n); }
 void resp_push(struct resp_out *o, size_t n) { header(o, o->proto == 3 ? '>' : '*', n); }
 
-void resp_double(struct resp_out *o, double v) {
-    char text[32];
-    snprintf(text, sizeof(text), "%.17g", v);
-    if (o->proto == 3) text_line(o, ',', text);
-    else resp_bulk_str(o, text);
+void resp_pair(struct resp_out *o, const char *name, const char *value) {
+    resp_bulk_str(o, name);
+    resp_bulk_str(o, value);
 }
 
-void resp_bool(struct resp_out *o, bool v) {
-    resp_raw(o, o->proto == 3 ? (v ? "#t\r\n" : "#f\r\n") : (v ? ":1\r\n" : ":0\r\n"), 4);
+void resp_pair_int(struct resp_out *o, const char *name, int64_t value) {
+    resp_bulk_str(o, name);
+    resp_int(o, value);
 }
 
-size_t resp_later(struct resp_out *o) {
-    resp_reserve(o, HEADER_MAX);
-    o->len += HEADER_MAX;
-    return o->len - HEADER_MAX;
-}
+size_t resp_later(struct resp_out *o) { return o->len; }
 
-/* Puts the header at the mark and closes the gap behind it. */
+/* Puts the header in at the mark. */
 static void end_later(struct resp_out *o, size_t mark, char type, size_t n) {
-    char *rest = o->buf + mark + HEADER_MAX, *end = put_header(o->buf + mark, type, n);
-    size_t gap = (size_t)(rest - end);
-    memmove(end, rest, o->len - mark - HEADER_MAX);
-    o->len -= gap;
-    for (uint32_t i = o->npieces; i > o->first_piece && o->pieces[i - 1].at > mark; i--) o->pieces[i - 1].at -= gap;
+    char head[HEADER_MAX];
+    size_t size = (size_t)(put_header(head, type, (int64_t)n) - head);
+    resp_reserve(o, size);
+    memmove(o->buf + mark + size, o->buf + mark, o->len - mark);
+    memcpy(o->buf + mark, head, size);
+    o->len += size;
+    for (uint32_t i = o->npieces; i > o->first_piece && o->pieces[i - 1].at > mark; i--) o->pieces[i - 1].at += size;
 }
 
 void resp_later_array(struct resp_out *o, size_t mark, size_t n) { end_later(o, mark, '*', n); }

@@ -13,21 +13,20 @@
 
 void *resp_need(void *memory); /* what malloc() gave, aborts where that is nothing */
 
-/* ---- blobs: strings in an allocation of their own ----------------------------------------------------
- * A blob goes from the socket into the store and from the store to a socket without being copied: whoever
- * keeps it holds a reference, and who wants to change one that has other holders copies it first.
- * The holder knows how many of its bytes are in use. */
+/* ---- blobs: strings in an allocation of their own ------------------------------------------------------------
+ * A blob goes from the socket into the store and from there to a socket without being copied: whoever keeps it holds a
+ * reference, and who wants to change one that has other holders copies it first. The holder knows how many of its
+ * bytes are in use. */
 struct blob {
     uint32_t refs; /* holders; the last one to leave frees it */
-    bool mapped;   /* pages of its own: freed in slices by resp_blob_reap() */
     size_t cap;    /* bytes at data */
     struct blob *next_dying;
     char data[];
 };
 
-#define RESP_BLOB_MIN (32u * 1024) /* bulk strings from this length on arrive as blobs */
+#define RESP_BLOB_MIN 32768u /* bulk strings from this length on arrive as blobs */
 
-struct blob *resp_blob_new(size_t cap); /* one reference, the caller's; aborts without memory */
+struct blob *resp_blob_new(size_t cap);                  /* one reference, the caller's; aborts without memory */
 struct blob *resp_blob_grow(struct blob *b, size_t cap); /* takes b, which must have one holder; may move */
 static inline struct blob *resp_blob_ref(struct blob *b) {
     b->refs++;
@@ -36,10 +35,10 @@ static inline struct blob *resp_blob_ref(struct blob *b) {
 void resp_blob_release(struct blob *b); /* drops one reference; never takes long */
 bool resp_blob_reap(size_t bytes);      /* returns up to so much memory; true: there is more */
 
-/* ---- arguments ------------------------------------------------------------------------------- */
+/* ---- arguments ----------------------------------------------------------------------------------------------- */
 
-/* One argument of a command: a slice of an input buffer, or all of a blob (then p == its data, and the
- * argument holds a reference). hash is the store's, filled when first needed; 0: not yet. */
+/* One argument of a command: a slice of an input buffer, or all of a blob (then p == its data, and the argument holds
+ * a reference). hash is the store's, filled when first needed; 0: not yet. */
 struct arg {
     const char *p;
     uint64_t hash;
@@ -53,55 +52,58 @@ struct arg {
 static inline struct blob *resp_arg_blob(const struct arg *a) {
     return (struct blob *)(uintptr_t)(a->p - offsetof(struct blob, data));
 }
-void resp_arg_release(struct arg *argv, int argc);       /* drops the blobs that are still held */
-bool resp_arg_is(const struct arg *a, const char *word); /* equal, upper or lower case; word is lower case */
+void resp_arg_release(struct arg *argv, int argc); /* drops the blobs that are still held */
+/* Which of the words (lower case, a space between them) the argument is, in upper or lower case: 1 for the first, 2
+ * for the second, 4 for the third ...; 0: none. */
+int resp_arg_flag(const struct arg *a, const char *words);
+static inline bool resp_arg_is(const struct arg *a, const char *word) { return resp_arg_flag(a, word) != 0; }
 
-/* ---- the parser ------------------------------------------------------------------------------ */
+/* ---- the parser ---------------------------------------------------------------------------------------------- */
 
 enum resp_result { RESP_OK, RESP_MORE, RESP_ERROR };
 
-/* Parses one command at a time out of a buffer that the caller owns. It may stop at any byte and goes on
- * there when called again with more bytes behind the same ones; nothing is looked at twice.
+/* Parses one command at a time out of a buffer that the caller owns. It may stop at any byte and goes on there when
+ * called again with more bytes behind the same ones.
  *
- * Invariants: start <= pos <= the buffer's length; argv[0..argc) are complete; 0 < todo only within a
- * command. While a blob is being read (blob != NULL), nothing is taken from the buffer: the reactor reads
- * into blob->data + blob_have until blob_want bytes are there. */
+ * Invariants: start <= pos <= the buffer's length; argv[0..argc) are complete; 0 < todo only within a command. While a
+ * blob is being read (blob != NULL), nothing is taken from the buffer: the reactor reads into blob->data + blob_have
+ * until blob_want bytes are there. */
 struct resp_parser {
     struct arg *argv; /* owned; grows; what the last RESP_OK completed, until the next call */
     int argc, cap;
-    int todo;       /* arguments still to come; 0: between commands */
-    int64_t bulk;   /* length of the bulk string at hand, -1: its header is still to be read */
-    size_t start;   /* where in the buffer the command at hand begins */
-    size_t pos;     /* the next byte to look at */
-    size_t scanned; /* a line's end is not in [pos, scanned) */
+    int todo;     /* arguments still to come; 0: between commands */
+    int64_t bulk; /* length of the bulk string at hand, -1: its header is still to be read */
+    size_t start; /* where in the buffer the command at hand begins */
+    size_t pos;   /* the next byte to look at */
     struct blob *blob;
     size_t blob_have, blob_want; /* want counts the CRLF behind the string */
-    bool strict;      /* lower limits, for who has not shown a password yet: 10 arguments of 16 KiB */
-    int64_t max_bulk; /* proto-max-bulk-len, bytes */
+    bool strict;                 /* lower limits, for who has not shown a password yet: 10 arguments of 16 KiB */
+    int64_t max_bulk;            /* proto-max-bulk-len, bytes */
 };
 
 void resp_parser_init(struct resp_parser *p);
 void resp_parser_free(struct resp_parser *p);
 
-/* Looks at buf[p->pos..len). RESP_OK: one command is in p->argv (argc may be 0: an empty line, nothing to
- * do); p->pos is behind it. RESP_MORE: cut off, call again with more. RESP_ERROR: *error is Redis's text
- * ("Protocol error: ..." without "ERR "), good until the next call; the connection must be closed after
- * saying it, and the parser holds nothing any more. Arguments are slices of buf: they are good as long as buf is. */
+/* Looks at buf[p->pos..len). RESP_OK: one command is in p->argv (argc may be 0: an empty line, nothing to do), as
+ * slices of buf; p->pos is behind it. RESP_MORE: cut off, call again with more. RESP_ERROR: *error is Redis's text
+ * ("Protocol error: ..." without "ERR "), good until the next call; the connection must be closed after saying it, and
+ * the parser holds nothing any more. */
 enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const char **error);
 
-/* The byte that stood at old_buf + drop now stands at new_buf, those behind it follow: moves the slices of a
- * cut-off command along. Nothing of such a command may be dropped: drop <= start. */
+/* The byte that stood at old_buf + drop now stands at new_buf, those behind it follow: moves the slices of a cut-off
+ * command along. Nothing of such a command may be dropped: drop <= start. */
 void resp_parser_rebase(struct resp_parser *p, const char *old_buf, const char *new_buf, size_t drop);
 
-/* Splits one line as redis-cli and redis.conf do (quotes, \n \xHH escapes), appending to p->argv with slices
- * into line, which is changed in place. False: unbalanced quotes. */
+/* Splits one line as redis-cli and redis.conf do (quotes, \n \xHH escapes), appending to p->argv with slices into
+ * line, which is changed in place. False: unbalanced quotes. */
 bool resp_split_line(struct resp_parser *p, char *line, size_t n);
 
-/* ---- replies --------------------------------------------------------------------------------- */
+/* ---- output -------------------------------------------------------------------------------------------------- */
 
 struct resp_piece { /* a blob's bytes that stand in the output behind buf[0..at) */
     size_t at;
     struct blob *blob;
+    char *p; /* what of them is not sent yet */
     size_t n;
 };
 
@@ -114,64 +116,55 @@ struct resp_out {
     struct resp_piece *pieces;
     uint32_t npieces, pieces_cap;
     uint32_t first_piece;   /* pieces before it are sent */
-    size_t piece_sent;      /* bytes of the first piece that the socket took */
     size_t piece_bytes;     /* of all unsent pieces together */
     uint64_t errors;        /* error replies ever written */
-    const char *last_error; /* the last one's text, without '-', ends at '\r': good until the next write to
-                               this output */
+    const char *last_error; /* the last one's text, without '-', ends at '\r': good until the next write */
     int proto;              /* 2 or 3 */
 };
 
 void resp_out_free(struct resp_out *o);
-char *resp_reserve(struct resp_out *o,
-                   size_t n); /* room for n bytes at the end; add to o->len what was used */
+char *resp_reserve(struct resp_out *o, size_t n); /* room for n bytes at the end; add to o->len what was used */
 void resp_raw(struct resp_out *o, const void *p, size_t n);
-void resp_truncate(struct resp_out *o, size_t len,
-                   uint32_t npieces);              /* takes back what was written after that point */
-size_t resp_out_pending(const struct resp_out *o); /* bytes that are still to be sent */
-int resp_out_iov(const struct resp_out *o, struct iovec *iov,
-                 int max); /* the next pieces to write; returns how many */
-void resp_out_sent(struct resp_out *o,
-                   size_t n); /* the socket took n bytes. Sent bytes in front may be given up: no len or mark from
-                                 before is good any more */
-void resp_out_move(
-    struct resp_out *to, struct resp_out *from,
-    size_t from_len); /* moves from's bytes from from_len on, and the pieces there, to the end of to */
+void resp_printf(struct resp_out *o, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));                              /* bytes as they are */
+void resp_truncate(struct resp_out *o, size_t len, uint32_t npieces);   /* takes back what came after that point */
+size_t resp_out_pending(const struct resp_out *o);                      /* bytes that are still to be sent */
+int resp_out_iov(const struct resp_out *o, struct iovec *iov, int max); /* the next to write; returns how many */
+/* The socket took n bytes. Sent bytes in front may be given up: no len or mark from before is good any more. */
+void resp_out_sent(struct resp_out *o, size_t n);
+/* Moves from's bytes from from_len on, and the pieces there, to the end of to. */
+void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len);
+
+/* ---- replies ------------------------------------------------------------------------------------------------- */
 
 void resp_ok(struct resp_out *o);                      /* +OK */
 void resp_status(struct resp_out *o, const char *s);   /* +s */
-void resp_error(struct resp_out *o, const char *text); /* -text; text begins with its code: "ERR ..." */
-void resp_errorf(struct resp_out *o, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3))); /* control characters become spaces */
+void resp_error(struct resp_out *o, const char *text); /* text begins with its code: "ERR ..."; no line stays broken */
+void resp_errorf(struct resp_out *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void resp_int(struct resp_out *o, int64_t v);
 void resp_bulk(struct resp_out *o, const void *p, size_t n);
 void resp_bulk_str(struct resp_out *o, const char *s);
-void resp_bulk_int(struct resp_out *o, int64_t v); /* the number as a bulk string */
-void resp_bulkf(struct resp_out *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void resp_blob(struct resp_out *o, struct blob *b,
-               size_t n); /* bulk string of b's first n bytes; takes a reference of its own */
-void resp_verbatim(struct resp_out *o, const void *p,
-                   size_t n); /* text: "txt:" in RESP3, a bulk string in RESP2 */
+void resp_bulk_int(struct resp_out *o, int64_t v);               /* the number as a bulk string */
+void resp_blob(struct resp_out *o, struct blob *b, size_t n);    /* b's first n bytes; takes a reference of its own */
+void resp_verbatim(struct resp_out *o, const void *p, size_t n); /* text: "txt:" in RESP3, a bulk string in RESP2 */
 void resp_null(struct resp_out *o);
 void resp_null_array(struct resp_out *o);
 void resp_array(struct resp_out *o, size_t n);
 void resp_map(struct resp_out *o, size_t pairs); /* RESP2: an array of twice as many */
 void resp_set(struct resp_out *o, size_t n);
+void resp_pair(struct resp_out *o, const char *name, const char *value); /* of a map, both as bulk strings */
+void resp_pair_int(struct resp_out *o, const char *name, int64_t value);
 void resp_push(struct resp_out *o, size_t n);
-void resp_double(struct resp_out *o, double v);
-void resp_bool(struct resp_out *o, bool v); /* RESP2: 1 or 0 */
-size_t resp_later(struct resp_out *o);      /* an aggregate whose count is not known yet: keep the mark ... */
+size_t resp_later(struct resp_out *o); /* an aggregate whose count is not known yet: keep the mark ... */
 void resp_later_array(struct resp_out *o, size_t mark, size_t n); /* ... and give it here */
 void resp_later_map(struct resp_out *o, size_t mark, size_t pairs);
 
-/* ---- numbers --------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------------------------------------------- */
 
-#define RESP_INT_MAX 21 /* characters of the longest int64, and a NUL */
-bool resp_read_int(const char *p, size_t n,
-                   int64_t *v);           /* strict: no space, no '+', no leading zeros, no overflow */
-int resp_write_int(char *buf, int64_t v); /* returns the length; adds a NUL */
+#define RESP_INT_MAX 21                                        /* characters of the longest int64, and a NUL */
+bool resp_read_int(const char *p, size_t n, int64_t *v);       /* strict: no space, '+', leading zeros, overflow */
+int resp_write_int(char *buf, int64_t v);                      /* returns the length; adds a NUL */
 bool resp_read_float(const char *p, size_t n, long double *v); /* strict, finite or inf; not nan */
-int resp_write_float(char *buf, size_t cap,
-                     long double v); /* as INCRBYFLOAT answers: 17 digits, zeros trimmed */
+int resp_write_float(char *buf, size_t cap, long double v);    /* as INCRBYFLOAT: 17 digits, zeros trimmed */
 
 #endif

@@ -1,13 +1,13 @@
-/* strings.c - the commands on whole values, parts of values and numbers: GET and SET with all their kin,
- * APPEND, GETRANGE, INCR and LCS.
+/* strings.c - the commands on whole values, parts of values and numbers: GET and SET with all their kin, APPEND,
+ * GETRANGE, INCR and LCS; and the look-ups and changes that commands share.
  *
- * A command reads its arguments, looks its keys up, and only when nothing can be wrong any more changes the
- * store: one that is refused has changed nothing. Numbers are kept as the text that a client would send: INCR
- * reads the digits and writes the new ones in their place.
+ * A command reads its arguments, looks its keys up, and only when nothing can be wrong any more changes the store: one
+ * that is refused has changed nothing. Numbers are kept as the text that a client would send: INCR reads the digits
+ * and writes the new ones in their place.
  *
- * What is logged must give the same state without a clock and without the key's past: a deadline goes into
- * the log as the absolute time that it came to (SET key value PXAT ms), the sum of floats as its digits, a
- * condition (NX, XX) that held as a plain SET.
+ * What is logged must give the same state without a clock and without the key's past: a deadline goes into the log as
+ * the absolute time that it came to (SET key value PXAT ms), the sum of floats as its digits, a condition (NX, XX) that
+ * held as a plain SET.
  */
 #include "commands.h"
 
@@ -17,15 +17,27 @@
 
 #define STRING_MAX (INT64_C(512) << 20) /* what the store takes, whatever proto-max-bulk-len says */
 
-/* ---- look-ups and changes, with their statistics and events --------------------------------------------- */
+/* ---- what commands share -------------------------------------------------------------------------------- */
+
+bool cx_check(struct cx *cx, bool well, const char *error) {
+    if (!well) resp_error(cx->out, error);
+    return well;
+}
+
+/* Counts the look-up that gave e. */
+static struct entry *count_lookup(struct cx *cx, const struct arg *key, struct entry *e) {
+    *(e ? &server_stats.hits : &server_stats.misses) += 1;
+    if (!e && !strchr(cx->cmd->name, '|')) cx_event(cx->db, 'm', "keymiss", key); /* OBJECT's subcommands report none */
+    return e;
+}
 
 struct entry *cx_read(struct cx *cx, struct arg *key) {
     bool touch = !cx->client || !(cx->client->flags & CLIENT_NO_TOUCH);
-    struct entry *e = touch ? store_find(cx->db, key) : store_peek(cx->db, key);
-    server_stats.hits += e != NULL;
-    server_stats.misses += e == NULL;
-    if (!e) cx_event(cx->db, 'm', "keymiss", key);
-    return e;
+    return count_lookup(cx, key, touch ? store_find(cx->db, key) : store_peek(cx->db, key));
+}
+
+struct entry *cx_peek(struct cx *cx, struct arg *key) {
+    return count_lookup(cx, key, store_peek(cx->db, key));
 }
 
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline) {
@@ -46,6 +58,12 @@ const char *cx_value(const struct entry *e, size_t *n) {
     return e ? store_value(e, n) : "";
 }
 
+void cx_delete(struct cx *cx) {
+    store_delete(cx->db, &cx->argv[1]);
+    cx_event(cx->db, 'g', "del", &cx->argv[1]);
+    cx_log(cx, 2, (struct arg[]){ARG("DEL"), cx->argv[1]});
+}
+
 int64_t cx_max_string(const struct cx *cx) {
     bool obey = !cx->client || cx->client->flags & CLIENT_LEADER; /* what was accepted once must stay possible */
     return obey || config.proto_max_bulk_len > STRING_MAX ? STRING_MAX : config.proto_max_bulk_len;
@@ -54,45 +72,35 @@ int64_t cx_max_string(const struct cx *cx) {
 /* Whether n bytes may stand at offset `at` of a value; false: the error is said. */
 static bool check_length(struct cx *cx, int64_t at, size_t n) {
     int64_t max = cx_max_string(cx);
-    if (at < 0) resp_error(cx->out, "ERR offset is out of range");
-    else if (at <= max && (int64_t)n <= max - at) return true;
-    else resp_error(cx->out, "ERR string exceeds maximum allowed size (proto-max-bulk-len)");
-    return false;
+    return cx_check(cx, at >= 0, "ERR offset is out of range") &&
+           cx_check(cx, at <= max && (int64_t)n <= max - at,
+                    "ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 }
 
 /* ---- the options of SET and GETEX ----------------------------------------------------------------------- */
 
-/* In the order of words[] in read_options(). */
-enum { NX = 1, XX = 2, GET = 4, KEEPTTL = 8, PERSIST = 16, EX = 32, PX = 64, EXAT = 128, PXAT = 256 };
+/* In the order of the words in read_options(). */
+enum { EX = 1, PX = 2, NX = 4, XX = 8, GET = 16, KEEPTTL = 32, EXAT = 64, PXAT = 128, PERSIST = 256 };
 #define DEADLINES (EX | PX | EXAT | PXAT)
 #define OF_SET    (NX | XX | GET | KEEPTTL | DEADLINES)
 #define OF_GETEX  (PERSIST | DEADLINES)
 
-struct options {
-    int flags;
-    const struct arg *number; /* of the deadline; NULL: none is given */
-};
-
-/* Reads argv[i..], where the words in `allowed` may stand. The same word twice is no contradiction: the last
- * one counts. False: the error is said. */
-static bool read_options(struct cx *cx, int i, int allowed, struct options *o) {
-    static const char *const words[] = {"nx", "xx", "get", "keepttl", "persist", "ex", "px", "exat", "pxat"};
-    for (*o = (struct options){0}; i < cx->argc; i++) {
-        int w = 0, n = sizeof words / sizeof *words;
-        while (w < n && !resp_arg_is(&cx->argv[i], words[w])) w++;
-        int flag = 1 << w & allowed, rivals = flag & (NX | XX) ? NX | XX : flag == GET ? 0 : ~(NX | XX | GET);
-        bool timed = flag & DEADLINES;
-        if (!flag || o->flags & rivals & ~flag || (timed && i + 1 == cx->argc)) return cx_syntax_error(cx), false;
-        o->flags |= flag;
-        if (timed) o->number = &cx->argv[++i];
+/* Reads argv[i..], where the words in `allowed` may stand; number: which argument is the deadline's, 0: there is none.
+ * The same word twice is no contradiction: the last one counts. Returns the words' bits; -1: the error is said. */
+static int read_options(struct cx *cx, int i, int allowed, int *number) {
+    int flags = 0;
+    for (*number = 0; i < cx->argc; i++) {
+        int flag = resp_arg_flag(&cx->argv[i], "ex px nx xx get keepttl exat pxat persist") & allowed;
+        int rivals = flag & (NX | XX) ? NX | XX : flag == GET ? 0 : ~(NX | XX | GET);
+        if (flag & DEADLINES) *number = ++i;
+        if (!cx_check(cx, flag && !(flags & rivals & ~flag) && i < cx->argc, "ERR syntax error")) return -1;
+        flags |= flag;
     }
-    return true;
+    return flags;
 }
 
-/* The deadline that the options come to, in absolute ms; STORE_NO_DEADLINE: none. False: the error is said. */
-static bool options_deadline(struct cx *cx, const struct options *o, int64_t *deadline) {
-    *deadline = STORE_NO_DEADLINE;
-    return !o->number || cx_deadline(cx, o->number, o->flags & (EX | EXAT), o->flags & (EXAT | PXAT), deadline);
+static bool read_deadline(struct cx *cx, int number, int flags, int64_t *deadline) {
+    return !number || cx_deadline(cx, number, 1, flags & (EX | EXAT), flags & (EXAT | PXAT), deadline);
 }
 
 /* ---- SET ------------------------------------------------------------------------------------------------ */
@@ -109,38 +117,22 @@ static void set_and_log(struct cx *cx, struct arg *val, int64_t deadline, bool k
 }
 
 static void set_with_options(struct cx *cx) {
-    struct options o;
-    int64_t deadline;
-    if (!read_options(cx, 3, OF_SET, &o) || !options_deadline(cx, &o, &deadline)) return;
-    struct entry *e = o.flags & GET ? cx_read(cx, &cx->argv[1]) : store_find(cx->db, &cx->argv[1]);
-    bool refused = o.flags & (e ? NX : XX);
-    if (o.flags & GET) cx_bulk_value(cx, e);
-    if (e && o.flags & KEEPTTL) deadline = store_deadline(e);
-    if (!refused) set_and_log(cx, &cx->argv[2], deadline, o.flags & KEEPTTL);
-    if (o.flags & GET) return;
+    int number, flags = read_options(cx, 3, OF_SET, &number);
+    int64_t deadline = STORE_NO_DEADLINE;
+    if (flags < 0 || !read_deadline(cx, number, flags, &deadline)) return;
+    struct entry *e = flags & GET ? cx_read(cx, &cx->argv[1]) : store_find(cx->db, &cx->argv[1]);
+    bool refused = flags & (e ? NX : XX);
+    if (flags & GET) cx_bulk_value(cx, e);
+    if (e && flags & KEEPTTL) deadline = store_deadline(e);
+    if (!refused) set_and_log(cx, &cx->argv[2], deadline, flags & KEEPTTL);
+    if (flags & GET) return;
     if (refused) resp_null(cx->out);
     else resp_ok(cx->out);
 }
 
-void cmd_set(struct cx *cx) {
-    if (cx->argc > 3) {
-        set_with_options(cx);
-    } else {
-        cx_set(cx, &cx->argv[1], &cx->argv[2], STORE_NO_DEADLINE);
-        cx_event(cx->db, '$', "set", &cx->argv[1]);
-        resp_ok(cx->out);
-    }
-}
-
-void cmd_setnx(struct cx *cx) {
-    bool there = store_find(cx->db, &cx->argv[1]);
-    if (!there) set_and_log(cx, &cx->argv[2], STORE_NO_DEADLINE, false);
-    resp_int(cx->out, !there);
-}
-
 static void set_expiring(struct cx *cx, bool seconds) {
     int64_t deadline;
-    if (!cx_deadline(cx, &cx->argv[2], seconds, false, &deadline)) return;
+    if (!cx_deadline(cx, 2, 1, seconds, false, &deadline)) return;
     set_and_log(cx, &cx->argv[3], deadline, false);
     resp_ok(cx->out);
 }
@@ -172,6 +164,12 @@ static void set_pairs(struct cx *cx, bool if_none_exists) {
 
 void cmd_mset(struct cx *cx) { set_pairs(cx, false); }
 void cmd_msetnx(struct cx *cx) { set_pairs(cx, true); }
+void cmd_setnx(struct cx *cx) { set_pairs(cx, true); }
+
+void cmd_set(struct cx *cx) {
+    if (cx->argc > 3) set_with_options(cx);
+    else set_pairs(cx, false);
+}
 
 /* ---- GET ------------------------------------------------------------------------------------------------ */
 
@@ -182,35 +180,21 @@ void cmd_mget(struct cx *cx) {
     for (int i = 1; i < cx->argc; i++) cx_bulk_value(cx, cx_read(cx, &cx->argv[i]));
 }
 
-static void delete_and_log(struct cx *cx) {
-    store_delete(cx->db, &cx->argv[1]);
-    cx_event(cx->db, 'g', "del", &cx->argv[1]);
-    cx_log(cx, 2, (struct arg[]){ARG("DEL"), cx->argv[1]});
-}
-
 void cmd_getdel(struct cx *cx) {
     struct entry *e = cx_read(cx, &cx->argv[1]);
     cx_bulk_value(cx, e);
-    if (e) delete_and_log(cx);
+    if (e) cx_delete(cx);
 }
 
 void cmd_getex(struct cx *cx) {
-    struct options o;
-    struct arg *key = &cx->argv[1];
+    int number, flags = read_options(cx, 2, OF_GETEX, &number);
     int64_t deadline;
-    if (!read_options(cx, 2, OF_GETEX, &o)) return;
-    struct entry *e = cx_read(cx, key);
-    if (e && !options_deadline(cx, &o, &deadline)) return;
+    if (flags < 0) return;
+    struct entry *e = cx_read(cx, &cx->argv[1]);
+    if (e && !read_deadline(cx, number, flags, &deadline)) return;
     cx_bulk_value(cx, e);
-    if (!e) return;
-    if (o.flags & (EXAT | PXAT) && deadline <= store_now()) {
-        delete_and_log(cx);
-    } else if (o.number || (o.flags & PERSIST && store_deadline(e) != STORE_NO_DEADLINE)) {
-        store_set_deadline(cx->db, key, deadline);
-        cx_event(cx->db, 'g', o.number ? "expire" : "persist", key);
-        struct arg log[] = {o.number ? ARG("PEXPIREAT") : ARG("PERSIST"), *key, cx_number(cx, 0, deadline)};
-        cx_log(cx, o.number ? 3 : 2, log);
-    }
+    if (e && number && cx_expire(cx, deadline)) cx_event(cx->db, 'g', "expire", &cx->argv[1]);
+    if (flags & PERSIST) cx_persist(cx, e);
 }
 
 /* ---- parts of values ------------------------------------------------------------------------------------ */
@@ -296,10 +280,8 @@ void cmd_incrby(struct cx *cx) {
 }
 
 void cmd_decrby(struct cx *cx) {
-    int64_t by;
-    if (!cx_int(cx, 2, &by)) return;
-    if (by == INT64_MIN) resp_error(cx->out, "ERR decrement would overflow"); /* it has no negative */
-    else increment(cx, -by);
+    int64_t by; /* the least integer has no negative */
+    if (cx_int(cx, 2, &by) && cx_check(cx, by != INT64_MIN, "ERR decrement would overflow")) increment(cx, -by);
 }
 
 void cmd_incrbyfloat(struct cx *cx) {
@@ -309,86 +291,74 @@ void cmd_incrbyfloat(struct cx *cx) {
     size_t n;
     const char *p = cx_value(e, &n);
     char digits[5 * 1024]; /* 4933 before the point, 17 behind */
-    if ((e && !resp_read_float(p, n, &v)) || !resp_read_float(number->p, number->n, &by)) {
-        resp_error(cx->out, "ERR value is not a valid float");
-    } else if (!isfinite(v += by)) {
-        resp_error(cx->out, "ERR increment would produce NaN or Infinity");
-    } else {
-        struct arg val = {.p = digits, .n = (uint32_t)resp_write_float(digits, sizeof digits, v)};
-        e = cx_set(cx, key, &val, e ? store_deadline(e) : STORE_NO_DEADLINE);
-        cx_event(cx->db, '$', "incrbyfloat", key);
-        resp_bulk(cx->out, val.p, val.n);
-        val.p = store_value(e, &n); /* digits[] is gone when this is logged */
-        cx_log(cx, 4, (struct arg[]){ARG("SET"), *key, val, ARG("KEEPTTL")});
-    }
+    bool numbers = (!e || resp_read_float(p, n, &v)) && resp_read_float(number->p, number->n, &by);
+    if (!cx_check(cx, numbers, "ERR value is not a valid float") ||
+        !cx_check(cx, isfinite(v += by), "ERR increment would produce NaN or Infinity"))
+        return;
+    struct arg val = {.p = digits, .n = (uint32_t)resp_write_float(digits, sizeof digits, v)};
+    e = cx_set(cx, key, &val, e ? store_deadline(e) : STORE_NO_DEADLINE);
+    cx_event(cx->db, '$', "incrbyfloat", key);
+    resp_bulk(cx->out, val.p, val.n);
+    val.p = store_value(e, &n); /* digits[] is gone when this is logged */
+    cx_log(cx, 4, (struct arg[]){ARG("SET"), *key, val, ARG("KEEPTTL")});
 }
 
 /* ---- LCS: the longest common subsequence of two values ---------------------------------------------------
- * The textbook's dynamic programming. len[i][j] is the length of the longest common subsequence of a's first i
- * and b's first j bytes; walking back from the last cell finds it, as runs of bytes that stand together in
- * both. The table takes 4 (alen + 1) (blen + 1) bytes, which proto-max-bulk-len bounds. */
+ * The textbook's dynamic programming. len[i][j] is the length of the longest common subsequence of a's first i and b's
+ * first j bytes; walking back from the last cell finds it, as runs of bytes that stand together in both. The table
+ * takes 4 (alen + 1) (blen + 1) bytes, which proto-max-bulk-len bounds. */
+
+enum { IDX = 1, LEN = 2, MINMATCHLEN = 4, WITHMATCHLEN = 8 };
 
 struct lcs {
     const char *a, *b;
     size_t alen, blen;
     uint32_t *len; /* (alen + 1) rows of blen + 1 */
-    bool indexes, only_length, with_length;
+    int options;
     int64_t min_run;
 };
 
-static uint32_t lcs_at(const struct lcs *l, size_t i, size_t j) { return l->len[i * (l->blen + 1) + j]; }
+static uint32_t *lcs_at(const struct lcs *l, size_t i, size_t j) { return &l->len[i * (l->blen + 1) + j]; }
 
 static bool lcs_options(struct cx *cx, struct lcs *l) {
     for (int i = 3; i < cx->argc; i++) {
-        const struct arg *word = &cx->argv[i];
-        if (resp_arg_is(word, "idx")) l->indexes = true;
-        else if (resp_arg_is(word, "len")) l->only_length = true;
-        else if (resp_arg_is(word, "withmatchlen")) l->with_length = true;
-        else if (!resp_arg_is(word, "minmatchlen") || ++i == cx->argc) return cx_syntax_error(cx), false;
-        else if (!cx_int(cx, i, &l->min_run)) return false;
+        int option = resp_arg_flag(&cx->argv[i], "idx len minmatchlen withmatchlen");
+        if (option == MINMATCHLEN) i++;
+        if (!cx_check(cx, option && i < cx->argc, "ERR syntax error")) return false;
+        if (option == MINMATCHLEN && !cx_int(cx, i, &l->min_run)) return false;
+        l->options |= option;
     }
-    if (!l->indexes || !l->only_length) return true;
-    resp_error(cx->out, "ERR If you want both the length and indexes, please just use IDX.");
-    return false;
+    return cx_check(cx, !(l->options & IDX && l->options & LEN),
+                    "ERR If you want both the length and indexes, please just use IDX.");
 }
 
 static bool lcs_allocate(struct cx *cx, struct lcs *l) {
     size_t cells = (l->alen + 1) * (l->blen + 1); /* at most 2^29 + 1 each: no overflow */
     bool allowed = cells * sizeof *l->len <= (size_t)config.proto_max_bulk_len;
-    if (allowed && (l->len = calloc(cells, sizeof *l->len))) return true;
-    resp_errorf(cx->out, "ERR Insufficient memory, %s",
-                allowed ? "failed allocating transient memory for LCS"
-                        : "transient memory for LCS exceeds proto-max-bulk-len");
-    return false;
+    if (allowed) l->len = calloc(cells, sizeof *l->len);
+    return cx_check(cx, l->len,
+                    allowed ? "ERR Insufficient memory, failed allocating transient memory for LCS"
+                            : "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
 }
 
 static void lcs_fill(struct lcs *l) {
-    size_t row = l->blen + 1;
-    for (size_t i = 1; i <= l->alen; i++) {
-        const uint32_t *above = l->len + (i - 1) * row;
-        uint32_t *here = l->len + i * row;
-        for (size_t j = 1; j < row; j++) {
-            uint32_t longer = above[j] > here[j - 1] ? above[j] : here[j - 1];
-            here[j] = l->a[i - 1] == l->b[j - 1] ? above[j - 1] + 1 : longer;
+    for (size_t i = 1; i <= l->alen; i++)
+        for (size_t j = 1; j <= l->blen; j++) {
+            uint32_t above = *lcs_at(l, i - 1, j), before = *lcs_at(l, i, j - 1);
+            bool same = l->a[i - 1] == l->b[j - 1];
+            *lcs_at(l, i, j) = same ? *lcs_at(l, i - 1, j - 1) + 1 : above > before ? above : before;
         }
-    }
 }
 
 /* Walks back from a's first i and b's first j bytes to the next run's start; returns its length, 0: no more. */
 static size_t lcs_run(const struct lcs *l, size_t *i, size_t *j) {
     size_t n = 0;
     while (*i && *j && l->a[*i - 1] != l->b[*j - 1]) {
-        if (lcs_at(l, *i - 1, *j) > lcs_at(l, *i, *j - 1)) --*i;
+        if (*lcs_at(l, *i - 1, *j) > *lcs_at(l, *i, *j - 1)) --*i;
         else --*j;
     }
     for (; *i && *j && l->a[*i - 1] == l->b[*j - 1]; n++) --*i, --*j;
     return n;
-}
-
-static void lcs_reply_range(struct resp_out *out, size_t start, size_t n) {
-    resp_array(out, 2);
-    resp_int(out, (int64_t)start);
-    resp_int(out, (int64_t)(start + n - 1));
 }
 
 static void lcs_reply_indexes(struct resp_out *out, const struct lcs *l) {
@@ -398,19 +368,23 @@ static void lcs_reply_indexes(struct resp_out *out, const struct lcs *l) {
     size_t mark = resp_later(out);
     while ((n = lcs_run(l, &i, &j))) {
         if ((int64_t)n < l->min_run) continue;
-        resp_array(out, l->with_length ? 3 : 2);
-        lcs_reply_range(out, i, n);
-        lcs_reply_range(out, j, n);
-        if (l->with_length) resp_int(out, (int64_t)n);
+        resp_array(out, l->options & WITHMATCHLEN ? 3 : 2);
+        for (int of_b = 0; of_b < 2; of_b++) {
+            int64_t start = (int64_t)(of_b ? j : i);
+            resp_array(out, 2);
+            resp_int(out, start);
+            resp_int(out, start + (int64_t)n - 1);
+        }
+        if (l->options & WITHMATCHLEN) resp_int(out, (int64_t)n);
         matches++;
     }
     resp_later_array(out, mark, matches);
     resp_bulk_str(out, "len");
-    resp_int(out, lcs_at(l, l->alen, l->blen));
+    resp_int(out, *lcs_at(l, l->alen, l->blen));
 }
 
 static void lcs_reply_bytes(struct resp_out *out, const struct lcs *l) {
-    size_t i = l->alen, j = l->blen, len = lcs_at(l, i, j), left = len, n;
+    size_t i = l->alen, j = l->blen, len = *lcs_at(l, i, j), left = len, n;
     struct blob *b = resp_blob_new(len);
     while ((n = lcs_run(l, &i, &j))) memcpy(b->data + (left -= n), l->a + i, n);
     resp_bulk(out, b->data, len);
@@ -425,8 +399,8 @@ void cmd_lcs(struct cx *cx) {
     l.b = cx_value(b, &l.blen);
     if (!lcs_options(cx, &l) || !lcs_allocate(cx, &l)) return;
     lcs_fill(&l);
-    if (l.indexes) lcs_reply_indexes(cx->out, &l);
-    else if (l.only_length) resp_int(cx->out, lcs_at(&l, l.alen, l.blen));
+    if (l.options & IDX) lcs_reply_indexes(cx->out, &l);
+    else if (l.options & LEN) resp_int(cx->out, *lcs_at(&l, l.alen, l.blen));
     else lcs_reply_bytes(cx->out, &l);
     free(l.len);
 }

@@ -21,7 +21,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char names[1024][64]; /* of the files that are open, by descriptor; "": not one of ours */
 static int trace = -1;
 
-#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+#define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
 static int ours(const char *path) {
     const char *slash = strrchr(path, '/');

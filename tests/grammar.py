@@ -36,7 +36,8 @@ GRAMMAR = """
     ECHO value                      HELLO protocol? hello*          CLIENT SETNAME value
     CLIENT ID                       CLIENT NO-EVICT junk            FLUSHALL
     CLIENT junk                     RESET                           AUTH value
-    AUTH default value              junk value*
+    AUTH default value              junk value*                     PUBLISH value value
+    SPUBLISH value value            PUBSUB pubsub value*
 """
 
 KEYS = [b"a", b"b", b"c", b"d", b"e", b"", b"\0\xff"]
@@ -122,6 +123,7 @@ TERMS = {
     "object": words("ENCODING", "ENCODING", "REFCOUNT", "IDLETIME", "FREQ", "FOO"),
     "payload": word(st.sampled_from([bytes.fromhex(p) for p in PAYLOADS.split()]) | st.binary(max_size=20)),
     "restore": words("REPLACE", "REPLACE", "ABSTTL", "IDLETIME 0", "FREQ 3", "IDLETIME -1", "FREQ 256", "FOO"),
+    "pubsub": words("CHANNELS", "NUMSUB", "NUMPAT", "SHARDCHANNELS", "SHARDNUMSUB", "FOO"),
     "protocol": words("2", "3", "3", "4", "x"),
     "hello": words("SETNAME n", "SETNAME", "AUTH default x", "FOO"),
 }

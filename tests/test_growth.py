@@ -25,6 +25,11 @@ def load(port, command):
                 c.input.readline()
 
 
+def pause():
+    """Between requests, lest the kernel hold back a process that runs before all others for too long."""
+    time.sleep(0.0005)
+
+
 def longest_wait_beside(server, command):
     """Loads in a process of its own; returns the longest that a request of this one took meanwhile."""
     loader = multiprocessing.get_context("fork").Process(target=load, args=(server.port, command))
@@ -33,7 +38,7 @@ def longest_wait_beside(server, command):
         loader.start()
         while loader.is_alive():
             took.append(seconds(c, "PING"))
-            time.sleep(0.0005)
+            pause()
     loader.join()
     assert loader.exitcode == 0
     return max(took)
@@ -81,6 +86,6 @@ def test_no_request_waits_while_the_table_grows_and_shrinks(server, c):
 def test_flushing_millions_of_keys_makes_no_request_wait(server, c):
     def flush():
         load(server.port, SET)
-        return max(seconds(c, *request) for request in [("FLUSHALL",)] + [("PING",)] * 20000)
+        return max(seconds(c, "FLUSHALL"), *(pause() or seconds(c, "PING") for _ in range(2000)))
 
     assert best(0.02, flush) < 0.02

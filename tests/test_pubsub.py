@@ -7,7 +7,7 @@ import time
 import pytest
 import redis
 
-from ev import NIL, NIL3, OK, PONG, QUEUED, Client, Error, Push, Status, encode, eventually, need, ours
+from ev import NIL, NIL3, OK, PONG, QUEUED, Error, Push, Status, encode, eventually, need
 
 KINDS = [("SUBSCRIBE", "UNSUBSCRIBE"), ("PSUBSCRIBE", "PUNSUBSCRIBE"), ("SSUBSCRIBE", "SUNSUBSCRIBE")]
 
@@ -106,9 +106,10 @@ def test_it_may_only_deal_with_subscriptions(c, subscribe, unsubscribe):
     listen(c, "a", command=subscribe)
     for said, name in [
         ("GET k", "get"), ("set k v", "set"), ("CLIENT ID", "client|id"), ("PUBLISH a b", "publish"),
-        ("MULTI", "multi"), ("EXEC", "exec"), ("HELLO 3", "hello"), ("PUBSUB NUMPAT", "pubsub|numpat"),
+        ("MULTI", "multi"), ("HELLO 3", "hello"), ("PUBSUB NUMPAT", "pubsub|numpat"),
     ]:  # fmt: skip
         assert c(*said.split()) == Error(f"ERR Can't execute '{name}': {REFUSED}")
+    assert c("EXEC") == Error(f"EXECABORT Transaction discarded because of: Can't execute 'exec': {REFUSED}")
     assert c("GET") == Error("ERR wrong number of arguments for 'get' command")
     assert c("NOSUCH") == Error("ERR unknown command 'NOSUCH', with args beginning with: ")
     say(c, unsubscribe)
@@ -174,7 +175,7 @@ def test_publish_counts_the_receivers(c, listeners):
         (b"h[^e]llo", [b"hallo"], [b"hello"]),
         (b"h[a-c]llo", [b"hbllo"], [b"hdllo"]),
         (b"h\\?llo", [b"h?llo"], [b"hello"]),
-        (b"*", [b"", b"x", b"\r\n"], []),
+        (b"*", [b"x", b"\r\n"], [b""]),
         (b"", [b""], [b"x"]),
     ],
 )
@@ -342,7 +343,7 @@ def test_who_does_not_read_is_closed_at_the_limit(start, limit, message, seconds
             time.sleep(0.0005)
         assert time.monotonic() >= begin + seconds
         assert quick.read()[2] == b"x" * message
-        assert len(slow.rest()) % 2**40 >= 0  # closed, whatever the sockets still held
+        slow.rest()  # ends, since the connection does
         assert c("PUBSUB", "NUMSUB", "a") == [b"a", 1]
 
 
@@ -485,10 +486,10 @@ STORY = """SET k v|SET k v EX 100|SET k v PX 100000|SET k v NX|SET k v XX|SET k 
 def told(server, alone):
     """What a listener to everything hears of each step; alone: it is the one who takes the steps."""
     heard = []
-    with server.client(3) as c, server.client(2) as another:
-        c("FLUSHALL")
-        c("DEBUG", "SET-ACTIVE-EXPIRE", "0")
-        notify(c, "KEAnm")
+    with server.client(3) as c, server.client(2) as another, server.client() as admin:
+        admin("FLUSHALL")
+        admin("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+        notify(admin, "KEAnm")
         listener = listen(c if alone else another, "*", command="PSUBSCRIBE")
         for step in STORY.replace("\n", "|").split("|"):
             if step.strip() == "~":
@@ -499,8 +500,8 @@ def told(server, alone):
             while not isinstance(message := listener.read(), list) or message[-1] != b"done":
                 got.append(repr(message))
             heard.append((step.strip(), got))
-        notify(c, "")
-        c("DEBUG", "SET-ACTIVE-EXPIRE", "1")
+        notify(admin, "")
+        admin("DEBUG", "SET-ACTIVE-EXPIRE", "1")
     return heard
 
 
@@ -542,10 +543,12 @@ def test_events_in_transactions_come_with_exec(c, other, events):
 def test_redis_py(server, c):
     heard = []
     with redis.Redis(port=server.port, decode_responses=True) as r, r.pubsub(ignore_subscribe_messages=True) as p:
-        p.subscribe("a", "b")
-        p.psubscribe(**{"c*": heard.append})
+        p.subscribe(a=heard.append)
+        p.psubscribe(**{"b*": heard.append})
         thread = p.run_in_thread(sleep_time=0.01)
-        eventually(lambda: r.pubsub_numsub("a", "b") == [("a", 1), ("b", 1)] and r.pubsub_numpat() == 1)
+        eventually(lambda: r.pubsub_numsub("a") == [("a", 1)] and r.pubsub_numpat() == 1)
+        assert r.publish("a", "1") == r.publish("bb", "2") == 1
+        eventually(lambda: [message["data"] for message in heard] == ["1", "2"])
         thread.stop()
         thread.join()
     with redis.Redis(port=server.port, decode_responses=True) as r, r.pubsub() as p:

@@ -6,7 +6,6 @@
 
 #include <assert.h>
 #include <float.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -265,12 +264,12 @@ static void test_blobs(void) {
 
 static void test_blob_memory(void) {
     struct blob *b = resp_blob_new(10);
-    assert(b->refs == 1 && b->cap >= 10 && !b->mapped);
+    assert(b->refs == 1 && b->cap >= 10);
     memcpy(b->data, "0123456789", 10);
     assert(resp_blob_grow(b, 5) == b);
     for (size_t cap = 100; cap < 40u << 20; cap *= 3) {
         b = resp_blob_grow(b, cap);
-        assert(b->cap >= cap && b->mapped == (cap >= 1 << 20) && memcmp(b->data, "0123456789", 10) == 0);
+        assert(b->cap >= cap && memcmp(b->data, "0123456789", 10) == 0);
         b->data[cap - 1] = 'x';
     }
     struct arg argv[2] = {{.p = b->data, .n = 10, .is_blob = true}, ARG("GET")};
@@ -288,7 +287,12 @@ static void test_blob_memory(void) {
     assert(!resp_blob_reap(SIZE_MAX));
 }
 
-static void test_arg_is(void) {
+static void test_arg_flag(void) {
+    const char *words = "nx xx keepttl";
+    assert(resp_arg_flag(&ARG("nx"), words) == 1 && resp_arg_flag(&ARG("XX"), words) == 2);
+    assert(resp_arg_flag(&ARG("KeepTTL"), words) == 4 && resp_arg_flag(&ARG(""), words) == 0);
+    assert(resp_arg_flag(&ARG("keepttl "), words) == 0 && resp_arg_flag(&ARG("nx xx"), words) == 0);
+    assert(resp_arg_flag(&ARG("x"), words) == 0 && resp_arg_flag(&ARG("n\0"), words) == 0);
     assert(resp_arg_is(&ARG("GeT"), "get") && resp_arg_is(&ARG(""), "") && !resp_arg_is(&ARG("ge"), "get"));
     assert(!resp_arg_is(&ARG("gets"), "get") && !resp_arg_is(&ARG("ge\0"), "ge") && !resp_arg_is(&ARG("g\0t"), "get"));
 }
@@ -448,7 +452,6 @@ static void test_replies(void) {
     BOTH("$3\r\na\r\n\r\n", resp_bulk(&o, "a\r\n", 3));
     BOTH("$10\r\n0123456789\r\n", resp_bulk_str(&o, "0123456789"));
     BOTH("$20\r\n-9223372036854775808\r\n", resp_bulk_int(&o, INT64_MIN));
-    BOTH("$4\r\na=17\r\n", resp_bulkf(&o, "%s=%d", "a", 17));
     REPLY("$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n", resp_verbatim(&o, "hi", 2));
     REPLY("$-1\r\n", "_\r\n", resp_null(&o));
     REPLY("*-1\r\n", "_\r\n", resp_null_array(&o));
@@ -456,10 +459,6 @@ static void test_replies(void) {
     REPLY("*8\r\n", "%4\r\n", resp_map(&o, 4));
     REPLY("*4\r\n", "~4\r\n", resp_set(&o, 4));
     REPLY("*3\r\n", ">3\r\n", resp_push(&o, 3));
-    REPLY("$18\r\n3.1400000000000001\r\n", ",3.1400000000000001\r\n", resp_double(&o, 3.14));
-    REPLY("$4\r\n-inf\r\n", ",-inf\r\n", resp_double(&o, -INFINITY));
-    REPLY(":1\r\n", "#t\r\n", resp_bool(&o, true));
-    REPLY(":0\r\n", "#f\r\n", resp_bool(&o, false));
     resp_out_free(&o);
 }
 
@@ -546,7 +545,7 @@ static void send_some(struct resp_out *o, struct plain *m, size_t n) {
 
 static void send_all(struct resp_out *o, struct plain *m) {
     while (m->n > 0) send_some(o, m, SIZE_MAX);
-    assert(o->len == 0 && o->sent == 0 && o->npieces == 0 && o->piece_bytes == 0 && o->piece_sent == 0);
+    assert(o->len == 0 && o->sent == 0 && o->npieces == 0 && o->piece_bytes == 0);
 }
 
 /* The turn's output, whose later part moves to a client's own. */
@@ -612,7 +611,7 @@ int main(void) {
     test_pipeline();
     test_blobs();
     test_blob_memory();
-    test_arg_is();
+    test_arg_flag();
     test_split_line();
     test_ints();
     test_floats();
