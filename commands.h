@@ -5,25 +5,24 @@
 #include "echovault.h"
 
 /* strings.c */
-command_fn cmd_set, cmd_get, cmd_getset, cmd_getex, cmd_getdel, cmd_setnx, cmd_setex, cmd_psetex, cmd_mget,
-    cmd_mset, cmd_msetnx, cmd_append, cmd_strlen, cmd_getrange, cmd_setrange, cmd_incr, cmd_decr, cmd_incrby,
-    cmd_decrby, cmd_incrbyfloat, cmd_lcs;
+command_fn cmd_set, cmd_get, cmd_getset, cmd_getex, cmd_getdel, cmd_setnx, cmd_setex, cmd_psetex, cmd_mget, cmd_mset,
+    cmd_msetnx, cmd_append, cmd_strlen, cmd_getrange, cmd_setrange, cmd_incr, cmd_decr, cmd_incrby, cmd_decrby,
+    cmd_incrbyfloat, cmd_lcs;
 
 /* bits.c */
 command_fn cmd_setbit, cmd_getbit, cmd_bitcount, cmd_bitpos, cmd_bitop, cmd_bitfield, cmd_bitfield_ro;
 
 /* keys.c */
-command_fn cmd_del, cmd_exists, cmd_touch, cmd_type, cmd_expire, cmd_pexpire, cmd_expireat,
-    cmd_pexpireat, cmd_ttl, cmd_pttl, cmd_expiretime, cmd_pexpiretime, cmd_persist, cmd_keys, cmd_scan,
-    cmd_randomkey, cmd_rename, cmd_renamenx, cmd_copy, cmd_move, cmd_swapdb, cmd_dbsize, cmd_flushdb,
-    cmd_flushall, cmd_dump, cmd_restore, cmd_object_encoding, cmd_object_freq, cmd_object_idletime,
-    cmd_object_refcount;
+command_fn cmd_del, cmd_exists, cmd_touch, cmd_type, cmd_expire, cmd_pexpire, cmd_expireat, cmd_pexpireat, cmd_ttl,
+    cmd_pttl, cmd_expiretime, cmd_pexpiretime, cmd_persist, cmd_keys, cmd_scan, cmd_randomkey, cmd_rename, cmd_renamenx,
+    cmd_copy, cmd_move, cmd_swapdb, cmd_dbsize, cmd_flushdb, cmd_flushall, cmd_dump, cmd_restore, cmd_object_encoding,
+    cmd_object_freq, cmd_object_idletime, cmd_object_refcount;
 
 /* admin.c */
-command_fn cmd_ping, cmd_echo, cmd_select, cmd_quit, cmd_reset, cmd_hello, cmd_auth, cmd_time, cmd_info,
-    cmd_shutdown, cmd_save, cmd_bgsave, cmd_bgrewriteaof, cmd_lastsave, cmd_client_id, cmd_client_setname,
-    cmd_client_getname, cmd_client_setinfo, cmd_client_list, cmd_client_info, cmd_client_reply,
-    cmd_client_no_evict, cmd_client_no_touch, cmd_config_resetstat, cmd_debug, cmd_help;
+command_fn cmd_ping, cmd_echo, cmd_select, cmd_quit, cmd_reset, cmd_hello, cmd_auth, cmd_time, cmd_info, cmd_shutdown,
+    cmd_save, cmd_bgsave, cmd_bgrewriteaof, cmd_lastsave, cmd_client_id, cmd_client_setname, cmd_client_getname,
+    cmd_client_setinfo, cmd_client_list, cmd_client_info, cmd_client_reply, cmd_client_no_evict, cmd_client_no_touch,
+    cmd_config_resetstat, cmd_debug, cmd_help;
 
 /* pubsub.c */
 command_fn cmd_subscribe, cmd_unsubscribe, cmd_publish, cmd_pubsub_channels, cmd_pubsub_numsub, cmd_pubsub_numpat;

@@ -1012,7 +1012,7 @@ static void transaction_queue(struct cx *cx) {
             bytes += q->argv[i].n;
             continue;
         }
-        memcpy(to, q->argv[i].p, q->argv[i].n);
+        if (q->argv[i].n) memcpy(to, q->argv[i].p, q->argv[i].n);
         q->argv[i].p = to;
         to += q->argv[i].n;
     }
@@ -1060,10 +1060,9 @@ void cmd_unwatch(struct cx *cx) {
     resp_ok(cx->out);
 }
 
-/* An EXEC that was refused ends its transaction; the refusal, in the output from len on, is said in other words. */
+/* An EXEC that was refused ends the transaction; the refusal, in the output from len on, is said in other words. */
 static void exec_abort(struct cx *cx, size_t len) {
     char why[128];
-    if (!(cx->client->flags & CLIENT_MULTI)) return;
     const char *text = cx->out->last_error + (strncmp(cx->out->last_error, "ERR ", 4) ? 0 : 4);
     snprintf(why, sizeof why, "%.*s", (int)strcspn(text, "\r"), text);
     resp_truncate(cx->out, len, cx->out->npieces);

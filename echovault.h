@@ -68,7 +68,7 @@ extern struct command command_table[];                      /* the row that has 
 const struct command *command_find(const struct arg *name); /* NULL: unknown */
 const struct command *command_find_sub(const struct command *c, const struct arg *sub); /* NULL: unknown */
 const char *command_title(const struct command *c); /* its own name in capitals; good until the next call */
-int command_subs(const struct command *c); /* how many rows behind its own are its subcommands */
+int command_subs(const struct command *c);          /* how many rows behind its own are its subcommands */
 
 /* ---- the context of one command -------------------------------------------------------------- */
 
@@ -99,19 +99,22 @@ struct arg cx_number(struct cx *cx, int which, int64_t v); /* v as an argument f
 void cx_event(struct db *db, char type, const char *event, const struct arg *key);
 
 /* Replies that many commands share. */
-bool cx_check(struct cx *cx, bool well, const char *error); /* says the error unless all is well */
-void cx_syntax_error(struct cx *cx);           /* -ERR syntax error */
-void cx_not_integer(struct cx *cx);            /* -ERR value is not an integer or out of range */
-void cx_arity_error(struct cx *cx);            /* -ERR wrong number of arguments for '...' command */
-bool cx_int(struct cx *cx, int i, int64_t *v); /* argument i as an integer; false: the error is said */
-struct db *cx_database(struct cx *cx, int i); /* argument i as a database's number; NULL: the error is said */
+static inline bool cx_check(struct cx *cx, bool well, const char *error) { /* says the error unless all is well */
+    if (!well) resp_error(cx->out, error);
+    return well;
+}
+void cx_syntax_error(struct cx *cx);            /* -ERR syntax error */
+void cx_not_integer(struct cx *cx);             /* -ERR value is not an integer or out of range */
+void cx_arity_error(struct cx *cx);             /* -ERR wrong number of arguments for '...' command */
+bool cx_int(struct cx *cx, int i, int64_t *v);  /* argument i as an integer; false: the error is said */
+struct db *cx_database(struct cx *cx, int i);   /* argument i as a database's number; NULL: the error is said */
 const char *cx_encoding(const struct entry *e); /* how Redis would keep the value (keys.c) */
 void cx_bulk_value(struct cx *cx, const struct entry *e); /* the entry's value as a bulk string, big ones by
                                                              reference; null when e is NULL */
 
 /* What commands share (strings.c). Look-ups and changes come with their statistics and events. */
-struct entry *cx_read(struct cx *cx, struct arg *key);      /* for reading: counts a hit or a miss */
-struct entry *cx_peek(struct cx *cx, struct arg *key);      /* the same for what is no use of the key */
+struct entry *cx_read(struct cx *cx, struct arg *key); /* for reading: counts a hit or a miss */
+struct entry *cx_peek(struct cx *cx, struct arg *key); /* the same for what is no use of the key */
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline); /* store_set(), "new" */
 char *cx_edit(struct cx *cx, struct arg *key, size_t n); /* store_edit() of a raw value, "new" */
 void cx_delete(struct cx *cx);                           /* argv[1], "del"; logged as DEL */
@@ -121,11 +124,10 @@ int64_t cx_max_string(const struct cx *cx); /* bytes that a value may come to; t
 /* Deadlines (keys.c). */
 /* argv[i], at least `least`, in absolute ms; false: "invalid expire time in '...' command" or the like is said. */
 bool cx_deadline(struct cx *cx, int i, int64_t least, bool seconds, bool absolute, int64_t *deadline);
-bool cx_expire(struct cx *cx, int64_t deadline); /* sets argv[1]'s; false: it has passed, the key is deleted */
+bool cx_expire(struct cx *cx, int64_t deadline);       /* sets argv[1]'s; false: it has passed, the key is deleted */
 bool cx_persist(struct cx *cx, const struct entry *e); /* takes away argv[1]'s, "persist"; false: there is none */
 
-bool glob_match(const char *pattern, size_t plen, const char *s, size_t slen,
-                bool nocase); /* keys.c: ? * [^a-z] \x */
+bool glob_match(const char *pattern, size_t plen, const char *s, size_t slen, bool nocase); /* keys.c: ? * [^a-z] \x */
 
 /* ---- clients --------------------------------------------------------------------------------- */
 
@@ -177,11 +179,11 @@ struct client {
     bool wait_followers;      /* WAITAOF asked for some; there are none */
 };
 
-struct client *client_next(
-    struct client *after); /* NULL: the first; walks all connections that are not closing, by descriptor */
+struct client *
+client_next(struct client *after); /* NULL: the first; walks all connections that are not closing, by descriptor */
 struct client *client_by_id(uint64_t id);
 void client_close(struct client *c); /* marks only */
-void client_block(struct client *c);   /* nothing more of it is run until client_unblock() */
+void client_block(struct client *c); /* nothing more of it is run until client_unblock() */
 void client_unblock(struct client *c);
 void client_close_after_reply(struct client *c);
 void client_reset(struct client *c); /* RESET: as just connected */
@@ -189,7 +191,7 @@ struct resp_out *
 client_output(struct client *c); /* where to write what c did not ask for at this moment (push messages) */
 void client_addresses(const struct client *c, char peer[64], char local[64]);
 size_t client_count(void);
-int client_class(const struct client *c); /* 0 normal, 1 replica, 2 pubsub, 3 master */
+int client_class(const struct client *c);           /* 0 normal, 1 replica, 2 pubsub, 3 master */
 int client_class_named(const char *name, size_t n); /* -1: there is none (config.c) */
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
 
@@ -210,11 +212,10 @@ struct server_stats {
     int64_t started_ms;
 };
 extern struct server_stats server_stats;
-void server_sample(void); /* ten times a second: what INFO tells rates and peaks from */
+void server_sample(void);                  /* ten times a second: what INFO tells rates and peaks from */
 void server_count_error(const char *text); /* an error reply, as resp_out.last_error has it */
-void server_stop(struct cx *cx, bool save, bool nosave, bool now,
-                 bool force);    /* SHUTDOWN; may reply an error */
-const char *server_run_id(void); /* 40 hex digits, new every start */
+void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force); /* SHUTDOWN; may reply an error */
+const char *server_run_id(void);                                               /* 40 hex digits, new every start */
 
 enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
 void server_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -234,8 +235,7 @@ struct config {
     int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
     char *requirepass, *masterauth, *masteruser;
     int64_t proto_max_bulk_len, client_query_buffer_limit;
-    int64_t output_hard[3],
-        output_soft[3]; /* client-output-buffer-limit: normal, replica, pubsub; bytes, 0: none */
+    int64_t output_hard[3], output_soft[3]; /* client-output-buffer-limit: normal, replica, pubsub; bytes, 0: none */
     int output_seconds[3];
     bool protected_mode;
     int64_t maxmemory;
@@ -260,7 +260,7 @@ struct config {
     int replica_announce_port;
     bool replica_announced;
     int hz;
-    int supervised;                                      /* enum supervised */
+    int supervised;                                     /* enum supervised */
     int enable_debug_command, enable_protected_configs; /* enum permit */
 };
 extern struct config config;
@@ -282,7 +282,8 @@ const char *config_text(const char *option);             /* as CONFIG GET answer
 /* Reads argv (an optional file first, then --name value ...). Exits with one line that names what is wrong.
  */
 void config_load(int argc, char **argv);
-const struct persist_options *config_persist(void); /* the options that persist.c reads, kept up to date by CONFIG SET */
+const struct persist_options *
+config_persist(void);          /* the options that persist.c reads, kept up to date by CONFIG SET */
 const char *config_file(void); /* the absolute path of the file that was read, "" if none */
 
 #endif

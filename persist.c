@@ -66,9 +66,9 @@
  *   tried every 5 seconds, and the log goes on in a file that begins there.
  *
  * The snapshot: none -> walking (persist_tick; chunks go to the helper) -> walked (the helper writes the rest,
- *   syncs, renames) -> none. Then the log is trimmed: next.fd is a file with a later base. It is copied by the
- *   helper in slices, the last of them with syncs held back, so that the old file has nothing synced that the
- *   new one has not; then it takes the name and the place.
+ *   syncs, renames) -> none. Then the log is trimmed: the helper copies all behind a later base to a new file,
+ *   in slices, the last of them with syncs held back, so that the old file has nothing synced that the new one
+ *   has not; then that takes the name and the place.
  *
  * ---- A start --------------------------------------------------------------------------------------------
  *
@@ -104,7 +104,6 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,7 +126,7 @@
 #define SYNC_EVERY   (8u << 20)   /* of a file in the making, so that its last sync is short */
 #define SLICE_US     300          /* of the walk, in one turn */
 #define BATCH        16           /* commands whose keys are prefetched together in replay */
-#define PATH_LEN     4096
+#define PATH_LEN     512
 
 enum { SAY_NOTICE = 2, SAY_WARNING = 3 };
 
@@ -175,22 +174,17 @@ static int copy_range(int from, uint64_t src, int to, uint64_t dst, uint64_t n) 
     return 0;
 }
 
-/* The folder that path stands in: what makes a new name last. */
-static int sync_folder(const char *path) {
-    char folder[PATH_LEN];
-    const char *slash = strrchr(path, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    int result = fsync(fd), error = errno;
-    close(fd);
+/* The folder that all files stand in: what makes a new name last. */
+static int sync_folder(void) {
+    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = fd < 0 ? -1 : fsync(fd), error = errno;
+    if (fd >= 0) close(fd);
     errno = error;
     return result;
 }
 
 /* A whole file gets its name: its bytes first, then the name, then the folder. */
 static int publish(int fd, const char *temp, const char *path) {
-    return fsync(fd) < 0 || rename(temp, path) < 0 || sync_folder(path) < 0 ? -1 : 0;
+    return fsync(fd) < 0 || rename(temp, path) < 0 || sync_folder() < 0 ? -1 : 0;
 }
 
 /* ==== the helper thread ===================================================================================
@@ -256,13 +250,9 @@ static void job_post(struct job job, bool urgent) {
 }
 
 static int helper_start(void) {
-    sigset_t all, old;
     helper.news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (helper.news < 0) return -1;
-    sigfillset(&all); /* signals are the loop's */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    errno = pthread_create(&helper.thread, NULL, helper_main, NULL);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    errno = pthread_create(&helper.thread, NULL, helper_main, NULL); /* with the loop's signals blocked, as here */
     return errno ? -1 : 0;
 }
 
@@ -416,12 +406,13 @@ static void sum_to_end(void) {
     lg.summed = log_end();
 }
 
-/* Forgets the buffer's bytes but the last keep. */
-static void buffer_drop(size_t keep) {
+/* Forgets the buffer's bytes but the last keep. forget: nothing before them can be read any more. */
+static void buffer_drop(size_t keep, bool forget) {
     sum_to_end();
     if (keep) memmove(lg.out.buf, lg.out.buf + lg.out.len - keep, keep);
     lg.at += lg.out.len - keep;
     lg.out.len = keep;
+    if (forget) lg.h.base = lg.at;
     if (!keep && lg.out.cap > KEEP_BUFFER) resp_out_free(&lg.out);
 }
 
@@ -500,9 +491,7 @@ static void set_live(void) {
 void log_keep_backlog(bool on) {
     lg.keep = on;
     set_live();
-    if (lg.live) return;
-    buffer_drop(0);
-    lg.h.base = lg.at;
+    if (!lg.live) buffer_drop(0, true);
 }
 
 /* ==== appending =========================================================================================== */
@@ -610,8 +599,8 @@ static void log_is_fine(void) {
 static void write_pending(void) {
     uint64_t end = log_end();
     while (lg.written < end) {
-        ssize_t n =
-            pwrite(lg.fd, lg.out.buf + (lg.written - lg.at), end - lg.written, (off_t)file_pos(lg.written, lg.h.base));
+        const char *p = lg.out.buf + (lg.written - lg.at);
+        ssize_t n = pwrite(lg.fd, p, end - lg.written, (off_t)file_pos(lg.written, lg.h.base));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
             log_fails(errno == ENOSPC || errno == EDQUOT ? FULL : BROKEN, "write", errno);
@@ -619,13 +608,13 @@ static void write_pending(void) {
         }
         lg.written += (uint64_t)n;
     }
-    buffer_drop(0);
+    buffer_drop(0, false);
     log_is_fine();
 }
 
 static void sync_work(struct job *j) {
     int64_t start = clock_us();
-    if (fdatasync(j->fd) < 0 || (j->flag && sync_folder(aof_path) < 0)) j->error = errno;
+    if (fdatasync(j->fd) < 0 || (j->flag && sync_folder() < 0)) j->error = errno;
     j->from = (uint64_t)(clock_us() - start);
 }
 
@@ -656,8 +645,7 @@ static void request_sync(bool renamed) {
 static void trim_memory(void) {
     size_t keep = lg.keep && opt->backlog > 0 ? (size_t)opt->backlog : 0;
     if ((file_wanted() && (snap.running || next.fd >= 0)) || lg.out.len < 2 * keep + MARK_EVERY) return;
-    buffer_drop(keep);
-    lg.h.base = lg.at;
+    buffer_drop(keep, true);
 }
 
 static void next_go_on(void);
@@ -733,15 +721,9 @@ static void snap_over(int error, uint64_t size) {
     info.save_ok = !error;
     info.save_error = error ? strerror(error) : NULL;
     info.save_seconds = (int64_t)time(NULL) - snap.started_s;
-    if (snap.rewrite) {
-        info.rewrite_ok = !error;
-        info.rewrite_seconds = info.save_seconds;
-    }
-    if (error) {
-        hooks->say(SAY_WARNING, "The snapshot %s could not be written: %s. The one before it is as it was.", rdb_path,
-                   info.save_error);
-        return;
-    }
+    if (snap.rewrite) info.rewrite_ok = !error, info.rewrite_seconds = info.save_seconds;
+    if (error) hooks->say(SAY_WARNING, "The snapshot %s could not be written: %s", rdb_path, info.save_error);
+    if (error) return;
     hooks->say(SAY_NOTICE, "The snapshot %s is on the disk: the state at offset %" PRIu64 ".", rdb_path, snap.offset);
     info.saves++;
     info.last_save_s = (int64_t)time(NULL);
@@ -786,14 +768,13 @@ static void snap_emit(int db, const struct entry *e) {
 }
 
 int snap_begin(void) {
-    struct rdb_facts facts = {0};
     errno = EBUSY;
     if (snap.running) return -1;
     snap.wanted = lg.tx >= 0;
     if (snap.wanted) return 0;
     if (lg.live) put_record();
     else if (!log_end()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
-    snap.offset = facts.offset = log_end();
+    snap.offset = log_end();
     if (file_wanted()) { /* a file may begin here, and its first checksum then covers from here on */
         lg.sum = (struct sum){0};
         lg.stretch = lg.covered = lg.summed = snap.offset;
@@ -805,9 +786,7 @@ int snap_begin(void) {
     snap.changes = store_changes();
     snap.started_s = (int64_t)time(NULL);
     snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
-    memcpy(facts.repl_id, lg.h.id, sizeof facts.repl_id);
-    memcpy(facts.history, lg.h.history, sizeof facts.history);
-    rdb_put_head(&snap.chunk.out, &facts);
+    rdb_put_head(&snap.chunk.out, lg.h.id, snap.offset, lg.h.history);
     store_snapshot_begin(snap_emit);
     return 0;
 }
@@ -879,10 +858,12 @@ static void next_take_over(void) {
     hooks->say(SAY_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.h.base);
 }
 
+static int copy_log(int fd, uint64_t base, int to_fd, uint64_t from, uint64_t to) {
+    return copy_range(fd, file_pos(from, base), to_fd, file_pos(from, next.base), to - from);
+}
+
 static void copy_work(struct job *j) {
-    if (copy_range(j->fd, file_pos(j->from, j->base), j->to_fd, file_pos(j->from, next.base), j->to - j->from) < 0 ||
-        fdatasync(j->to_fd) < 0)
-        j->error = errno;
+    if (copy_log(j->fd, j->base, j->to_fd, j->from, j->to) < 0 || fdatasync(j->to_fd) < 0) j->error = errno;
 }
 
 static void copy_done(struct job *j) {
@@ -893,9 +874,7 @@ static void copy_done(struct job *j) {
     assert(lg.synced <= next.done);
     if (lg.trouble == FINE && log_end() > lg.covered) put_record();
     if (lg.trouble == FINE) write_pending();
-    if (copy_range(lg.fd, file_pos(next.done, lg.h.base), next.fd, file_pos(next.done, next.base),
-                   lg.written - next.done) < 0 ||
-        rename(aof_temp, aof_path) < 0) {
+    if (copy_log(lg.fd, lg.h.base, next.fd, next.done, lg.written) < 0 || rename(aof_temp, aof_path) < 0) {
         next_give_up(errno);
         return;
     }
@@ -932,10 +911,8 @@ static void fresh_work(struct job *j) {
 
 static void fresh_done(struct job *j) {
     next.busy = false;
-    if (j->error) {
-        next_give_up(j->error);
-        return;
-    }
+    if (j->error) next_give_up(j->error);
+    if (j->error) return;
     next_take_over();
     lg.written = lg.synced = j->to;
     log_is_fine();
@@ -950,12 +927,10 @@ static void fresh_begin(void) {
     next.base = snap.offset;
     next.fd = log_create(next.base);
     if (next.fd < 0) return;
-    if (write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) < 0) {
-        next_give_up(errno);
-        return;
-    }
-    next.busy = true; /* log_flush() has nothing to do for it */
-    job_post((struct job){.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()}, false);
+    struct job j = {.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()};
+    next.busy = write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) == 0;
+    if (next.busy) job_post(j, false);
+    else next_give_up(errno);
 }
 
 /* ==== reading a log back ================================================================================== */
@@ -985,52 +960,49 @@ static const char *get_count(const char *p, const char *end, char mark, uint64_t
     return *bad || p + 1 == end ? NULL : p + 2;
 }
 
-struct args {
-    struct arg *v;
-    size_t n, cap;
+/* A walk over commands in a file, from where r stands to r.end. each() is told where a command's arguments
+ * begin in args, and its length, before it counts; it returns what is wrong with it. */
+struct walk {
+    struct reader r;
+    struct arg *args;
+    size_t nargs, args_cap;
+    bool plain; /* redis-server's file: lines that begin with '#' may stand between commands */
+    const char *(*each)(struct walk *w, size_t first, size_t length);
+    const char *trouble; /* why it ends before r.end, NULL: it does not */
+    /* what scanning finds out, as offsets: whole commands and transactions up to good; checksums are right up to
+     * covered, the last of them begins at stretch; data: bytes in commands that are not records */
+    struct sum sum;
+    bool multi; /* within a transaction */
+    uint64_t base, good, covered, stretch, data;
+    /* what replaying has gathered */
+    size_t first[BATCH + 1];
+    uint64_t at[BATCH];
+    int n, db;
 };
 
-/* One command of p[0..n), strictly as log_append() writes it: its arguments go to a. Returns its length; 0:
+/* One command of p[0..n), strictly as log_append() writes it: its arguments go to args. Returns its length; 0:
  * it is cut off, *need bytes would show more; -1: malformed. */
-static int64_t get_command(const char *p, size_t n, struct args *a, size_t *need) {
+static int64_t get_command(struct walk *w, const char *p, size_t n, size_t *need) {
     uint64_t argc, len;
     bool bad;
     const char *end = p + n, *at = get_count(p, end, '*', &argc, &bad);
     *need = n + 1;
     if (at && !argc) return -1;
-    while (at && argc--) {
-        at = get_count(at, end, '$', &len, &bad);
-        if (!at) break;
+    while (at && argc-- && (at = get_count(at, end, '$', &len, &bad))) {
         if ((uint64_t)(end - at) < len + 2) {
             *need = (size_t)(at - p) + len + 2;
             return 0;
         }
         if (at[len] != '\r' || at[len + 1] != '\n') return -1;
-        if (a->n == a->cap) a->v = must(realloc(a->v, (a->cap = a->cap ? a->cap * 2 : 64) * sizeof *a->v));
-        a->v[a->n++] = (struct arg){.p = at, .n = (uint32_t)len};
+        if (w->nargs == w->args_cap) {
+            w->args_cap = w->args_cap ? w->args_cap * 2 : 64;
+            w->args = must(realloc(w->args, w->args_cap * sizeof *w->args));
+        }
+        w->args[w->nargs++] = (struct arg){.p = at, .n = (uint32_t)len};
         at += len + 2;
     }
     return bad ? -1 : at ? at - p : 0;
 }
-
-/* A walk over commands in a file, from where r stands to r.end. each() is told where a command's arguments
- * begin in args, and its length, before it counts; it returns what is wrong with it. */
-struct walk {
-    struct reader r;
-    struct args args;
-    bool plain; /* redis-server's file: lines that begin with '#' may stand between commands */
-    const char *(*each)(struct walk *w, size_t first, size_t length);
-    const char *trouble; /* why it ends before r.end, NULL: it does not */
-    /* what scanning finds out; offsets */
-    struct sum sum;
-    bool multi;                            /* within a transaction */
-    uint64_t base, good, covered, stretch; /* good: whole commands and transactions up to here */
-    uint64_t data;                         /* bytes in commands that are not records */
-    /* what replaying needs */
-    size_t first[BATCH + 1];
-    uint64_t at[BATCH];
-    int n, db;
-};
 
 static const char cut_off[] = "it is cut off within a command";
 
@@ -1041,10 +1013,10 @@ static void walk(struct walk *w) {
     r->progress = load_progress;
     while (!w->trouble && r->at + r->pos < r->end) {
         const char *p = r->buf + r->pos;
-        size_t n = r->len - r->pos, first = w->args.n;
+        size_t n = r->len - r->pos, first = w->nargs;
         const char *line = w->plain && n && *p == '#' ? memchr(p, '\n', n) : NULL;
-        int64_t length = line ? line + 1 - p : get_command(p, n, &w->args, &need);
-        if (length <= 0) w->args.n = first;
+        int64_t length = line ? line + 1 - p : get_command(w, p, n, &need);
+        if (length <= 0) w->nargs = first;
         if (length < 0) w->trouble = "what stands there is no command";
         if (length == 0 && !reader_fill(r, need)) w->trouble = r->error ? strerror(r->error) : cut_off;
         if (length > 0 && !line) w->trouble = w->each(w, first, (size_t)length);
@@ -1052,7 +1024,7 @@ static void walk(struct walk *w) {
     }
     reader_pass(r);
     free(r->buf);
-    free(w->args.v);
+    free(w->args);
 }
 
 static uint64_t walk_offset(const struct walk *w) { return w->base + w->r.at + w->r.pos - (w->plain ? 0 : HEADER); }
@@ -1071,11 +1043,11 @@ static bool record_fits(struct walk *w, const struct arg *text, uint64_t at) {
 }
 
 static const char *scan_each(struct walk *w, size_t first, size_t length) {
-    const struct arg *v = w->args.v + first;
-    size_t argc = w->args.n - first;
+    const struct arg *v = w->args + first;
+    size_t argc = w->nargs - first;
     uint64_t at = walk_offset(w);
     bool record = argc == 2 && !w->plain && resp_arg_is(v, "ping");
-    w->args.n = 0;
+    w->nargs = 0;
     if (argc == 1 && resp_arg_is(v, w->multi ? "exec" : "multi")) {
         w->multi = !w->multi;
     } else if (record) {
@@ -1143,7 +1115,7 @@ static bool is_bracket(const struct arg *name) {
 static void replay_passed(void *ctx, const char *p, size_t n) {
     struct walk *w = ctx;
     struct db *db = store_db(w->db);
-    struct arg *v = w->args.v;
+    struct arg *v = w->args;
     (void)p;
     (void)n;
     struct store_lookup l[BATCH];
@@ -1158,7 +1130,7 @@ static void replay_passed(void *ctx, const char *p, size_t n) {
         w->trouble = why;
         w->good = w->at[i];
     }
-    w->args.n = 0;
+    w->nargs = 0;
     w->n = 0;
 }
 
@@ -1166,7 +1138,7 @@ static const char *replay_each(struct walk *w, size_t first, size_t length) {
     (void)length;
     w->at[w->n] = w->r.at + w->r.pos;
     w->first[w->n++] = first;
-    w->first[w->n] = w->args.n;
+    w->first[w->n] = w->nargs;
     if (w->n == BATCH) replay_passed(w, NULL, 0);
     return w->trouble;
 }
@@ -1182,8 +1154,7 @@ static struct {
     struct header header;
     bool slot_damaged, has_rdb;
     uint64_t size;
-    uint64_t offset; /* of the snapshot */
-    char id[41], history[41];
+    struct rdb_facts rdb;
     struct walk scan;
 } boot;
 
@@ -1204,7 +1175,7 @@ static int log_set_aside(const char *why) {
     close(boot.fd);
     boot.fd = -1;
     boot.kind = NO_LOG;
-    if (rename(aof_path, to) < 0 || sync_folder(to) < 0)
+    if (rename(aof_path, to) < 0 || sync_folder() < 0)
         return refuse(aof_path, "it could not be renamed to %s: %s", to, strerror(errno));
     hooks->say(SAY_NOTICE, "%s was set aside as %s", aof_path, to);
     return 0;
@@ -1233,7 +1204,7 @@ static int find_log(void) {
     return 0;
 }
 
-/* Who comes from redis-server puts dump.rdb into the folder: it becomes our first snapshot, and stays. */
+/* Who comes from redis-server puts dump.rdb into the folder: it becomes the first snapshot, and stays. */
 static int adopt_dump(void) {
     boot.has_rdb = access(rdb_path, F_OK) == 0;
     if (boot.has_rdb || boot.kind != NO_LOG || access("dump.rdb", F_OK) < 0) return 0;
@@ -1244,25 +1215,23 @@ static int adopt_dump(void) {
 }
 
 static int load_rdb(void) {
-    struct rdb_facts f;
+    struct rdb_facts *f = &boot.rdb;
     struct stat st;
     char why[256];
     struct reader r = {.fd = open(rdb_path, O_RDONLY | O_CLOEXEC), .progress = load_progress};
     if (r.fd < 0 || fstat(r.fd, &st) < 0)
         return refuse(rdb_path, "the snapshot could not be opened: %s", strerror(errno));
     info.load_total = info.log_base_size = r.end = (uint64_t)st.st_size;
-    bool ok = rdb_load(&r, &f, why);
+    bool ok = rdb_load(&r, f, why);
     free(r.buf);
     close(r.fd);
-    info.keys_loaded = f.keys;
-    if (!ok)
-        return refuse(rdb_path, "at byte %" PRIu64 ": %s. The file is as it was: bring back a copy, or move it away.",
-                      r.at + r.pos, why);
-    boot.offset = f.offset ? f.offset : 1;
-    memcpy(boot.id, f.repl_id, sizeof boot.id);
-    memcpy(boot.history, f.history[0] ? f.history : f.repl_id, sizeof boot.history);
-    if (!boot.history[0]) snprintf(boot.history, sizeof boot.history, "rdb-%016" PRIx64, f.crc);
-    return 0;
+    info.keys_loaded = f->keys;
+    if (!f->offset) f->offset = 1;
+    if (!f->history[0]) memcpy(f->history, f->repl_id, sizeof f->history);
+    if (!f->history[0]) snprintf(f->history, sizeof f->history, "rdb-%016" PRIx64, f->crc);
+    if (ok) return 0;
+    return refuse(rdb_path, "at byte %" PRIu64 ": %s. The file is as it was: bring back a copy, or move it away.",
+                  r.at + r.pos, why);
 }
 
 /* Finds out up to where the log counts: boot.scan.good. */
@@ -1282,18 +1251,11 @@ static int judge_log(void) {
     } while (s->trouble || hole);
     if (end == boot.size) return 0;
     if (synced_beyond(boot.fd, base, s->good, boot.size))
-        return refuse(aof_path,
-                      "at byte %" PRIu64
-                      " the log is damaged: %s. What follows says that it had been safe on the disk, "
-                      "so it is no torn end. Bring back a copy, or cut the file there and lose what follows.",
-                      end, trouble);
-    if (!opt->truncate_tail)
-        return refuse(aof_path,
-                      "at byte %" PRIu64 " the log has a torn end: %s. With aof-load-truncated yes it is left out.",
-                      end, trouble);
-    hooks->say(SAY_WARNING, "%s: at byte %" PRIu64 " the log has a torn end: %s. What stands before it counts.",
-               aof_path, end, trouble);
-    return 0;
+        return refuse(aof_path, "at byte %" PRIu64 " the log is damaged: %s. %s", end, trouble,
+                      "What follows says that it had been safe on the disk, so it is no torn end. Bring back a copy, "
+                      "or cut the file there and lose what follows.");
+    hooks->say(SAY_WARNING, "%s: at byte %" PRIu64 " the log has a torn end: %s", aof_path, end, trouble);
+    return opt->truncate_tail ? 0 : refuse(aof_path, "with aof-load-truncated yes the torn end is left out");
 }
 
 /* Runs the file's bytes [from, to), which have been scanned. */
@@ -1309,9 +1271,9 @@ static int replay(int fd, uint64_t from, uint64_t to, bool plain) {
 /* The log, from the snapshot's offset on. */
 static int load_log(void) {
     const struct header *h = &boot.header;
-    uint64_t from = boot.has_rdb ? boot.offset : 0;
+    uint64_t from = boot.has_rdb ? boot.rdb.offset : 0;
     if (judge_log() < 0) return -1;
-    if (boot.has_rdb && strcmp(h->history, boot.history) != 0) {
+    if (boot.has_rdb && strcmp(h->history, boot.rdb.history) != 0) {
         if (!boot.scan.data) return log_set_aside("old");
         return refuse(aof_path, "the log does not belong to the snapshot %s. Move away the one that is not wanted.",
                       rdb_path);
@@ -1337,7 +1299,7 @@ static int import_aof(void) {
     ssize_t n = pread(boot.fd, head, sizeof head, 0);
     snprintf(name, sizeof name, "aof-%016" PRIx64 "-%" PRIx64, crc64(0, head, n > 0 ? (size_t)n : 0), boot.size);
     if (boot.has_rdb && load_rdb() < 0) return -1;
-    if (boot.has_rdb && strcmp(boot.history, name) != 0)
+    if (boot.has_rdb && strcmp(boot.rdb.history, name) != 0)
         return refuse(aof_path, "this is a plain AOF, and %s is there as well. Move away the one that is not wanted.",
                       rdb_path);
     if (boot.has_rdb) return log_set_aside("imported");
@@ -1353,8 +1315,8 @@ static int import_aof(void) {
     memcpy(lg.h.history, name, sizeof name);
     take_new_id(false);
     if (snap_save() < 0 || log_set_aside("imported") < 0) return -1;
-    memcpy(boot.history, name, sizeof name);
-    boot.offset = snap.offset;
+    memcpy(boot.rdb.history, name, sizeof name);
+    boot.rdb.offset = snap.offset;
     boot.has_rdb = true;
     return 0;
 }
@@ -1363,13 +1325,13 @@ static int import_aof(void) {
 static void settle(void) {
     const struct walk *w = &boot.scan;
     bool logged = boot.kind == OUR_LOG;
-    lg.at = logged ? w->good : boot.has_rdb ? boot.offset : 0;
+    lg.at = logged ? w->good : boot.has_rdb ? boot.rdb.offset : 0;
     lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.at;
-    snap.offset = boot.has_rdb ? boot.offset : 0;
+    snap.offset = boot.has_rdb ? boot.rdb.offset : 0;
     lg.lost = false;    /* what was replayed is counted */
     take_new_id(false); /* a history that begins is named after its first id */
-    memcpy(lg.h.history, boot.has_rdb ? boot.history : lg.h.id, sizeof lg.h.history);
-    memcpy(lg.h.id, boot.id, sizeof lg.h.id);
+    memcpy(lg.h.history, boot.has_rdb ? boot.rdb.history : lg.h.id, sizeof lg.h.history);
+    memcpy(lg.h.id, boot.rdb.repl_id, sizeof lg.h.id);
     lg.h.base = lg.at;
     if (logged) {
         lg.h = boot.header;
@@ -1387,7 +1349,7 @@ static int cut_tail(void) {
     if (cut == boot.size) return 0;
     snprintf(path, sizeof path, "%s.cut-%" PRIu64 "-%lld", aof_path, cut, (long long)time(NULL));
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (fd < 0 || copy_range(boot.fd, cut, fd, 0, boot.size - cut) < 0 || fsync(fd) < 0 || sync_folder(path) < 0 ||
+    if (fd < 0 || copy_range(boot.fd, cut, fd, 0, boot.size - cut) < 0 || fsync(fd) < 0 || sync_folder() < 0 ||
         ftruncate(boot.fd, (off_t)cut) < 0 || fdatasync(boot.fd) < 0)
         return refuse(aof_path, "its torn end could not be moved to %s: %s", path, strerror(errno));
     close(fd);
@@ -1457,10 +1419,10 @@ int persist_reload(bool save) {
     for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));
     store_set_clock(now, STORE_EXPIRE_IGNORE);
     boot.has_rdb = access(rdb_path, F_OK) == 0;
-    boot.offset = lg.h.base;
+    boot.rdb.offset = lg.h.base;
     bool ok = !boot.has_rdb || load_rdb() == 0;
     if (ok && lg.fd >= 0)
-        ok = replay(lg.fd, file_pos(boot.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
+        ok = replay(lg.fd, file_pos(boot.rdb.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
     store_set_clock(now, STORE_EXPIRE_DELETE);
     lg.live = live;
     lg.lost = lost;
@@ -1514,8 +1476,7 @@ static void follow_option(int64_t now_ms) {
         close_later(lg.fd);
         lg.fd = -1;
         lg.trouble = FINE;
-        buffer_drop(0);
-        lg.h.base = lg.at;
+        buffer_drop(0, true);
     }
     set_live();
     if (!file_wanted() || snap.running || next.fd >= 0 || now_ms < lg.snap_due_ms) return;

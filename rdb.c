@@ -130,14 +130,14 @@ static void put_aux(struct resp_out *o, const char *name, const char *value) {
     put_string(o, value, strlen(value));
 }
 
-void rdb_put_head(struct resp_out *o, const struct rdb_facts *f) {
+void rdb_put_head(struct resp_out *o, const char *repl_id, uint64_t repl_offset, const char *history) {
     char now[RESP_INT_MAX], memory[RESP_INT_MAX], offset[RESP_INT_MAX];
     resp_write_int(now, (int64_t)time(NULL));
     resp_write_int(memory, (int64_t)store_memory());
-    resp_write_int(offset, (int64_t)f->offset);
+    resp_write_int(offset, (int64_t)repl_offset);
     const char *const aux[][2] = {{"redis-ver", "7.0.15"}, {"redis-bits", "64"},    {"ctime", now},
-                                  {"used-mem", memory},    {"repl-stream-db", "0"}, {"repl-id", f->repl_id},
-                                  {"repl-offset", offset}, {"aof-base", "0"},       {"echovault-history", f->history}};
+                                  {"used-mem", memory},    {"repl-stream-db", "0"}, {"repl-id", repl_id},
+                                  {"repl-offset", offset}, {"aof-base", "0"},       {"echovault-history", history}};
     o->len += (size_t)snprintf(resp_reserve(o, 16), 16, "REDIS%04d", RDB_VERSION);
     for (size_t i = 0; i < sizeof aux / sizeof *aux; i++) put_aux(o, aux[i][0], aux[i][1]);
     for (int i = 0; i < store_databases(); i++) {

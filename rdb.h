@@ -50,7 +50,7 @@ struct rdb_facts {
 };
 
 /* The file's beginning: magic, AUX fields, sizes of the databases. */
-void rdb_put_head(struct resp_out *o, const struct rdb_facts *f);
+void rdb_put_head(struct resp_out *o, const char *repl_id, uint64_t repl_offset, const char *history);
 /* One entry, after a SELECTDB where db is not *last. A value that is a blob is left out, and returned: its
  * bytes have to follow. */
 struct blob *rdb_put_entry(struct resp_out *o, int *last, int db, const struct entry *e, size_t *blob_n);

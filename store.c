@@ -50,7 +50,7 @@
 #define TRIM_SLICE   16                /* empty chunks given back in one turn */
 #define REHASH_SLICE 64                /* buckets that move in one turn, beside one with each insertion */
 #define ATIME_MASK   0x1fffffu         /* 21 bits of seconds: 24 days */
-#define REGION_SIZE  ((size_t)2 << 20) /* of memory from the kernel; a huge page */
+#define REGION_SIZE  ((size_t)2 << 20) /* of memory from the kernel */
 #define LONG_KEY     255               /* klen of keys from this length on */
 #define AHEAD        8                 /* how many buckets a walk prefetches */
 
@@ -138,13 +138,6 @@ static void *must(void *p) {
     return p;
 }
 
-/* Huge pages, which spare TLB misses, but only from the kernel's background thread: to get one at the first touch takes
- * up to 5 ms. Where a small page is there already, a fault brings small pages. */
-static void advise_huge(char *p, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += REGION_SIZE) p[i] = 0;
-    madvise(p, bytes, MADV_HUGEPAGE);
-}
-
 /* ==== memory: entries of up to ARENA_MAX bytes in size classes of 8 bytes ==================================
  * malloc would add 8 to 23 bytes to each. A chunk of 64 KiB, aligned, serves one class; its head counts what
  * is in use, so that an empty one can serve another class or go back to the system. Under the sanitizers
@@ -177,7 +170,6 @@ static struct {
     struct chunk *room[ARENA_MAX / 8 + 1]; /* by class: chunks with room */
     void **empty;                          /* chunks of no class */
     size_t nempty, nclean, empty_cap;      /* the first nclean hold no memory */
-    size_t regions;
 } arena;
 #endif
 
@@ -199,7 +191,7 @@ static void empty_push(void *chunk) {
     arena.empty[arena.nempty++] = chunk;
 }
 
-/* One more region of chunks. */
+/* One more region of chunks. In small pages: a huge one takes the kernel up to 5 ms, at the first touch or later. */
 static void region_new(void) {
     char *p = mmap(NULL, 2 * REGION_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     must(p == MAP_FAILED ? NULL : p);
@@ -207,7 +199,6 @@ static void region_new(void) {
     if (head) munmap(p, head);
     p += head;
     munmap(p + REGION_SIZE, REGION_SIZE - head);
-    if (arena.regions++) advise_huge(p, REGION_SIZE); /* not the first: an almost empty server stays small */
     for (size_t i = REGION_SIZE; i > 0; i -= CHUNK_SIZE) empty_push(p + i - CHUNK_SIZE);
     arena.nclean = arena.nempty;
 }
@@ -415,7 +406,6 @@ static struct table table_new(size_t size) {
     } else { /* pages of its own: zero already, faulted in when touched, gone at once when freed */
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         t.buckets = must(p == MAP_FAILED ? NULL : p);
-        advise_huge(p, bytes);
     }
     g.table_memory += bytes;
     return t;

@@ -19,11 +19,6 @@
 
 /* ---- what commands share -------------------------------------------------------------------------------- */
 
-bool cx_check(struct cx *cx, bool well, const char *error) {
-    if (!well) resp_error(cx->out, error);
-    return well;
-}
-
 /* Counts the look-up that gave e. */
 static struct entry *count_lookup(struct cx *cx, const struct arg *key, struct entry *e) {
     *(e ? &server_stats.hits : &server_stats.misses) += 1;

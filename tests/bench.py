@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Measures EchoVault beside redis-server, memcached and the bare limit, and prints tables.
 
-    tests/bench.py                          everything, about ten minutes
+    tests/bench.py                          everything, some twenty minutes
     tests/bench.py --quick                  tiny sizes: does the bench itself work?
     tests/bench.py --rows cpu --rounds 3    some rows only
 
@@ -15,7 +15,7 @@ There are two generators. redis-benchmark is the known one, but spends more CPU 
 so without pipelining it sets the pace, and an idling server serves fewer sockets a turn at a higher cost each.
 tests/bench/load.c saturates every server here, bare included (see the column "busy"), so its figures are the sharper.
 
-A new row is one function marked @row: it gets the Bench, starts servers with bench.server(), keeps its raw figures in
+The rows of persistence are in tests/bench/persistence.py. A new row is one function marked @row: it gets the Bench, starts servers with bench.server(), keeps its raw figures in
 bench.data, shows them with bench.table() and judges them with bench.check(). Results go to build/bench/results.json
 and results.md.
 """
@@ -32,8 +32,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "bench"))
-from rig import (BUILD, RAN, Rig, build_programs, describe_machine, frame, receive, stolen_share,  # noqa: E402
-                 warm_memory)
+from rig import (BUILD, RAN, ROWS, WARM_BYTES_A_KEY, Rig, build_programs, describe_machine, frame,  # noqa: E402
+                 receive, row, spread, stolen_share, warm_memory)
 
 # What EchoVault must reach. CPU: its share of redis-server's CPU time an operation, by commands in a pipeline.
 CPU_TARGET = {1: 0.84, 16: 0.50, 64: 0.35}
@@ -43,18 +43,12 @@ IDLE_CONNECTION_BYTES_TARGET = 512
 STARTUP_MS_TARGET = 50
 
 PAYLOAD = 16 + 16  # bytes of a key's name and of its value
-WARM_BYTES_A_KEY = 200
 # Sizes of the rows: in full, and with --quick.
 SIZES = {"rounds": (5, 1), "requests": (300_000, 10_000), "keys": (1_000_000, 20_000),
          "memory-keys": (3_000_000, 100_000), "growth-keys": (5_000_000, 200_000), "growth-rounds": (3, 1),
-         "probe-seconds": (2, 0.5), "connections": (10_000, 500), "startups": (10, 2)}
-ROWS = {}
-
-
-def row(function):
-    """Registers a row under its function's name, for --rows."""
-    ROWS[function.__name__] = function
-    return function
+         "probe-seconds": (2, 0.5), "connections": (10_000, 500), "startups": (10, 2),
+         "persistence-rounds": (3, 1), "durable-requests": (6_000_000, 50_000), "always-requests": (50_000, 1_000),
+         "snapshot-keys": (5_000_000, 50_000)}
 
 
 class Bench(Rig):
@@ -82,12 +76,6 @@ class Bench(Rig):
         verdict = "pass" if (value <= target if holds is None else holds) else "MISS"
         self.checks.append({"what": what, "value": round(value, 3), "target": target, "unit": unit, "ok": verdict})
         return [target, verdict]
-
-
-def spread(values, digits=3):
-    """Median (lowest) of one figure over the rounds."""
-    values = list(values)
-    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f})"
 
 
 @row
@@ -264,6 +252,9 @@ def startup(bench):
             lines[-1] += bench.check("Startup to the first PONG", statistics.median(ms), STARTUP_MS_TARGET, "ms")
     bench.table("Milliseconds from start to the first PONG",
                 ["server", "median (lowest)", "max", "target", "ok"], lines)
+
+
+import persistence  # noqa: E402,F401  its rows come after those above
 
 
 def read_options():

@@ -297,7 +297,9 @@ def test_restore_options(c):
     assert c("RESTORE", "k", "-1", dump, "REPLACE") == Error("ERR Invalid TTL value, must be >= 0")
     assert c("RESTORE", "k", "x", dump, "REPLACE") == NOT_INTEGER
     assert c("RESTORE", "k", "0", dump, "FOO") == SYNTAX
-    assert c("RESTORE", "k", "0", dump, "REPLACE", "IDLETIME", "-1") == Error("ERR Invalid IDLETIME value, must be >= 0")
+    assert c("RESTORE", "k", "0", dump, "REPLACE", "IDLETIME", "-1") == Error(
+        "ERR Invalid IDLETIME value, must be >= 0"
+    )
     assert c("RESTORE", "k", "0", dump, "REPLACE", "FREQ", "256") == Error(
         "ERR Invalid FREQ value, must be >= 0 and <= 255"
     )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ev import ECHOVAULT, IS_REDIS, NIL, OK, PONG, Client, Error, Server, flags, free_port, need, ours, unsanitized
+from ev import ECHOVAULT, NIL, OK, PONG, Client, Error, Server, flags, free_port, need, ours, unsanitized
 
 
 def run(*args, **kw):

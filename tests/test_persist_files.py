@@ -188,7 +188,7 @@ def test_a_log_without_its_snapshot_is_refused(tmp_path):
         eventually(lambda: info(c, "aof_current_size") < 300_000)  # the log was trimmed
     os.remove(rdb(tmp_path))
     found, said = try_start(tmp_path)
-    assert found is None and "snapshot before it is missing" in said
+    assert found is None and "bring back the snapshot before it" in said
 
 
 def test_a_snapshot_of_another_history_is_refused(tmp_path, small, snapshot):

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ev import NIL, NIL3, OK, PONG, Client, Error, Map, Server, Status, Verbatim, best, encode, ours, seconds, unsanitized
+from ev import NIL, NIL3, OK, PONG, Client, Error, Map, Server, Status, Verbatim
+from ev import best, encode, ours, seconds, unsanitized
 
 
 def exchange(port, data):
@@ -119,8 +120,9 @@ def test_deleting_the_largest_value_does_not_stall(c, command):
 @pytest.mark.parametrize(
     "line, reply",
     [(b"PING\r\n", PONG), (b"PING\n", PONG), (b"  PING  \r\n", PONG), (b"ECHO hello\n", b"hello"),
-     (b'ECHO "a b"\r\n', b"a b"), (b"ECHO 'a b'\r\n", b"a b"), (rb'ECHO "\x00\xfF\n\r\t\b\a\\\""' + b"\n", b'\0\xff\n\r\t\b\a\\"'),
-     (rb"ECHO 'it\'s \n'" + b"\r\n", b"it's \\n"), (b'ECHO ""\r\n', b""), (b"ECHO a\\ b\n", Error("ERR wrong number of arguments for 'echo' command")),
+     (b'ECHO "a b"\r\n', b"a b"), (b"ECHO 'a b'\r\n", b"a b"), (b'ECHO ""\r\n', b""),
+     (rb'ECHO "\x00\xfF\n\r\t\b\a\\\""' + b"\n", b'\0\xff\n\r\t\b\a\\"'), (rb"ECHO 'it\'s \n'" + b"\r\n", b"it's \\n"),
+     (b"ECHO a\\ b\n", Error("ERR wrong number of arguments for 'echo' command")),
      (b'ECHO "\\xzz"\n', b"xzz"), (b"\r\n\r\n\nPING\r\n", PONG), (b"*0\r\nPING\r\n", PONG), (b"*-5\r\nPING\r\n", PONG)],
 )
 def test_inline(c, line, reply):
@@ -276,7 +278,8 @@ def test_auth_without_a_password_set(c):
 
 @pytest.mark.parametrize(
     "frame, error",
-    [(b"*11\r\n", b"unauthenticated multibulk length"), (b"*2\r\n$4\r\nPING\r\n$16385\r\n", b"unauthenticated bulk length")],
+    [(b"*11\r\n", b"unauthenticated multibulk length"),
+     (b"*2\r\n$4\r\nPING\r\n$16385\r\n", b"unauthenticated bulk length")],
 )
 def test_lower_limits_before_auth(locked, frame, error):
     assert exchange(locked.port, frame) == b"-ERR Protocol error: " + error + b"\r\n"

@@ -230,7 +230,8 @@ def test_a_discarded_subscription_is_none(c, other):
 
 
 def test_who_wants_no_replies_gets_messages(c3, other):
-    c3.send(encode("CLIENT", "REPLY", "OFF") + encode("SUBSCRIBE", "a") + encode("GET", "k") + encode("PUBLISH", "a", "1"))
+    silently = [("CLIENT", "REPLY", "OFF"), ("SUBSCRIBE", "a"), ("GET", "k"), ("PUBLISH", "a", "1")]
+    c3.send(b"".join(encode(*said) for said in silently))
     assert c3.read() == Push([b"subscribe", b"a", 1])
     assert c3.read() == Push([b"message", b"a", b"1"])
     other("PUBLISH", "a", "2")
@@ -330,7 +331,9 @@ def test_who_is_gone_is_counted_no_more(c, server):
         assert c("PUBSUB", "NUMPAT") == c("PUBLISH", "1", "x") == 0
 
 
-@pytest.mark.parametrize("limit, message, seconds", [("1mb 0 0", 5000, 0), ("1mb 0 0", 100000, 0), ("0 1mb 1", 5000, 1)])
+@pytest.mark.parametrize(
+    "limit, message, seconds", [("1mb 0 0", 5000, 0), ("1mb 0 0", 100000, 0), ("0 1mb 1", 5000, 1)]
+)
 def test_who_does_not_read_is_closed_at_the_limit(start, limit, message, seconds):
     server = start(client_output_buffer_limit=f"pubsub {limit}")
     with server.client() as c, server.client() as slow, server.client() as quick:
@@ -455,7 +458,9 @@ def test_flags(c, other, events, flags, heard):
     assert sorted(got) == heard
 
 
-@pytest.mark.parametrize("flags", ["A", "AKE", "EKA", "KEAn", "AKEm", "gxKE", "Kd", "KEg$lshzxetdnm", "E", "dtexzhsl$g", "q", ""])
+@pytest.mark.parametrize(
+    "flags", ["A", "AKE", "EKA", "KEAn", "AKEm", "gxKE", "Kd", "KEg$lshzxetdnm", "E", "dtexzhsl$g", "q", ""]
+)
 def test_flags_are_kept_as_redis_keeps_them(c, oracle, events, flags):
     with oracle.client() as right:
         for said in [("CONFIG", "SET", "notify-keyspace-events", flags), ("CONFIG", "GET", "notify-keyspace-events")]:
@@ -464,23 +469,26 @@ def test_flags_are_kept_as_redis_keeps_them(c, oracle, events, flags):
 
 
 # What happens to keys, one step a line; "~" waits until a deadline has passed.
-STORY = """SET k v|SET k v EX 100|SET k v PX 100000|SET k v NX|SET k v XX|SET k v XX GET|SET k v KEEPTTL|SET k v EXAT 1
-    GET k|GET nope|SETNX a 1|SETNX a 1|SETEX a 100 v|PSETEX a 10000 v|GETSET a b|GETSET newg b|GETDEL a|GETDEL a|SET k v
-    GETEX k EX 100|GETEX k PERSIST|GETEX k PERSIST|GETEX k|GETEX k EXAT 1|GETEX nope|MSET a 1 b 2 a 3|MSETNX a 1 z 2
-    MSETNX y 1 z 2|APPEND a x|APPEND nn x|SETRANGE a 0 zz|SETRANGE sr 3 zz|SETRANGE a 9 x|SET n 5|INCR n|DECR n
-    INCRBY n 5|DECRBY n 2|INCRBYFLOAT n 1.5|INCR newn|INCRBYFLOAT newf 1.5|INCR a|MGET a nope b|STRLEN nope
-    GETRANGE nope 0 1|EXISTS nope a|DEL nope|DEL a b|UNLINK z y nope|TYPE nope|TTL nope|TTL n|TOUCH nope n|SETBIT bit 3 1
-    SETBIT bit 3 1|GETBIT nope 3|BITCOUNT nope|BITPOS nope 1|BITOP AND d bit bit|BITOP AND d nope nope|BITOP OR d2 bit x
-    BITOP AND nod nope|BITFIELD bit SET u8 0 255|BITFIELD bit INCRBY u8 0 0|BITFIELD nope GET u8 0|BITFIELD_RO nope GET u8 0
-    BITFIELD bf2 OVERFLOW FAIL INCRBY u2 0 4|BITFIELD bf3 SET u8 0 0|SET e v|EXPIRE e 100|EXPIRE e 100 NX|PEXPIRE e 100000
-    EXPIREAT e 99999999999|PERSIST e|PERSIST e|EXPIRE e -1|EXPIRE nope 10|SET e v|PEXPIREAT e 1|SET r v|RENAME r r2
-    RENAME r2 r2|RENAMENX r2 r3|SET r4 v|RENAMENX r3 r4|RENAME r3 r4|RENAME nope x|COPY r4 c4|COPY r4 c4|COPY nope c4
-    COPY r4 c4 REPLACE|COPY r4 c4 DB 2|MOVE r4 1|MOVE r4 1|SWAPDB 0 1|SWAPDB 0 1|DUMP nope|OBJECT ENCODING nope|LCS no pe
-    SET f v|FLUSHDB|SET f v|FLUSHALL|SET x 1 PX 9|~|GET x|SET x 1 PX 9|~|SET x 2|SET x 1 PX 9|~|INCR x|SET x 1 PX 9|~
+STORY = """
+    SET k v|SET k v EX 100|SET k v PX 100000|SET k v NX|SET k v XX|SET k v XX GET|SET k v KEEPTTL|SET k v EXAT 1
+    GET k|GET nope|SETNX a 1|SETNX a 1|SETEX a 100 v|PSETEX a 10000 v|GETSET a b|GETSET newg b|GETDEL a|GETDEL a
+    SET k v|GETEX k EX 100|GETEX k PERSIST|GETEX k PERSIST|GETEX k|GETEX k EXAT 1|GETEX nope|MSET a 1 b 2 a 3
+    MSETNX a 1 z 2|MSETNX y 1 z 2|APPEND a x|APPEND nn x|SETRANGE a 0 zz|SETRANGE sr 3 zz|SETRANGE a 9 x|SET n 5
+    INCR n|DECR n|INCRBY n 5|DECRBY n 2|INCRBYFLOAT n 1.5|INCR newn|INCRBYFLOAT newf 1.5|INCR a|MGET a nope b
+    STRLEN nope|GETRANGE nope 0 1|EXISTS nope a|DEL nope|DEL a b|UNLINK z y nope|TYPE nope|TTL nope|TTL n
+    TOUCH nope n|SETBIT bit 3 1|SETBIT bit 3 1|GETBIT nope 3|BITCOUNT nope|BITPOS nope 1|BITOP AND d bit bit
+    BITOP AND d nope nope|BITOP OR d2 bit x|BITOP AND nod nope|BITFIELD bit SET u8 0 255|BITFIELD bit INCRBY u8 0 0
+    BITFIELD nope GET u8 0|BITFIELD_RO nope GET u8 0|BITFIELD bf2 OVERFLOW FAIL INCRBY u2 0 4
+    BITFIELD bf3 SET u8 0 0|SET e v|EXPIRE e 100|EXPIRE e 100 NX|PEXPIRE e 100000|EXPIREAT e 99999999999|PERSIST e
+    PERSIST e|EXPIRE e -1|EXPIRE nope 10|SET e v|PEXPIREAT e 1|SET r v|RENAME r r2|RENAME r2 r2|RENAMENX r2 r3
+    SET r4 v|RENAMENX r3 r4|RENAME r3 r4|RENAME nope x|COPY r4 c4|COPY r4 c4|COPY nope c4|COPY r4 c4 REPLACE
+    COPY r4 c4 DB 2|MOVE r4 1|MOVE r4 1|SWAPDB 0 1|SWAPDB 0 1|DUMP nope|OBJECT ENCODING nope|LCS no pe|SET f v
+    FLUSHDB|SET f v|FLUSHALL|SET x 1 PX 9|~|GET x|SET x 1 PX 9|~|SET x 2|SET x 1 PX 9|~|INCR x|SET x 1 PX 9|~
     MGET x x|SET x 1 PX 9|~|DEL x|SET x 1 PX 9|~|EXISTS x|SET x 1 PX 9|~|APPEND x y|SET x 1 PX 9|~|EXPIRE x 100
     SET x 1 PX 9|~|RENAME x y|SET x 1 PX 9|~|SET y 1|RENAME y x|SET x 1 PX 9|~|SETNX x 3|SET x 1 PX 9|~|COPY x q
     SET x 1 PX 9|~|SET x 1 NX|SET x 1 PX 9|~|MSET x 1|SET x 1 PX 9|~|SETBIT x 1 1|SET x 1 PX 9|~|BITOP NOT zz x
-    SET x 1 PX 9|~|MOVE x 3|SET x 1 PX 9|~|PERSIST x|SET x 1 PX 9|~|STRLEN x|SET x 1 PX 9|~|GETEX x"""
+    SET x 1 PX 9|~|MOVE x 3|SET x 1 PX 9|~|PERSIST x|SET x 1 PX 9|~|STRLEN x|SET x 1 PX 9|~|GETEX x
+"""
 
 
 def told(server, alone):
@@ -491,7 +499,7 @@ def told(server, alone):
         admin("DEBUG", "SET-ACTIVE-EXPIRE", "0")
         notify(admin, "KEAnm")
         listener = listen(c if alone else another, "*", command="PSUBSCRIBE")
-        for step in STORY.replace("\n", "|").split("|"):
+        for step in STORY.strip().replace("\n", "|").split("|"):
             if step.strip() == "~":
                 time.sleep(0.012)
                 continue

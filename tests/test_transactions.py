@@ -124,9 +124,9 @@ def test_the_watchers_own_change_counts(c):
 
 def test_a_watched_key_that_expires(c):
     c("DEBUG", "SET-ACTIVE-EXPIRE", "0")
-    c("SET", "k", "v", "PX", "20")
+    c("SET", "k", "v", "PX", "150")
     c("WATCH", "k")
-    time.sleep(0.05)
+    time.sleep(0.2)
     c("MULTI")
     c("PING")
     assert c("EXEC") is NIL_ARRAY

@@ -1,13 +1,15 @@
-"""The bench's rig: servers on one core, generators on the other, warm memory, and facts about the machine."""
+"""The bench's rig: the list of rows, servers on one core, generators on the other, and facts about the machine."""
 import contextlib
 import json
 import mmap
 import os
 import pathlib
 import platform
+import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,21 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "build" / "bench"
 RAN, WAITED = 0, 1  # fields of /proc/PID/task/TID/schedstat
+PATIENCE_SECONDS = 600  # for one reply, and for a start with data
+WARM_BYTES_A_KEY = 200
+ROWS = {}
+
+
+def row(function):
+    """Registers a row under its function's name, for --rows."""
+    ROWS[function.__name__] = function
+    return function
+
+
+def spread(values, digits=3):
+    """Median (lowest) of one figure over the rounds."""
+    values = list(values)
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f})"
 
 
 def fail(why):
@@ -49,20 +66,37 @@ def receive(link, length):
         length -= len(part)
 
 
-class Server:
-    """A running server process, pinned to a core, with a data folder of its own."""
+def memory_field(pid, field):
+    """Bytes of a process's memory, counted page by page: the kernel's quick counters may lag."""
+    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in smaps_rollup")
 
-    def __init__(self, name, options, extra):
+
+class Server:
+    """A server process that keeps to its cores, with a port and a data folder of its own."""
+
+    def __init__(self, name, options, cores):
         self.name = name
         self.folder = tempfile.mkdtemp(prefix=f"bench-{name}-")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        command = ["taskset", "-c", str(options.server_core), *self.command(options), *extra]
+        self.line = ["taskset", "-c", ",".join(map(str, cores)), *self.command(options)]
+
+    def start(self, extra, seconds=10):
+        """Starts it on what its folder holds; extra are further options. Waits until that is loaded."""
         self.started = time.perf_counter()
-        self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self.wait_until_ready()
+        self.process = subprocess.Popen([*self.line, *extra], cwd=self.folder, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.PIPE)
+        self.wait_until_ready(seconds)
         self.ready_ms = (time.perf_counter() - self.started) * 1000
+
+    def restart(self, extra):
+        self.process.terminate()
+        self.process.communicate()
+        self.start(extra, seconds=PATIENCE_SECONDS)
 
     def command(self, options):
         if self.name == "bare":
@@ -73,7 +107,7 @@ class Server:
         return [getattr(options, self.name), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder,
                 "--save", "", "--appendonly", "no", "--loglevel", "warning", "--maxclients", "12000"]
 
-    def wait_until_ready(self, seconds=10):
+    def wait_until_ready(self, seconds):
         question, answer = (b"version\r\n", b"VERSION") if self.name == "memcached" else (frame("PING"), b"+PONG")
         while time.perf_counter() < self.started + seconds:
             if self.process.poll() is not None:
@@ -85,12 +119,11 @@ class Server:
                         return
             except ConnectionError:
                 pass
-            time.sleep(0.0002)
-        self.stop()
+            time.sleep(0.0002)  # also after -LOADING
         fail(f"{self.name} is not ready after {seconds} s")
 
     def connect(self):
-        link = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        link = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return link
 
@@ -100,17 +133,27 @@ class Server:
             link.sendall(frame(*words))
             return link.recv(65536)
 
-    def seconds(self, field):
-        """Seconds that all its threads RAN, or WAITED for a core that others had; the kernel counts nanoseconds."""
-        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+    def info(self, section, field):
+        """The number or word behind field: or field= in a short section of INFO."""
+        found = re.search(rf"\b{field}[:=](\w+)", self.ask("INFO", section).decode())
+        return found[1] if found else fail(f"{self.name}: no {field} in INFO {section}")
+
+    def seconds(self, field, thread="*"):
+        """Seconds that its threads RAN, or WAITED for a core that others had; the kernel counts nanoseconds."""
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob(f"{thread}/schedstat")
         return sum(int(task.read_text().split()[field]) for task in tasks) / 1e9
 
     def resident(self):
-        """Resident bytes, counted page by page: the kernel's quick counters may lag."""
-        for line in pathlib.Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Rss:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("no Rss in smaps_rollup")
+        return memory_field(self.process.pid, "Rss")
+
+    def resident_with_children(self):
+        """Resident bytes of it and its children, with pages that they share counted once."""
+        pid = self.process.pid
+        total = memory_field(pid, "Pss")
+        for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with contextlib.suppress(OSError, RuntimeError):  # it has just ended
+                total += memory_field(child, "Pss")
+        return total
 
     def settled_resident(self, quiet_seconds=1.0, at_most_seconds=30):
         """Resident bytes once they have stopped changing, as after a table's rehash."""
@@ -135,10 +178,12 @@ class Rig:
         self.options = options
 
     @contextlib.contextmanager
-    def server(self, name, *extra):
+    def server(self, name, *extra, on_load_core_too=False):
         """A fresh server; extra are further options of its command line."""
-        server = Server(name, self.options, extra)
+        cores = [self.options.server_core] + [self.options.load_core] * on_load_core_too
+        server = Server(name, self.options, cores)
         try:
+            server.start(extra)
             yield server
         finally:
             server.stop()
@@ -148,9 +193,25 @@ class Rig:
 
     def load(self, server, op, requests, connections=50, pipeline=1, keys=None, sequential=False):
         """Runs load.c; its requests a second."""
-        command = self.on_load_core(BUILD / "load", server.port, op, "-c", connections, "-P", pipeline, "-n", requests,
-                                    "-r", keys or self.options.keys, *(["-s"] if sequential else []))
-        return json.loads(run(command))["rps"]
+        command = self.load_command(server, op, requests, connections, pipeline, keys or self.options.keys)
+        return json.loads(run([*command, *(["-s"] if sequential else [])]))["rps"]
+
+    def load_command(self, server, op, requests, connections, pipeline, keys):
+        return self.on_load_core(BUILD / "load", server.port, op, "-c", connections, "-P", pipeline, "-n", requests,
+                                 "-r", keys)
+
+    @contextlib.contextmanager
+    def steady_load(self, server, op, connections, pipeline, keys):
+        """Runs load.c meanwhile."""
+        endless = 10 ** 15
+        process = subprocess.Popen(self.load_command(server, op, endless, connections, pipeline, keys))
+        try:
+            yield
+            if process.poll() is not None:
+                fail("the load ended before its time")
+        finally:
+            process.kill()
+            process.wait()
 
     def redis_benchmark(self, server, op, requests, pipeline):
         """Runs redis-benchmark over the same keys and sizes of values; its requests a second."""
