@@ -281,8 +281,8 @@ static void info_server(struct resp_out *o) {
                 REDIS_VERSION, ECHOVAULT_VERSION, system.sysname, system.release, system.machine);
     resp_printf(o, "arch_bits:%zu\r\nmultiplexing_api:epoll\r\nprocess_id:%d\r\nrun_id:%s\r\ntcp_port:%d\r\n",
                 8 * sizeof(void *), (int)getpid(), server_run_id(), config.port);
-    resp_printf(o, "uptime_in_seconds:" I64 "hz:%d\r\nconfig_file:%s\r\n",
-                (store_wall_clock() - server_stats.started_ms) / 1000, config.hz, config_file());
+    resp_printf(o, "uptime_in_seconds:" I64 "hz:10\r\nconfig_file:%s\r\n",
+                (store_wall_clock() - server_stats.started_ms) / 1000, config.file ? config.file : "");
 }
 
 static void info_clients(struct resp_out *o) {
@@ -350,7 +350,7 @@ static void info_replication(struct resp_out *o) {
                 has_id2 ? log_id2() : "0000000000000000000000000000000000000000", log_end(),
                 has_id2 ? (int64_t)log_id2_end() + 1 : -1);
     resp_printf(o, "repl_backlog_active:1\r\nrepl_backlog_size:" I64 "repl_backlog_first_byte_offset:" U64,
-                config.repl_backlog_size, log_base() + 1);
+                config.persist.backlog, log_base() + 1);
     resp_printf(o, "repl_backlog_histlen:" U64, log_end() - log_base());
 }
 

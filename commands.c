@@ -46,7 +46,7 @@ enum { LEAVE = LOGIN | CMD_IN_MULTI | CMD_IN_RESP2_SUB, BRACKET = SESSION | F | 
 #define GENERIC(name, ...)           ROW("generic", #name, cmd_##name, __VA_ARGS__)
 #define OBJECT(name, ...)            ROW("generic", "object|" #name, cmd_object_##name, 3, R, 2, 2, 1, __VA_ARGS__)
 #define CONNECTION(name, a, fl, ...) ROW("connection", #name, cmd_##name, a, fl, NO_KEY, __VA_ARGS__)
-#define CLIENT(name, a, fl, ...)     ROW("connection", "client|" #name, cmd_client_##name, a, fl, NO_KEY, __VA_ARGS__)
+#define CLIENT(name, fn, a, fl, ...) ROW("connection", "client|" name, cmd_client_##fn, a, fl, NO_KEY, __VA_ARGS__)
 #define SERVER(name, a, fl, ...)     ROW("server", #name, cmd_##name, a, fl, NO_KEY, __VA_ARGS__)
 #define COMMAND(name, a, ...)        ROW("server", "command|" #name, cmd_command_##name, a, ABOUT, NO_KEY, __VA_ARGS__)
 #define CONFIG(name, a, ...)         ROW("server", "config|" #name, cmd_config_##name, a, ANY_ADMIN, NO_KEY, __VA_ARGS__)
@@ -71,8 +71,7 @@ struct command command_table[] = {
     STRING(incr, 2, W | M | F, KEY, "1.0.0", "key", "Adds 1 to a number"),
     STRING(incrby, 3, W | M | F, KEY, "1.0.0", "key increment", "Adds to a number"),
     STRING(incrbyfloat, 3, W | M | F, KEY, "2.6.0", "key increment", "Adds to a number with a fraction"),
-    STRING(lcs, -3, R, TWO, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]",
-           "The longest common subsequence of two values"),
+    STRING(lcs, -3, R, TWO, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "What two values share"),
     STRING(mget, -2, R | F, KEYS, "1.0.0", "key...", "The values of several keys"),
     STRING(mset, -3, W | M, PAIRS, "1.0.1", "<key value>...", "Sets several keys at once"),
     STRING(msetnx, -3, W | M, PAIRS, "1.0.1", "<key value>...", "Sets several keys, if none is there"),
@@ -88,7 +87,7 @@ struct command command_table[] = {
     BITMAP(bitfield, -2, W | M, KEY, "3.2.0",
            "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] "
            "<SET encoding offset value | INCRBY encoding offset increment>]...",
-           "Reads and changes integers of any width"),
+           "Integers of any width"),
     BITMAP(bitfield_ro, -2, R | F, KEY, "6.0.0", "key [GET encoding offset]...", "Reads integers of any width"),
     BITMAP(bitop, -4, W | M, 2, -1, 1, "2.6.0", "operation destkey key...", "Combines the bits of values"),
     BITMAP(bitpos, -3, R, KEY, "2.8.7", "key bit [start [end [BYTE | BIT]]]", "Where the first such bit stands"),
@@ -122,8 +121,7 @@ struct command command_table[] = {
             "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Makes a key of a DUMP"),
     GENERIC(scan, -2, R, NO_KEY, "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "All keys, by and by"),
     GENERIC(touch, -2, R | F, KEYS, "3.2.1", "key...", "Notes that keys are in use"),
-    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING, NO_KEY, "7.2.0", "numlocal numreplicas timeout",
-            "Waits until the log is on the disk"),
+    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING, NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Waits for disk"),
     GENERIC(ttl, 2, R | F, KEY, "1.0.0", "key", "How long a key still lives, in seconds"),
     GENERIC(type, 2, R | F, KEY, "1.0.0", "key", "The type of a key's value"),
     ROW("generic", "unlink", cmd_del, -2, W | F, KEYS, "4.0.0", "key...", "Deletes keys"),
@@ -138,8 +136,7 @@ struct command command_table[] = {
     PUBSUB(shardchannels, channels, -2, "7.0.0", "[pattern]", "The shard channels that have subscribers"),
     PUBSUB(shardnumsub, numsub, -2, "7.0.0", "[shardchannel...]", "How many subscribers shard channels have"),
     LISTENER(punsubscribe, unsubscribe, -1, NO_KEY, "2.0.0", "[pattern...]", "Ends PSUBSCRIBE's, all or these"),
-    ROW("pubsub", "spublish", cmd_publish, 3, TELL | F, KEY, "7.0.0", "shardchannel message",
-        "Sends to a shard channel's subscribers"),
+    ROW("pubsub", "spublish", cmd_publish, 3, TELL | F, KEY, "7.0.0", "shardchannel message", "Sends to shard channel"),
     LISTENER(ssubscribe, subscribe, -2, KEYS, "7.0.0", "shardchannel...", "Listens to shard channels"),
     LISTENER(subscribe, subscribe, -2, NO_KEY, "2.0.0", "channel...", "Listens to channels"),
     LISTENER(sunsubscribe, unsubscribe, -1, KEYS, "7.0.0", "[shardchannel...]", "Ends SSUBSCRIBE's, all or these"),
@@ -147,22 +144,18 @@ struct command command_table[] = {
 
     CONNECTION(auth, -2, LOGIN, "1.0.0", "[username] password", "Shows the password"),
     ROW("connection", "client", NULL, -2, CMD_CONTAINER, NO_KEY, "2.4.0", "", "About connections"),
-    CLIENT(getname, 2, SESSION, "2.6.9", "", "The name this connection was given"),
+    CLIENT("getname", getname, 2, SESSION, "2.6.9", "", "The name this connection was given"),
     HELP("connection", "client", ANYTIME, "5.0.0"),
-    CLIENT(id, 2, SESSION, "5.0.0", "", "This connection's number, never given twice"),
-    CLIENT(info, 2, SESSION, "6.2.0", "", "This connection's line of CLIENT LIST"),
-    CLIENT(list, -2, ANY_ADMIN, "2.4.0", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id...]",
-           "All clients"),
-    ROW("connection", "client|no-evict", cmd_client_no_evict, 3, ANY_ADMIN, NO_KEY, "7.0.0", "<ON | OFF>",
-        "Spares this connection when memory is short"),
-    ROW("connection", "client|no-touch", cmd_client_no_touch, 3, SESSION, NO_KEY, "7.2.0", "<ON | OFF>",
-        "Whether this connection's reading leaves the keys' age alone"),
-    CLIENT(reply, 3, SESSION, "3.2.0", "<ON | OFF | SKIP>", "Whether commands are answered"),
-    CLIENT(setinfo, 4, SESSION, "7.2.0", "<LIB-NAME libname | LIB-VER libver>", "Notes the client's library"),
-    CLIENT(setname, 3, SESSION, "2.6.9", "connection-name", "Names this connection"),
+    CLIENT("id", id, 2, SESSION, "5.0.0", "", "This connection's number, never given twice"),
+    CLIENT("info", info, 2, SESSION, "6.2.0", "", "This connection's line of CLIENT LIST"),
+    CLIENT("list", list, -2, ANY_ADMIN, "2.4.0", "[TYPE type] [ID client-id...]", "All clients"),
+    CLIENT("no-evict", no_evict, 3, ANY_ADMIN, "7.0.0", "<ON | OFF>", "Spares this connection when memory is short"),
+    CLIENT("no-touch", no_touch, 3, SESSION, "7.2.0", "<ON | OFF>", "Lets its reads leave the keys' age alone"),
+    CLIENT("reply", reply, 3, SESSION, "3.2.0", "<ON | OFF | SKIP>", "Whether commands are answered"),
+    CLIENT("setinfo", setinfo, 4, SESSION, "7.2.0", "<LIB-NAME libname | LIB-VER libver>", "Notes the client library"),
+    CLIENT("setname", setname, 3, SESSION, "2.6.9", "connection-name", "Names this connection"),
     CONNECTION(echo, 2, ANYTIME | F, "1.0.0", "message", "Answers the message"),
-    CONNECTION(hello, -1, LOGIN, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]",
-               "Opens a session"),
+    CONNECTION(hello, -1, LOGIN, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "The handshake"),
     CONNECTION(ping, -1, F | CMD_IN_RESP2_SUB, "1.0.0", "[message]", "Answers PONG, or the message"),
     CONNECTION(quit, -1, LEAVE, "1.0.0", "", "Closes the connection"),
     CONNECTION(reset, 1, LEAVE, "6.2.0", "", "Makes the connection as new"),
@@ -189,7 +182,7 @@ struct command command_table[] = {
     SERVER(info, -1, ANYTIME | CMD_DANGEROUS, "1.0.0", "[section...]", "What the server says of itself"),
     SERVER(lastsave, 1, ANYTIME | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "1.0.0", "", "When the last snapshot was saved"),
     SERVER(save, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Saves a snapshot, and waits for it"),
-    SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+    SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE]",
            "Ends the server"),
     SERVER(swapdb, 3, W | F | ALL_KEYS, "4.0.0", "index1 index2", "Lets two databases change places"),
     SERVER(time, 1, ANYTIME | F, "2.6.0", "", "The server's clock: seconds and microseconds"),
@@ -289,42 +282,26 @@ static const char *const flag_names[] = {
     "skip_monitor", "skip_slowlog", "may_replicate", "allow_busy", "no_async_loading"};
 static const char *const key_flag_names[] = {"RO", "RW", "access", "update", "not_key"};
 
-/* The ACL categories: a command is in those that go with one of its flags or with its group. */
-static const struct category {
-    const char *name, *group;
-    uint32_t flags;
-} categories[] = {
-    {"@keyspace", "generic", CMD_ACL_KEYSPACE},
-    {"@read", "", CMD_READONLY},
-    {"@write", "", CMD_WRITE},
-    {"@string", "string", 0},
-    {"@bitmap", "bitmap", 0},
-    {"@pubsub", "", CMD_PUBSUB},
-    {"@admin", "", CMD_ADMIN | CMD_ACL_ADMIN},
-    {"@fast", "", CMD_FAST},
-    {"@slow", "", 0}, /* what is not fast */
-    {"@blocking", "", CMD_BLOCKING},
-    {"@dangerous", "", CMD_ADMIN | CMD_DANGEROUS},
-    {"@connection", "connection", CMD_ACL_CONNECTION},
-    {"@transaction", "transactions", 0},
-};
+/* The ACL categories: a command is in those that go with its group or one of its flags; slow is what is not fast. */
+static const char *const categories[] = {"@keyspace",  "@read",       "@write",      "@string", "@bitmap",
+                                         "@pubsub",    "@admin",      "@fast",       "@slow",   "@blocking",
+                                         "@dangerous", "@connection", "@transaction"};
+enum { BLOCKS = CMD_BLOCKING, RISKY = CMD_ADMIN | CMD_DANGEROUS, ADMINS = CMD_ADMIN | CMD_ACL_ADMIN };
+static const uint32_t category_flags[] = {CMD_ACL_KEYSPACE,   R, W, 0, 0, CMD_PUBSUB, ADMINS, F, 0, BLOCKS, RISKY,
+                                          CMD_ACL_CONNECTION, 0};
+static const char *const category_groups[] = {"generic", "", "", "string",     "bitmap",      "", "", "",
+                                              "",        "", "", "connection", "transactions"};
 
-static bool is_in(const struct command *c, const struct category *category) {
-    if (!strcmp(category->name, "@slow")) return !(c->flags & CMD_FAST);
-    return c->flags & category->flags || (c->fn && !strcmp(c->group, category->group));
+static uint32_t categories_of(const struct command *c) {
+    uint32_t set = c->flags & F ? 0 : 1u << 8;
+    for (size_t i = 0; i < COUNT(categories); i++)
+        if (c->flags & category_flags[i] || (c->fn && !strcmp(c->group, category_groups[i]))) set |= 1u << i;
+    return set;
 }
 
 static void reply_bits(struct resp_out *o, uint32_t bits, const char *const *names) {
     resp_set(o, (size_t)__builtin_popcount(bits));
     for (; bits; bits &= bits - 1) resp_status(o, names[__builtin_ctz(bits)]);
-}
-
-static void reply_categories(struct resp_out *o, const struct command *c) {
-    size_t n = 0;
-    for (size_t i = 0; i < COUNT(categories); i++) n += is_in(c, &categories[i]);
-    resp_set(o, n);
-    for (size_t i = 0; i < COUNT(categories); i++)
-        if (is_in(c, &categories[i])) resp_status(o, categories[i].name);
 }
 
 /* {name: {type: type, spec: {...}}} but for the spec's pairs. */
@@ -358,7 +335,7 @@ static void reply_info(struct resp_out *o, const struct command *c) {
     resp_int(o, c->first_key);
     resp_int(o, c->last_key);
     resp_int(o, c->key_step);
-    reply_categories(o, c);
+    reply_bits(o, categories_of(c), categories);
     resp_set(o, 0);
     reply_key_specs(o, c);
     resp_array(o, (size_t)command_subs(c));
@@ -433,12 +410,6 @@ void cmd_command_docs(struct cx *cx) {
 
 /* ==== COMMAND LIST and GETKEYS ============================================================================== */
 
-static bool is_in_category(const struct command *c, const struct arg *name) {
-    for (size_t i = 0; i < COUNT(categories); i++)
-        if (resp_arg_is(name, categories[i].name + 1)) return is_in(c, &categories[i]);
-    return false;
-}
-
 void cmd_command_list(struct cx *cx) {
     const struct arg *kind = &cx->argv[3], *value = &cx->argv[4];
     bool all = cx->argc == 2, filter = cx->argc == 5 && resp_arg_is(&cx->argv[2], "filterby");
@@ -447,8 +418,9 @@ void cmd_command_list(struct cx *cx) {
         return;
     size_t mark = resp_later(cx->out), n = 0;
     for (const struct command *c = command_table; c->name; c++) {
-        bool listed = all || (category && is_in_category(c, value)) ||
-                      (pattern && glob_match(value->p, value->n, c->name, strlen(c->name), true));
+        bool listed = all || (pattern && glob_match(value->p, value->n, c->name, strlen(c->name), true));
+        for (size_t i = 0; category && i < COUNT(categories); i++)
+            if (resp_arg_is(value, categories[i] + 1)) listed = categories_of(c) >> i & 1;
         if (listed) resp_bulk_str(cx->out, c->name);
         n += listed;
     }

@@ -265,12 +265,6 @@ struct client *client_next(struct client *after) {
     return NULL;
 }
 
-struct client *client_by_id(uint64_t id) {
-    struct client *c = NULL;
-    while ((c = client_next(c)) && c->id != id) {}
-    return c;
-}
-
 size_t client_count(void) { return server.nclients - server.ndead; }
 
 void client_reset(struct client *c) {
@@ -1109,7 +1103,7 @@ void cmd_exec(struct cx *cx) {
 
 static void waitaof_reply(struct resp_out *out, uint64_t offset) {
     resp_array(out, 2);
-    resp_int(out, config.appendonly && log_synced() >= offset);
+    resp_int(out, config.persist.log_on && log_synced() >= offset);
     resp_int(out, 0); /* followers */
 }
 
@@ -1125,7 +1119,7 @@ void cmd_waitaof(struct cx *cx) {
         resp_error(cx->out, "ERR timeout is not an integer or out of range");
     } else if (timeout < 0) {
         resp_error(cx->out, "ERR timeout is negative");
-    } else if (local && !config.appendonly) {
+    } else if (local && !config.persist.log_on) {
         resp_error(cx->out, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
     } else if (c->flags & CLIENT_MULTI || (!followers && (!local || log_synced() >= log_end()))) {
         waitaof_reply(cx->out, log_end()); /* inside a transaction nothing waits */
@@ -1464,7 +1458,7 @@ static bool server_close_files(bool save) {
 
 void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
     (void)now; /* there are no lagging followers to wait for */
-    bool snapshot = save || (!nosave && !config.appendonly && *config.save);
+    bool snapshot = save || (!nosave && !config.persist.log_on && *config.save);
     server_log(LOG_NOTICE, "User requested shutdown...");
     if (!server_close_files(snapshot) && !force) {
         resp_error(cx->out, "ERR Errors trying to SHUTDOWN. Check logs.");
@@ -1505,7 +1499,7 @@ int main(int argc, char **argv) {
     config_load(argc, argv);
     server_start();
     server.loading = true;
-    if (persist_start(config_persist(), &hooks)) exit(1);
+    if (persist_start(&config.persist, &hooks)) exit(1);
     server.loading = false;
     clock_read();
     if (persist_fd() >= 0) epoll_watch(persist_fd());
@@ -1513,7 +1507,7 @@ int main(int argc, char **argv) {
     server_log(LOG_NOTICE, "Ready to accept connections");
     bool more = false;
     while (!server.stopping) more = server_turn(more ? 0 : CRON_MS);
-    if (!server.files_closed && !server_close_files(!config.appendonly && *config.save)) exit(1);
+    if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);
     if (server.unix_listener >= 0) unlink(config.unixsocket);
     server_log(LOG_NOTICE, "EchoVault is now ready to exit, bye bye...");

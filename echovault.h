@@ -180,8 +180,7 @@ struct client {
 };
 
 struct client *
-client_next(struct client *after); /* NULL: the first; walks all connections that are not closing, by descriptor */
-struct client *client_by_id(uint64_t id);
+client_next(struct client *after);   /* NULL: the first; walks all connections that are not closing, by descriptor */
 void client_close(struct client *c); /* marks only */
 void client_block(struct client *c); /* nothing more of it is run until client_unblock() */
 void client_unblock(struct client *c);
@@ -229,14 +228,15 @@ struct config {
     char *bind; /* addresses, separated by spaces; "-" in front: may be missing */
     char *unixsocket;
     int unixsocketperm;
-    char *dir, *logfile, *pidfile, *dbfilename, *appendfilename;
-    int loglevel; /* enum log_level */
+    char *dir, *logfile, *pidfile, *file; /* file: the path of the one that was read, NULL: none */
+    int loglevel;                         /* enum log_level */
     bool daemonize;
     int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
     char *requirepass, *masterauth, *masteruser;
     int64_t proto_max_bulk_len, client_query_buffer_limit;
     int64_t output_hard[3], output_soft[3]; /* client-output-buffer-limit: normal, replica, pubsub; bytes, 0: none */
     int output_seconds[3];
+    char *output_limits; /* the same as text */
     bool protected_mode;
     int64_t maxmemory;
     int maxmemory_policy; /* enum maxmemory_policy */
@@ -245,23 +245,17 @@ struct config {
     char *notify_keyspace_events;
     char event_letters[16]; /* the same with A spelled out */
     /* persistence */
-    bool appendonly;
-    int appendfsync; /* 0 no, 1 everysec, 2 always */
-    char *save;      /* "seconds changes ..." */
-    int auto_aof_rewrite_percentage;
-    int64_t auto_aof_rewrite_min_size;
-    bool stop_writes_on_bgsave_error, aof_load_truncated;
+    struct persist_options persist;
+    char *save; /* "seconds changes ..." */
+    bool stop_writes_on_bgsave_error;
     /* replication */
     char *replicaof; /* "host port", empty: none */
     bool replica_read_only, replica_serve_stale_data;
-    int64_t repl_backlog_size;
     int repl_timeout, repl_ping_replica_period, replica_priority, min_replicas_to_write, min_replicas_max_lag;
     char *replica_announce_ip;
     int replica_announce_port;
     bool replica_announced;
-    int hz;
-    int supervised;                                     /* enum supervised */
-    int enable_debug_command, enable_protected_configs; /* enum permit */
+    int enable_debug_command; /* enum permit */
 };
 extern struct config config;
 enum maxmemory_policy {
@@ -274,7 +268,6 @@ enum maxmemory_policy {
     ALLKEYS_RANDOM,
     NOEVICTION
 };
-enum supervised { SUPERVISED_NO, SUPERVISED_UPSTART, SUPERVISED_SYSTEMD, SUPERVISED_AUTO };
 enum permit { PERMIT_NO, PERMIT_YES, PERMIT_LOCAL };
 bool config_permits(int permit, const struct client *c); /* PERMIT_LOCAL: who comes over loopback or a Unix socket */
 const char *config_text(const char *option);             /* as CONFIG GET answers it; good until the next call */
@@ -282,8 +275,5 @@ const char *config_text(const char *option);             /* as CONFIG GET answer
 /* Reads argv (an optional file first, then --name value ...). Exits with one line that names what is wrong.
  */
 void config_load(int argc, char **argv);
-const struct persist_options *
-config_persist(void);          /* the options that persist.c reads, kept up to date by CONFIG SET */
-const char *config_file(void); /* the absolute path of the file that was read, "" if none */
 
 #endif

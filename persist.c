@@ -719,13 +719,11 @@ static void fresh_begin(void);
 static void snap_over(int error, uint64_t size) {
     snap.running = false;
     info.save_ok = !error;
-    info.save_error = error ? strerror(error) : NULL;
     info.save_seconds = (int64_t)time(NULL) - snap.started_s;
     if (snap.rewrite) info.rewrite_ok = !error, info.rewrite_seconds = info.save_seconds;
-    if (error) hooks->say(SAY_WARNING, "The snapshot %s could not be written: %s", rdb_path, info.save_error);
+    if (error) hooks->say(SAY_WARNING, "The snapshot %s could not be written: %s", rdb_path, strerror(error));
     if (error) return;
     hooks->say(SAY_NOTICE, "The snapshot %s is on the disk: the state at offset %" PRIu64 ".", rdb_path, snap.offset);
-    info.saves++;
     info.last_save_s = (int64_t)time(NULL);
     info.log_base_size = size;
     info.changes_since_save = snap.changes; /* the count then; persist_info() makes the difference */
@@ -1225,7 +1223,6 @@ static int load_rdb(void) {
     bool ok = rdb_load(&r, f, why);
     free(r.buf);
     close(r.fd);
-    info.keys_loaded = f->keys;
     if (!f->offset) f->offset = 1;
     if (!f->history[0]) memcpy(f->history, f->repl_id, sizeof f->history);
     if (!f->history[0]) snprintf(f->history, sizeof f->history, "rdb-%016" PRIx64, f->crc);
@@ -1391,7 +1388,6 @@ int persist_start(const struct persist_options *options, const struct persist_ho
     snprintf(rdb_temp, sizeof rdb_temp, "%s.tmp", opt->rdb_path);
     info.loading = info.save_ok = info.rewrite_ok = true;
     info.save_seconds = info.rewrite_seconds = -1;
-    info.load_start_ms = now * 1000;
     info.last_save_s = now;
     if (helper_start() < 0) return refuse("helper thread", "%s", strerror(errno));
     store_set_clock(0, STORE_EXPIRE_IGNORE);
@@ -1530,6 +1526,4 @@ void persist_info(struct persist_info *out) {
     out->write_ok = lg.trouble == FINE;
     out->rewrite_running = (snap.running && snap.rewrite) || next.fd >= 0;
     out->log_size = lg.fd >= 0 ? file_pos(log_end(), lg.h.base) : 0;
-    out->log_buffer = lg.out.len;
-    out->pending_syncs = lg.syncing;
 }

@@ -9,7 +9,7 @@
 
 /* ---- boot ------------------------------------------------------------------------------------ */
 
-enum log_fsync { LOG_FSYNC_NO, LOG_FSYNC_EVERYSEC, LOG_FSYNC_ALWAYS };
+enum log_fsync { LOG_FSYNC_EVERYSEC, LOG_FSYNC_ALWAYS, LOG_FSYNC_NO };
 
 /* What persist needs from above, as functions: it calls nobody below it by name. */
 struct persist_hooks {
@@ -25,8 +25,8 @@ struct persist_hooks {
 /* Values are read where they are used, so that CONFIG SET takes effect: the struct is the caller's and
  * outlives us. */
 struct persist_options {
-    const char *rdb_path, *aof_path; /* relative to the working directory, which is --dir */
-    bool log_on;                     /* appendonly */
+    char *rdb_path, *aof_path; /* relative to the working directory, which is --dir */
+    bool log_on;               /* appendonly */
     enum log_fsync fsync;
     bool truncate_tail;     /* aof-load-truncated */
     int64_t backlog;        /* repl-backlog-size: bytes of the log to keep at least */
@@ -41,7 +41,7 @@ int persist_start(const struct persist_options *options, const struct persist_ho
 /* ---- the log --------------------------------------------------------------------------------- */
 
 /* Appends one command as RESP to the one log, after a SELECT where db is not the one of the command before.
- * Between log_begin() and log_end() the commands stand in one MULTI ... EXEC (left out where there is but
+ * Between log_begin() and log_commit() the commands stand in one MULTI ... EXEC (left out where there is but
  * one). */
 void log_append(int db, const struct arg *argv, int argc);
 void log_begin(void);
@@ -100,16 +100,13 @@ int persist_reload(bool save);
 struct persist_info {
     bool loading;
     uint64_t load_total, load_done;
-    int64_t load_start_ms;
     uint64_t changes_since_save;
     bool save_running, save_ok;
     int64_t last_save_s;                  /* seconds since 1970 */
     int64_t save_seconds, save_started_s; /* the last one's duration, -1: none; the running one's start */
-    uint64_t saves, keys_loaded, keys_expired_loaded;
     bool log_on, rewrite_running, rewrite_ok, write_ok;
     int64_t rewrite_seconds;
-    uint64_t log_size, log_base_size, log_buffer, delayed_syncs, pending_syncs;
-    const char *save_error; /* why the last snapshot failed, NULL: it did not */
+    uint64_t log_size, log_base_size, delayed_syncs;
 };
 void persist_info(struct persist_info *info);
 

@@ -46,7 +46,7 @@ bool reader_fill(struct reader *r, size_t n); /* at least n bytes from pos on; f
 struct rdb_facts {
     char history[41], repl_id[41]; /* "": it does not say */
     uint64_t offset;               /* the state after so many bytes of the log; 0: it does not say */
-    uint64_t keys, crc;
+    uint64_t crc;
 };
 
 /* The file's beginning: magic, AUX fields, sizes of the databases. */

@@ -41,23 +41,26 @@ static struct blob *dying; /* mapped blobs without holders; the first may have l
 static bool is_mapped(size_t cap) { return cap >= MAPPED_MIN; }
 static size_t mapping_size(size_t cap) { return (cap + sizeof(struct blob) + MAP_UNIT - 1) / MAP_UNIT * MAP_UNIT; }
 
+static void *mapped(void *memory) { return memory == MAP_FAILED ? NULL : memory; }
+
 static struct blob *set_blob(void *memory, size_t size) {
-    struct blob *b = resp_need(memory == MAP_FAILED ? NULL : memory);
+    struct blob *b = resp_need(memory);
     *b = (struct blob){.refs = 1, .cap = size - sizeof(struct blob)};
     return b;
 }
 
 struct blob *resp_blob_new(size_t cap) {
     size_t plain = sizeof(struct blob) + cap, size = mapping_size(cap);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     if (!is_mapped(cap)) return set_blob(malloc(plain), plain);
-    return set_blob(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), size);
+    return set_blob(mapped(mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0)), size);
 }
 
 struct blob *resp_blob_grow(struct blob *b, size_t cap) {
     assert(b->refs == 1);
     if (cap <= b->cap) return b;
     size_t size = mapping_size(cap);
-    if (is_mapped(b->cap)) return set_blob(mremap(b, mapping_size(b->cap), size, MREMAP_MAYMOVE), size);
+    if (is_mapped(b->cap)) return set_blob(mapped(mremap(b, mapping_size(b->cap), size, MREMAP_MAYMOVE)), size);
     struct blob *grown = resp_blob_new(cap);
     memcpy(grown->data, b->data, b->cap);
     free(b);
@@ -386,18 +389,6 @@ int resp_out_iov(const struct resp_out *o, struct iovec *iov, int max) {
     return used;
 }
 
-/* Moves the unsent bytes and pieces to the front. */
-static void compact(struct resp_out *o) {
-    o->len -= o->sent;
-    memmove(o->buf, o->buf + o->sent, o->len);
-    o->npieces -= o->first_piece;
-    for (uint32_t i = 0; i < o->npieces; i++) {
-        o->pieces[i] = o->pieces[i + o->first_piece];
-        o->pieces[i].at -= o->sent;
-    }
-    o->sent = o->first_piece = 0;
-}
-
 void resp_out_sent(struct resp_out *o, size_t n) {
     assert(n <= resp_out_pending(o));
     while (o->first_piece < o->npieces) {
@@ -413,7 +404,15 @@ void resp_out_sent(struct resp_out *o, size_t n) {
         o->first_piece++;
     }
     o->sent += n;
-    if (o->sent > 0 && o->sent >= o->len - o->sent) compact(o); /* never moves more than was sent */
+    if (o->sent == 0 || o->sent < o->len - o->sent) return;
+    o->len -= o->sent; /* the rest moves to the front, which is never more than was sent */
+    memmove(o->buf, o->buf + o->sent, o->len);
+    o->npieces -= o->first_piece;
+    for (uint32_t i = 0; i < o->npieces; i++) {
+        o->pieces[i] = o->pieces[i + o->first_piece];
+        o->pieces[i].at -= o->sent;
+    }
+    o->sent = o->first_piece = 0;
 }
 
 void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len) {

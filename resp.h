@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-void *resp_need(void *memory); /* what malloc() gave, aborts where that is nothing */
+void *resp_need(void *memory); /* what malloc() gave; aborts where that is nothing */
 
 /* ---- blobs: strings in an allocation of their own ------------------------------------------------------------
  * A blob goes from the socket into the store and from there to a socket without being copied: whoever keeps it holds a
@@ -35,9 +35,8 @@ static inline struct blob *resp_blob_ref(struct blob *b) {
 void resp_blob_release(struct blob *b); /* drops one reference; never takes long */
 bool resp_blob_reap(size_t bytes);      /* returns up to so much memory; true: there is more */
 
-/* ---- arguments ----------------------------------------------------------------------------------------------- */
-
-/* One argument of a command: a slice of an input buffer, or all of a blob (then p == its data, and the argument holds
+/* ---- arguments -----------------------------------------------------------------------------------------------
+ * One argument of a command: a slice of an input buffer, or all of a blob (then p == its data, and the argument holds
  * a reference). hash is the store's, filled when first needed; 0: not yet. */
 struct arg {
     const char *p;
@@ -46,9 +45,7 @@ struct arg {
     bool is_blob;
 };
 
-/* A string literal, or anything with static length, as an argument. */
 #define ARG(literal) ((struct arg){.p = (literal), .n = sizeof(literal) - 1})
-
 static inline struct blob *resp_arg_blob(const struct arg *a) {
     return (struct blob *)(uintptr_t)(a->p - offsetof(struct blob, data));
 }
@@ -63,11 +60,9 @@ static inline bool resp_arg_is(const struct arg *a, const char *word) { return r
 enum resp_result { RESP_OK, RESP_MORE, RESP_ERROR };
 
 /* Parses one command at a time out of a buffer that the caller owns. It may stop at any byte and goes on there when
- * called again with more bytes behind the same ones.
- *
- * Invariants: start <= pos <= the buffer's length; argv[0..argc) are complete; 0 < todo only within a command. While a
- * blob is being read (blob != NULL), nothing is taken from the buffer: the reactor reads into blob->data + blob_have
- * until blob_want bytes are there. */
+ * called again with more bytes behind the same ones. Invariants: start <= pos <= the buffer's length; argv[0..argc) are
+ * complete; 0 < todo only within a command. While a blob is being read (blob != NULL), nothing is taken from the
+ * buffer: the reactor reads into blob->data + blob_have until blob_want bytes are there. */
 struct resp_parser {
     struct arg *argv; /* owned; grows; what the last RESP_OK completed, until the next call */
     int argc, cap;
@@ -83,22 +78,21 @@ struct resp_parser {
 
 void resp_parser_init(struct resp_parser *p);
 void resp_parser_free(struct resp_parser *p);
-
 /* Looks at buf[p->pos..len). RESP_OK: one command is in p->argv (argc may be 0: an empty line, nothing to do), as
  * slices of buf; p->pos is behind it. RESP_MORE: cut off, call again with more. RESP_ERROR: *error is Redis's text
  * ("Protocol error: ..." without "ERR "), good until the next call; the connection must be closed after saying it, and
  * the parser holds nothing any more. */
 enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const char **error);
-
 /* The byte that stood at old_buf + drop now stands at new_buf, those behind it follow: moves the slices of a cut-off
  * command along. Nothing of such a command may be dropped: drop <= start. */
 void resp_parser_rebase(struct resp_parser *p, const char *old_buf, const char *new_buf, size_t drop);
-
 /* Splits one line as redis-cli and redis.conf do (quotes, \n \xHH escapes), appending to p->argv with slices into
  * line, which is changed in place. False: unbalanced quotes. */
 bool resp_split_line(struct resp_parser *p, char *line, size_t n);
 
-/* ---- output -------------------------------------------------------------------------------------------------- */
+/* ---- output --------------------------------------------------------------------------------------------------
+ * Output in the making: bytes, with blobs in between that are never copied.
+ * Invariants: sent <= len <= cap; pieces are in order of at; a piece's at >= sent until it is sent. */
 
 struct resp_piece { /* a blob's bytes that stand in the output behind buf[0..at) */
     size_t at;
@@ -107,8 +101,6 @@ struct resp_piece { /* a blob's bytes that stand in the output behind buf[0..at)
     size_t n;
 };
 
-/* Output in the making: bytes, with blobs in between that are never copied.
- * Invariants: sent <= len <= cap; pieces are in order of at; a piece's at >= sent until it is sent. */
 struct resp_out {
     char *buf;
     size_t len, cap;
@@ -125,8 +117,7 @@ struct resp_out {
 void resp_out_free(struct resp_out *o);
 char *resp_reserve(struct resp_out *o, size_t n); /* room for n bytes at the end; add to o->len what was used */
 void resp_raw(struct resp_out *o, const void *p, size_t n);
-void resp_printf(struct resp_out *o, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));                              /* bytes as they are */
+void resp_printf(struct resp_out *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void resp_truncate(struct resp_out *o, size_t len, uint32_t npieces);   /* takes back what came after that point */
 size_t resp_out_pending(const struct resp_out *o);                      /* bytes that are still to be sent */
 int resp_out_iov(const struct resp_out *o, struct iovec *iov, int max); /* the next to write; returns how many */
@@ -139,7 +130,7 @@ void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len);
 
 void resp_ok(struct resp_out *o);                      /* +OK */
 void resp_status(struct resp_out *o, const char *s);   /* +s */
-void resp_error(struct resp_out *o, const char *text); /* text begins with its code: "ERR ..."; no line stays broken */
+void resp_error(struct resp_out *o, const char *text); /* text begins with its code: "ERR ..." */
 void resp_errorf(struct resp_out *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void resp_int(struct resp_out *o, int64_t v);
 void resp_bulk(struct resp_out *o, const void *p, size_t n);

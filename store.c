@@ -460,19 +460,19 @@ static void rehash_step(struct db *db, size_t buckets) {
     while (buckets-- && rehashing(db)) bucket_move(db);
 }
 
-/* After an insertion or a deletion: one bucket moves over, or the table begins to grow or shrink. */
-static void rehash_check(struct db *db) {
-    if (rehashing(db)) {
-        bucket_move(db);
-        return;
-    }
+/* After an insertion: one bucket moves over, or the table begins to grow. Moving one for each new key, it is done
+ * before the new array is too small in its turn. */
+static void rehash_grow(struct db *db) {
     size_t size = db->t[0].mask + 1;
-    if (db->used >= 2 * size) {
-        db->t[1] = table_new(2 * size);
-    } else if (db->used < size / 8 && size > MIN_BUCKETS) {
-        while (size > MIN_BUCKETS && size > db->used) size /= 2;
-        db->t[1] = table_new(size);
-    }
+    if (rehashing(db)) bucket_move(db);
+    else if (db->used >= 2 * size) db->t[1] = table_new(2 * size);
+}
+
+/* After a deletion, likewise. By half at a time: keys that come again meanwhile still find an array of their number. */
+static void rehash_shrink(struct db *db) {
+    size_t size = db->t[0].mask + 1;
+    if (rehashing(db)) bucket_move(db);
+    else if (db->used < size / 8 && size > MIN_BUCKETS) db->t[1] = table_new(size / 2);
 }
 
 static inline bool key_is(const struct entry *e, const struct arg *key) {
@@ -527,7 +527,7 @@ static inline struct entry **find_live(struct db *db, struct arg *key) {
     if (!*link || !is_expired(*link)) return *link ? link : NULL;
     if (g.mode == STORE_EXPIRE_DELETE) {
         expire_link(db, link);
-        rehash_check(db);
+        rehash_shrink(db);
     }
     return NULL;
 }
@@ -598,7 +598,7 @@ static void replace_link(struct db *db, struct entry **link, struct entry *fresh
     db->deadlines += fresh->has_deadline;
     if (!old) {
         db->used++;
-        rehash_check(db); /* moves links, but no entry */
+        rehash_grow(db); /* moves links, but no entry */
         return;
     }
     db->deadlines -= old->has_deadline;
@@ -722,7 +722,7 @@ bool store_delete(struct db *db, struct arg *key) {
     struct entry **link = find_live(db, key);
     if (!link) return false;
     unlink_entry(db, link, key);
-    rehash_check(db);
+    rehash_shrink(db);
     return true;
 }
 
@@ -770,7 +770,6 @@ int64_t store_avg_ttl(const struct db *db) { return db->avg_ttl; }
 uint64_t store_changes(void) { return g.changes; }
 uint64_t store_expired_count(void) { return g.expired; }
 size_t store_memory(void) { return g.memory + g.table_memory; }
-size_t store_table_memory(void) { return g.table_memory; }
 int64_t store_now(void) { return g.now; }
 int64_t store_wall_clock(void) { return g.wall; }
 void store_on_expire(void (*fn)(struct db *db, const char *key, size_t n)) { g.on_expire = fn; }
@@ -1092,7 +1091,7 @@ bool store_tick(bool sweep) {
     for (int i = 0; i < g.ndbs; i++) {
         rehash_step(&g.dbs[i], REHASH_SLICE);
         more |= rehashing(&g.dbs[i]);
-        if (g.dbs[i].used < (g.dbs[i].t[0].mask + 1) / 8) rehash_check(&g.dbs[i]);
+        if (!rehashing(&g.dbs[i])) rehash_shrink(&g.dbs[i]);
     }
     if (g.dying) dying_step(FREE_SLICE);
     more |= arena_trim(TRIM_SLICE);

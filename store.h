@@ -111,6 +111,5 @@ bool store_tick(bool sweep);
 void store_set_sweep(bool on);      /* DEBUG SET-ACTIVE-EXPIRE */
 uint64_t store_expired_count(void); /* keys deleted because their deadline had passed */
 size_t store_memory(void);          /* bytes in entries, values, tables and watches: what maxmemory counts */
-size_t store_table_memory(void);    /* of these, bytes in tables */
 
 #endif

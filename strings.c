@@ -20,7 +20,7 @@
 /* ---- what commands share -------------------------------------------------------------------------------- */
 
 /* Counts the look-up that gave e. */
-static struct entry *count_lookup(struct cx *cx, const struct arg *key, struct entry *e) {
+static struct entry *counted(struct cx *cx, const struct arg *key, struct entry *e) {
     *(e ? &server_stats.hits : &server_stats.misses) += 1;
     if (!e && !strchr(cx->cmd->name, '|')) cx_event(cx->db, 'm', "keymiss", key); /* OBJECT's subcommands report none */
     return e;
@@ -28,11 +28,11 @@ static struct entry *count_lookup(struct cx *cx, const struct arg *key, struct e
 
 struct entry *cx_read(struct cx *cx, struct arg *key) {
     bool touch = !cx->client || !(cx->client->flags & CLIENT_NO_TOUCH);
-    return count_lookup(cx, key, touch ? store_find(cx->db, key) : store_peek(cx->db, key));
+    return counted(cx, key, touch ? store_find(cx->db, key) : store_peek(cx->db, key));
 }
 
 struct entry *cx_peek(struct cx *cx, struct arg *key) {
-    return count_lookup(cx, key, store_peek(cx->db, key));
+    return counted(cx, key, store_peek(cx->db, key));
 }
 
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline) {

@@ -74,6 +74,23 @@ def test_a_bad_option_is_named_in_one_line(args, named, tmp_path):
 
 
 @ours
+@pytest.mark.parametrize("args", ["--tls-port 6380", "--aclfile users", "--rename-command KEYS x", "--cluster-enabled yes"])
+def test_what_would_leave_it_less_safe_than_asked_is_refused(args, tmp_path):
+    ended = run(*args.split(), "--port", str(free_port()), cwd=tmp_path)
+    assert ended.returncode == 1
+    assert args.split()[0] in ended.stderr
+
+
+@ours
+def test_options_of_redis_without_effect_are_accepted_with_a_notice(start):
+    server = start(rdbcompression="yes", list_max_listpack_size="-2", tls_port="0", hz="50")
+    assert "The option rdbcompression has no effect here" in server.output()
+    with server.client() as c:
+        assert c("CONFIG", "SET", "activedefrag", "no") == OK
+        assert c("CONFIG", "GET", "activedefrag") == []
+
+
+@ours
 def test_a_port_in_use_is_named_in_one_line(server, tmp_path):
     ended = run("--port", str(server.port), cwd=tmp_path)
     said = [line for line in (ended.stdout + ended.stderr).splitlines() if str(server.port) in line]
@@ -167,7 +184,7 @@ def test_config_get_patterns(c):
      ("tcp-keepalive", "0"), ("notify-keyspace-events", "KEA"), ("slowlog-log-slower-than", "-1"),
      ("slowlog-max-len", "10"), ("maxclients", "77"), ("auto-aof-rewrite-percentage", "50"),
      ("auto-aof-rewrite-min-size", "1mb"), ("stop-writes-on-bgsave-error", "no"), ("repl-backlog-size", "2mb"),
-     ("client-output-buffer-limit", "normal 1mb 1mb 3"), ("proto-max-bulk-len", "2mb"), ("hz", "20")],
+     ("client-output-buffer-limit", "normal 1mb 1mb 3"), ("proto-max-bulk-len", "2mb")],
 )
 def test_config_set_and_get_as_redis(start, oracle, name, value):
     with start().client() as c, Server(binary=need("redis-server")) as fresh, fresh.client() as r:

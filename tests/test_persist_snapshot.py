@@ -5,8 +5,6 @@ import re
 import threading
 import time
 
-import pytest
-
 from ev import OK, Status, eventually, ours, unsanitized
 from persist_tools import Durable, aof, info, parse_log, rdb, read, state, try_start, wait_saved, write
 

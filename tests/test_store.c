@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DBS       3
 #define KEYS      3000
@@ -201,11 +202,29 @@ static void check_scan(int db) {
     for (int k = 0; k < KEYS; k++) assert(!before[k] || scanned[k]);
 }
 
+/* A table much larger than its keys, then filled: chains stay short, or this takes minutes. */
+static void check_refill(void) {
+    struct db *db = store_db(0);
+    alarm(60);
+    store_reserve(db, 1 << 21);
+    for (int round = 0; round < 4; round++) {
+        for (int k = 0; k < 200000; k++) {
+            char text[16];
+            struct arg key = {.p = text, .n = (uint32_t)snprintf(text, sizeof text, "%d", k)}, val = key;
+            if (round % 2 == 0) store_set(db, &key, &val, STORE_NO_DEADLINE);
+            else assert(store_delete(db, &key));
+        }
+        assert(store_size(db) == (round % 2 ? 0 : 200000));
+    }
+    alarm(0);
+}
+
 int main(void) {
     srand(7);
     store_init(DBS);
     store_on_expire(on_expire);
     store_set_clock(now, STORE_EXPIRE_DELETE);
+    check_refill();
     for (int round = 0; round < 60; round++) {
         keys_in_use = round % 3 == 2 ? 40 : KEYS; /* so that tables shrink */
         if (round % 3 == 2)
