@@ -44,7 +44,7 @@ test: $(BIN) $(UNIT_TESTS)
 
 comma = ,
 # The whole suite against a build that watches itself.
-SANITIZED = $(MAKE) test CFLAGS="-O1 -g -fno-omit-frame-pointer $(1)" LDFLAGS="$(LDFLAGS) $(1)"
+SANITIZED = $(MAKE) --no-print-directory test CFLAGS="-O1 -g -fno-omit-frame-pointer $(1)" LDFLAGS="$(LDFLAGS) $(1)"
 asan:
 	+$(call SANITIZED,-fsanitize=address$(comma)undefined) BIN=echovault-asan BUILD=build/asan
 

@@ -192,6 +192,7 @@ void cmd_client_info(struct cx *cx) {
 void cmd_client_list(struct cx *cx) {
     struct resp_out text = {0};
     char id[RESP_INT_MAX];
+    int64_t n;
     int class = -1;
     bool by_type = cx->argc == 4 && resp_arg_is(&cx->argv[2], "type");
     bool by_id = cx->argc > 3 && resp_arg_is(&cx->argv[2], "id");
@@ -200,6 +201,8 @@ void cmd_client_list(struct cx *cx) {
         resp_errorf(cx->out, "ERR Unknown client type '%.*s'", (int)cx->argv[3].n, cx->argv[3].p);
         return;
     }
+    for (int i = 3; by_id && i < cx->argc; i++)
+        if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &n), "ERR Invalid client ID")) return;
     for (struct client *c = client_next(NULL); c; c = client_next(c)) {
         resp_write_int(id, (int64_t)c->id);
         if (by_id ? given(cx, id) : class < 0 || class == client_class(c)) put_client(&text, cx, c);

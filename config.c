@@ -143,11 +143,8 @@ static const struct option options[] = {
      "normal 1gb 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60", 0, "output that may wait: at most, and for how long"},
     {"proto-max-bulk-len", MEMORY(proto_max_bulk_len, 1 << 20), "512mb", 0, "length of one argument or value"},
     {"databases", INT(databases, 1), "16", IMMUTABLE, "number of databases for SELECT"},
-    {"maxmemory", MEMORY(maxmemory, 0), "0", 0, "memory for the data; 0: no limit"},
-    {"maxmemory-policy",
-     ENUM(maxmemory_policy, "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru",
-          "allkeys-lfu", "allkeys-random", "noeviction"),
-     "noeviction", 0, "what is evicted when it is used up"},
+    {"maxmemory", MEMORY(maxmemory, 0), "0", 0, "memory that the data may take; 0: no limit"},
+    {"maxmemory-policy", ENUM(maxmemory_policy, "noeviction"), "noeviction", 0, "changes are refused above it"},
     {"notify-keyspace-events", STRING(notify_keyspace_events, check_events), "", 0, "the events to publish, by letter"},
     {"dir", STRING(dir, check_dir), ".", PROTECTED, "folder of the data files"},
     {"dbfilename", STRING(persist.rdb_path, check_filename), "", PROTECTED, "snapshot's name, or database_<port>.rdb"},
@@ -161,32 +158,18 @@ static const struct option options[] = {
      "growth to shorten the log at; 0: no"},
     {"auto-aof-rewrite-min-size", MEMORY(persist.rewrite_min, 0), "64mb", 0, "but not while it is smaller"},
     {"replicaof", STRING(replicaof, NULL), "", IMMUTABLE, "host and port of the leader to follow"},
-    {"masterauth", STRING(masterauth, NULL), "", 0, "the leader's password"},
-    {"masteruser", STRING(masteruser, NULL), "", 0, "the user to show it for"},
-    {"replica-read-only", BOOL(replica_read_only), "yes", 0, "as a follower, refuse clients' changes"},
-    {"replica-serve-stale-data", BOOL(replica_serve_stale_data), "yes", 0, "as a follower, answer without a link, too"},
-    {"replica-priority", INT(replica_priority, 0), "100", 0, "the lowest is promoted first; 0: never"},
-    {"replica-announced", BOOL(replica_announced), "yes", 0, "let Sentinel know of this follower"},
-    {"replica-announce-ip", STRING(replica_announce_ip, NULL), "", 0, "address to tell the leader"},
-    {"replica-announce-port", RANGE(replica_announce_port, 0, 65535), "0", 0, "port to tell the leader"},
     {"repl-backlog-size", MEMORY(persist.backlog, 0), "16mb", 0, "log to keep for followers that return"},
-    {"repl-timeout", INT(repl_timeout, 1), "60", 0, "seconds of silence that end a link"},
-    {"repl-ping-replica-period", INT(repl_ping_replica_period, 1), "10", 0, "seconds between a leader's PINGs"},
-    {"min-replicas-to-write", INT(min_replicas_to_write, 0), "0", 0, "refuse changes with fewer followers"},
-    {"min-replicas-max-lag", INT(min_replicas_max_lag, 0), "10", 0, "whose last word is so many seconds old"},
-    {"slowlog-log-slower-than", LONG(slowlog_log_slower_than, -1), "10000", 0, "microseconds; -1: none"},
-    {"slowlog-max-len", LONG(slowlog_max_len, 0), "128", 0, "slow commands to remember"},
-    {"latency-monitor-threshold", LONG(latency_monitor_threshold, 0), "0", 0, "milliseconds; 0: off"},
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
     {"pidfile", STRING(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
-    {"aclfile cluster-enabled loadmodule rename-command tls-port tls-replication user", .type = T_REFUSED},
+    {"aclfile cluster-enabled include loadmodule min-replicas-* rename-command tls-port tls-replication user",
+     .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
-     "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* latency-t* lazyfree-* "
-     "lfu-* list-* lua-* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
-     "repl-disable-* repl-diskless-* replica-ignore-* replica-lazy-flush sanitize-* set-* shutdown-* socket-* "
+     "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* latency-* lazyfree-* "
+     "lfu-* list-* lua-* master* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
+     "repl-disable-* repl-diskless-* repl-ping-* repl-timeout replica-* sanitize-* set-* shutdown-* slowlog-* socket-* "
      "stream-* supervised syslog-* tls-* tracking-* zset-* *_cpulist",
      .type = T_IGNORED},
 };

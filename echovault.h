@@ -232,16 +232,14 @@ struct config {
     int loglevel;                         /* enum log_level */
     bool daemonize;
     int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
-    char *requirepass, *masterauth, *masteruser;
+    char *requirepass;
     int64_t proto_max_bulk_len, client_query_buffer_limit;
     int64_t output_hard[3], output_soft[3]; /* client-output-buffer-limit: normal, replica, pubsub; bytes, 0: none */
     int output_seconds[3];
     char *output_limits; /* the same as text */
     bool protected_mode;
     int64_t maxmemory;
-    int maxmemory_policy; /* enum maxmemory_policy */
-    int64_t slowlog_log_slower_than;
-    int64_t slowlog_max_len, latency_monitor_threshold;
+    int maxmemory_policy; /* 0: noeviction, the only one */
     char *notify_keyspace_events;
     char event_letters[16]; /* the same with A spelled out */
     /* persistence */
@@ -249,25 +247,10 @@ struct config {
     char *save; /* "seconds changes ..." */
     bool stop_writes_on_bgsave_error;
     /* replication */
-    char *replicaof; /* "host port", empty: none */
-    bool replica_read_only, replica_serve_stale_data;
-    int repl_timeout, repl_ping_replica_period, replica_priority, min_replicas_to_write, min_replicas_max_lag;
-    char *replica_announce_ip;
-    int replica_announce_port;
-    bool replica_announced;
+    char *replicaof;          /* "host port", empty: none */
     int enable_debug_command; /* enum permit */
 };
 extern struct config config;
-enum maxmemory_policy {
-    VOLATILE_LRU,
-    VOLATILE_LFU,
-    VOLATILE_RANDOM,
-    VOLATILE_TTL,
-    ALLKEYS_LRU,
-    ALLKEYS_LFU,
-    ALLKEYS_RANDOM,
-    NOEVICTION
-};
 enum permit { PERMIT_NO, PERMIT_YES, PERMIT_LOCAL };
 bool config_permits(int permit, const struct client *c); /* PERMIT_LOCAL: who comes over loopback or a Unix socket */
 const char *config_text(const char *option);             /* as CONFIG GET answers it; good until the next call */

@@ -15,9 +15,9 @@ There are two generators. redis-benchmark is the known one, but spends more CPU 
 so without pipelining it sets the pace, and an idling server serves fewer sockets a turn at a higher cost each.
 tests/bench/load.c saturates every server here, bare included (see the column "busy"), so its figures are the sharper.
 
-The rows of persistence are in tests/bench/persistence.py. A new row is one function marked @row: it gets the Bench, starts servers with bench.server(), keeps its raw figures in
-bench.data, shows them with bench.table() and judges them with bench.check(). Results go to build/bench/results.json
-and results.md.
+The rows of persistence are in tests/bench/persistence.py. A new row is one function marked @row: it gets the Bench,
+starts servers with bench.server(), keeps its raw figures in bench.data, shows them with bench.table() and judges them
+with bench.check(). Results go to build/bench/results.json and results.md.
 """
 import argparse
 import contextlib
