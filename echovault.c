@@ -55,6 +55,8 @@
 #define REPLY_SHARE   ((size_t)1 << 20) /* bytes of replies to one client in a turn */
 #define LISTENERS_MAX 16
 #define CRON_MS       100
+#define SLICE_MIN_US  30 /* of the snapshot's walk, in one turn */
+#define SLICE_MAX_US  300
 
 struct server_stats server_stats;
 static bool server_started; /* until then, standard error hears what goes wrong */
@@ -112,6 +114,7 @@ struct segment {
     size_t end;        /* what has been parsed, up to the last whole command */
     size_t resume;     /* a command that has to wait begins here; NOWHERE: none does */
     size_t reply_mark; /* output that waited when its first command began */
+    char error[64];    /* of the protocol, the segment's last command */
     bool cut;          /* a command is cut off: parser (or the input's own) knows how far it got */
     struct resp_parser parser;
 };
@@ -124,7 +127,6 @@ struct pending {
     size_t arg;                /* index of its first argument in turn.args */
     size_t start;              /* where it begins in the segment */
     const struct command *cmd; /* the row, NULL: unknown */
-    const char *error;
 };
 
 static struct {
@@ -180,6 +182,7 @@ static void client_arm(struct client *c) {
     struct epoll_event ev = {.data.u64 = (uint64_t)c->gen << 32 | (uint32_t)c->fd};
     if (!(c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER))) ev.events |= EPOLLIN;
     if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
+    if (c->wait_until) ev.events |= EPOLLRDHUP;
     epoll_ctl(server.epoll, EPOLL_CTL_MOD, c->fd, &ev);
 }
 
@@ -197,6 +200,8 @@ static void output_free(struct client *c) {
     free(c->own);
     c->own = NULL;
 }
+
+static bool client_authed(const struct client *c) { return c->flags & CLIENT_AUTHED || !*config.requirepass; }
 
 static struct client *client_new(int fd, bool is_unix) {
     if (fd >= server.clients_cap) {
@@ -355,7 +360,8 @@ void client_unblock(struct client *c) {
 static bool output_held(const struct client *c) { return c->hold > log_safe(); }
 
 static void client_hold(struct client *c) {
-    if (c->flags & CLIENT_BLOCKED) return;
+    if (c->flags & CLIENT_HELD) return;
+    c->flags |= CLIENT_HELD;
     client_block(c);
     PUSH(server.held, server.nheld, server.held_cap, client_handle(c));
 }
@@ -371,6 +377,7 @@ static void clients_unhold(void) {
             continue;
         }
         c->hold = 0;
+        c->flags &= ~(uint32_t)CLIENT_HELD;
         client_touch(c);
         if (!c->wait_until) client_unblock(c);
     }
@@ -440,6 +447,7 @@ static size_t output_memory(const struct client *c) {
 
 static void output_check_limits(struct client *c) {
     int class = client_class(c) % 3; /* a leader's limits are the normal ones */
+    if (!config.output_hard[class] && !config.output_soft[class]) return;
     size_t n = output_memory(c);
     bool over_soft = config.output_soft[class] && n > (size_t)config.output_soft[class];
     if (!over_soft) c->over_soft_since = 0;
@@ -475,6 +483,7 @@ static void client_flush(struct client *c) {
         }
         if (sent < 0) sent = 0;
         server_stats.net_out += (uint64_t)sent;
+        if (sent) c->active = server.now_s;
     }
     if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
     c->turn_start = c->turn_end = 0;
@@ -533,11 +542,15 @@ static void segment_parse(struct segment *s) {
     struct client *c = s->c;
     struct resp_parser *p = c->in ? &c->in->parser : &turn.parser;
     enum resp_result r = RESP_OK;
-    p->strict = !(c->flags & CLIENT_AUTHED);
+    p->strict = !client_authed(c);
     p->max_bulk = config.proto_max_bulk_len;
+    size_t first = turn.nbatch;
     while (turn.nbatch < BATCH_MAX) {
         struct pending *cmd = &turn.batch[turn.nbatch];
-        r = resp_parse(p, s->buf, s->len, &cmd->error);
+        const char *error;
+        /* Quotes are taken off in place, so an inline command cannot be put off once it is parsed: it goes first. */
+        if (turn.nbatch > first && p->pos < s->len && p->todo == 0 && s->buf[p->pos] != '*') break;
+        r = resp_parse(p, s->buf, s->len, &error);
         if (r == RESP_MORE) break;
         if (r == RESP_OK && p->argc == 0) continue;
         cmd->segment = (uint32_t)(s - turn.segments);
@@ -546,6 +559,7 @@ static void segment_parse(struct segment *s) {
         cmd->arg = turn.nargs;
         cmd->cmd = NULL;
         turn.nbatch++;
+        if (r == RESP_ERROR) snprintf(s->error, sizeof s->error, "%s", error);
         if (r == RESP_ERROR) break;
         batch_add(cmd, p);
         if (p->strict) break; /* AUTH would raise the limits for what follows */
@@ -582,7 +596,7 @@ static void segment_finish(struct segment *s) {
         if (!s->cut) resp_parser_init(&c->in->parser);
         memcpy(c->in->buf, s->buf + from, left);
     } else {
-        memmove(c->in->buf, c->in->buf + from, left);
+        if (from) memmove(c->in->buf, c->in->buf + from, left);
     }
     c->in->len = left;
     if (s->resume == NOWHERE) resp_parser_rebase(&c->in->parser, s->buf, c->in->buf, from);
@@ -636,7 +650,8 @@ static void client_read(struct client *c) {
     char *to = c->in ? input_room(c, &n) : turn.buf + turn.used;
     ssize_t got = read(c->fd, to, n);
     if (got <= 0) {
-        if (got == 0 || (errno != EAGAIN && errno != EINTR)) client_close(c);
+        bool over = got == 0 || (errno != EAGAIN && errno != EINTR);
+        if (over && !(c->flags & CLIENT_TOUCHED)) client_close(c); /* else after its replies: the end is met again */
         return;
     }
     server_stats.net_in += (uint64_t)got;
@@ -648,7 +663,8 @@ static void client_read(struct client *c) {
     }
     if (c->in->parser.blob) c->in->parser.blob_have += (size_t)got;
     else c->in->len += (size_t)got;
-    if (config.client_query_buffer_limit && c->in->len > (size_t)config.client_query_buffer_limit) {
+    if (config.client_query_buffer_limit &&
+        c->in->len + c->in->parser.blob_have > (size_t)config.client_query_buffer_limit) {
         server_log(LOG_WARNING, "A client was closed: its unfinished command is longer than client-query-buffer-limit");
         client_close(c);
         return;
@@ -695,7 +711,7 @@ static void pending_run(struct pending *cmd) {
         output_begin(c);
         s->reply_mark = output_now(c);
     }
-    bool skip = c->flags & (CLIENT_CLOSING | CLIENT_CLOSE_AFTER) || s->resume <= cmd->start;
+    bool skip = server.files_closed || c->flags & (CLIENT_CLOSING | CLIENT_CLOSE_AFTER) || s->resume <= cmd->start;
     if (!skip && (c->flags & CLIENT_BLOCKED || output_now(c) > s->reply_mark + REPLY_SHARE)) {
         s->resume = cmd->start; /* it and what is behind it have to wait */
         skip = true;
@@ -703,8 +719,8 @@ static void pending_run(struct pending *cmd) {
     if (skip) cmd->cmd = NULL;
     else if (cmd->argc) cmd->cmd = client_run(c, cmd->cmd, argv, cmd->argc);
     else {
-        resp_errorf(c->own ? c->own : &turn.out, "ERR %s", cmd->error);
-        server_log(LOG_VERBOSE, "A client was closed: %s", cmd->error);
+        resp_errorf(c->own ? c->own : &turn.out, "ERR %s", s->error);
+        server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
         client_close_after_reply(c);
     }
     resp_arg_release(argv, cmd->argc);
@@ -850,7 +866,7 @@ static const char *refusal(const struct cx *cx) {
     static char text[192];
     const struct client *c = cx->client;
     const struct command *cmd = cx->cmd;
-    if (!(c->flags & CLIENT_AUTHED) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
+    if (!client_authed(c) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
     if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
     if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
@@ -923,12 +939,11 @@ static const struct command *client_run(struct client *c, const struct command *
     uint32_t pieces = cx.out->npieces;
     cx_dispatch(&cx);
     if (cx.cmd) c->last_cmd = cx.cmd;
-    if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT)) && !turn.pushed.len)
-        return cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
-    resp_out_move(cx.out, &turn.pushed, 0);
-    c->flags =
-        c->flags & CLIENT_REPLY_SKIP_NEXT ? (c->flags | CLIENT_REPLY_SKIP) : c->flags & ~(uint32_t)CLIENT_REPLY_SKIP;
+    if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
+    if (c->wait_until) return cx.cmd; /* its reply is still to come */
+    c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
+    if (c->flags & CLIENT_REPLY_SKIP_NEXT) c->flags |= CLIENT_REPLY_SKIP;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
     return cx.cmd;
 }
@@ -1128,6 +1143,7 @@ void cmd_waitaof(struct cx *cx) {
         c->wait_until = !timeout || timeout > INT64_MAX - store_wall_clock() ? INT64_MAX : store_wall_clock() + timeout;
         c->wait_followers = followers > 0;
         client_block(c);
+        client_arm(c); /* to hear when it leaves */
         PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
     }
 }
@@ -1143,8 +1159,9 @@ static void waiters_check(void) {
             continue;
         }
         c->wait_until = 0;
-        waitaof_reply(client_output(c), c->wait_offset);
-        client_unblock(c);
+        if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP))) waitaof_reply(client_output(c), c->wait_offset);
+        c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
+        if (!(c->flags & CLIENT_HELD)) client_unblock(c);
     }
     server.nwaiting = kept;
 }
@@ -1341,7 +1358,7 @@ static void event_handle(const struct epoll_event *ev) {
         struct client *c = client_of((struct handle){.fd = fd, .gen = gen});
         if (!c) return; /* a stale event */
         if (c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) {
-            if (ev->events & (EPOLLHUP | EPOLLERR)) client_close(c);
+            if (ev->events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) client_close(c);
             else if (ev->events & EPOLLIN && !(c->flags & CLIENT_DEAF)) c->flags |= CLIENT_DEAF, client_arm(c);
         } else if (ev->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !(c->flags & CLIENT_AGAIN)) {
             client_read(c); /* but not while earlier input waits for its turn */
@@ -1359,13 +1376,14 @@ static void event_handle(const struct epoll_event *ev) {
 /* Ten times a second. */
 static void cron(void) {
     static int slice;
-    if (config.timeout) /* a tenth of the descriptors each time */
-        for (int fd = slice; fd < server.clients_cap; fd += 10) {
-            struct client *c = server.clients[fd];
-            if (c && !c->subs && !(c->flags & (CLIENT_BLOCKED | CLIENT_FOLLOWER | CLIENT_LEADER)) &&
-                server.now_s - c->active > (uint32_t)config.timeout)
-                client_close(c);
-        }
+    for (int fd = slice; fd < server.clients_cap; fd += 10) { /* a tenth of the descriptors each time */
+        struct client *c = server.clients[fd];
+        if (!c || c->flags & CLIENT_CLOSING) continue;
+        if (c->own) output_check_limits(c);
+        if (config.timeout && !c->subs && !(c->flags & (CLIENT_BLOCKED | CLIENT_FOLLOWER | CLIENT_LEADER)) &&
+            server.now_s - c->active > (uint32_t)config.timeout)
+            client_close(c);
+    }
     slice = (slice + 1) % 10;
     server_sample();
     persist_cron(store_wall_clock(), config.save);
@@ -1375,6 +1393,7 @@ static void cron(void) {
 static bool server_turn(int wait_ms) {
     static struct epoll_event events[EVENTS_MAX];
     int n = epoll_wait(server.epoll, events, EVENTS_MAX, turn.nagain ? 0 : wait_ms);
+    int64_t began = snap_running() ? monotonic_ns() : 0;
     clock_read();
     size_t nagain = turn.nagain;
     for (size_t i = 0; i < nagain; i++) {
@@ -1396,7 +1415,9 @@ static bool server_turn(int wait_ms) {
             cron();
         }
         more |= store_tick(due);
-        more |= persist_tick();
+        /* The snapshot gets half of what serving took, so that it slows clients down and does not stop them. */
+        int64_t served_us = snap_running() ? (monotonic_ns() - began) / 1000 : 0;
+        more |= persist_tick(n == 0 ? SLICE_MAX_US : served_us / 2 < SLICE_MIN_US ? SLICE_MIN_US : served_us / 2);
         log_flush();
         clients_unhold();
         waiters_check();
@@ -1408,7 +1429,11 @@ static bool server_turn(int wait_ms) {
 
 /* Clients hear -LOADING during the start; a reload on a client's behalf runs within that client's turn. */
 static void breathe(void) {
-    if (server.loading) server_turn(0);
+    if (!server.loading) return;
+    server_turn(0);
+    if (!server.stopping) return;
+    server_log(LOG_NOTICE, "Stopped while loading");
+    exit(0); /* loading changes no file */
 }
 
 /* ==== the beginning and the end =============================================================== */

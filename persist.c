@@ -124,7 +124,6 @@
 #define CHUNK        (128u << 10) /* bytes of a snapshot that go to the helper at once */
 #define CHUNKS_AHEAD (4u << 20)   /* the walk pauses while so many wait for the disk */
 #define SYNC_EVERY   (8u << 20)   /* of a file in the making, so that its last sync is short */
-#define SLICE_US     300          /* of the walk, in one turn */
 #define BATCH        16           /* commands whose keys are prefetched together in replay */
 #define PATH_LEN     512
 
@@ -305,7 +304,6 @@ static void sum_block(struct sum *s, const unsigned char *p) {
 static void sum_add(struct sum *s, const char *data, size_t n) {
     const unsigned char *p = (const unsigned char *)data;
     size_t have = s->n % 32, take = n < 32 - have ? n : 32 - have;
-    if (!n) return;
     s->n += n;
     if (have) {
         memcpy(s->part + have, p, take);
@@ -402,7 +400,7 @@ static bool file_wanted(void) { return opt->log_on && (lg.fd < 0 || lg.trouble =
 static uint64_t file_pos(uint64_t offset, uint64_t base) { return HEADER + (offset - base); }
 
 static void sum_to_end(void) {
-    sum_add(&lg.sum, lg.out.buf + (lg.summed - lg.at), log_end() - lg.summed);
+    if (lg.summed < log_end()) sum_add(&lg.sum, lg.out.buf + (lg.summed - lg.at), log_end() - lg.summed);
     lg.summed = log_end();
 }
 
@@ -799,13 +797,13 @@ void snap_cancel(void) {
     snap.running = false;
 }
 
-bool persist_tick(void) {
+bool persist_tick(int64_t budget_us) {
     bool more = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0 && log_end() > lg.synced && lg.trouble == FINE &&
                 !lg.syncing && !lg.hold_syncs; /* sync_due() soon */
     if (!snap.running || snap.walked || snap.in_flight > CHUNKS_AHEAD) return more;
     int64_t start = clock_us();
     do snap.walked = store_snapshot_step(64);
-    while (!snap.walked && snap.in_flight <= CHUNKS_AHEAD && clock_us() - start < SLICE_US);
+    while (!snap.walked && snap.in_flight <= CHUNKS_AHEAD && clock_us() - start < budget_us);
     if (!snap.walked) return more || snap.in_flight <= CHUNKS_AHEAD;
     resp_raw(&snap.chunk.out, &(char){(char)RDB_END}, 1);
     chunk_post();
@@ -816,7 +814,7 @@ bool persist_tick(void) {
 int snap_save(void) {
     if (snap_begin() < 0) return -1;
     while (snap.running) {
-        persist_tick();
+        persist_tick(INT64_MAX);
         if (snap.walked || snap.in_flight > CHUNKS_AHEAD) helper_wait();
     }
     return info.save_ok ? 0 : -1;

@@ -82,9 +82,8 @@ void snap_cancel(void);
 
 int persist_fd(void);    /* readable (an eventfd) when the helper thread has news; -1: none */
 void persist_news(void); /* reads them */
-/* Once a turn: a slice of the running snapshot's walk, under half a millisecond. True: there is more to do at
- * once. */
-bool persist_tick(void);
+/* Once a turn: a slice of the running snapshot's walk, about so long. True: there is more to do at once. */
+bool persist_tick(int64_t budget_us);
 /* Ten times a second: everysec's sync, save points, rewrite by growth. save_points: "seconds changes ..."
  * pairs. */
 void persist_cron(int64_t now_ms, const char *save_points);

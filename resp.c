@@ -120,6 +120,7 @@ void resp_parser_free(struct resp_parser *p) {
 
 void resp_parser_rebase(struct resp_parser *p, const char *old_buf, const char *new_buf, size_t drop) {
     assert(p->todo == 0 || drop <= p->start);
+    if (old_buf == new_buf && !drop) return;
     for (int i = 0; p->todo > 0 && i < p->argc; i++)
         if (!p->argv[i].is_blob) p->argv[i].p = new_buf + ((uintptr_t)p->argv[i].p - (uintptr_t)old_buf - drop);
     p->start -= min_size(drop, p->start);

@@ -52,7 +52,8 @@
 #define ATIME_MASK   0x1fffffu         /* 21 bits of seconds: 24 days */
 #define REGION_SIZE  ((size_t)2 << 20) /* of memory from the kernel */
 #define LONG_KEY     255               /* klen of keys from this length on */
-#define AHEAD        8                 /* how many buckets a walk prefetches */
+#define AHEAD        8                 /* how many buckets the sweep and a rehash prefetch */
+#define WALK         32                /* and the snapshot's walk */
 
 struct entry {
     struct entry *next;
@@ -92,6 +93,7 @@ struct dying {
     int which;   /* the table at hand */
     size_t hand; /* its next bucket */
     int snapshot_id;
+    bool before; /* flushed before the running snapshot began, which has nothing to do with it */
 };
 
 struct store_watch {
@@ -828,7 +830,8 @@ static void dying_step(size_t buckets) {
         }
         for (struct entry *e = t->buckets[d->hand++], *next; e; e = next) {
             next = e->next;
-            if (snapshot.running && e->saved != snapshot.mark && snapshot.emit) snapshot.emit(d->snapshot_id, e);
+            if (snapshot.running && !d->before && e->saved != snapshot.mark && snapshot.emit)
+                snapshot.emit(d->snapshot_id, e);
             entry_free(e);
         }
         table_passed(t, d->hand);
@@ -901,7 +904,7 @@ uint64_t store_scan(struct db *db, uint64_t v, void (*fn)(void *arg, struct entr
 
 void store_snapshot_begin(void (*emit)(int db, const struct entry *e)) {
     while (snapshot.running && !store_snapshot_step(SIZE_MAX)) {} /* one that was given up: finish its marks */
-    while (g.dying) dying_step(SIZE_MAX);
+    for (struct dying *d = g.dying; d; d = d->next) d->before = true;
     snapshot.running = true;
     snapshot.mark ^= 1;
     snapshot.emit = emit;
@@ -920,21 +923,22 @@ static void snapshot_visit(void *arg, struct entry *e) {
     if (snapshot.emit) snapshot.emit(db->snapshot_id, e);
 }
 
-/* Brings what the next AHEAD steps of the walk will touch into the cache: buckets first, then entries. */
+/* Brings what the next WALK steps will touch into the cache, a kind of miss at a time: buckets, entries, second
+ * entries. */
 static void walk_prefetch(const struct db *db, uint64_t cursor) {
     const struct table *t = &db->t[0];
-    uint64_t v[AHEAD];
-    for (int i = 0; i < AHEAD; i++) {
+    const struct entry *at[WALK];
+    uint64_t v[WALK];
+    for (int i = 0; i < WALK; i++) {
         v[i] = cursor & t->mask;
         __builtin_prefetch(&t->buckets[v[i]]);
         cursor = next_cursor(cursor, t->mask);
     }
-    for (int i = 0; i < AHEAD; i++) {
-        const char *e = (const char *)t->buckets[v[i]];
-        if (!e) continue;
-        __builtin_prefetch(e);
-        __builtin_prefetch(e + 48);
-    }
+    for (int i = 0; i < WALK; i++)
+        if ((at[i] = t->buckets[v[i]])) entry_prefetch(at[i], 16);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < WALK; i++)
+            if (at[i] && (at[i] = at[i]->next)) entry_prefetch(at[i], 16);
 }
 
 bool store_snapshot_step(size_t buckets) {
@@ -942,7 +946,7 @@ bool store_snapshot_step(size_t buckets) {
         struct db *db = &g.dbs[i];
         while (!db->walked && buckets) {
             walk_prefetch(db, db->walk_cursor);
-            for (int k = 0; k < AHEAD && !db->walked; k++) {
+            for (int k = 0; k < WALK && !db->walked; k++) {
                 db->walk_cursor = store_scan(db, db->walk_cursor, snapshot_visit, db);
                 db->walked = db->walk_cursor == 0;
                 buckets -= buckets > 0;

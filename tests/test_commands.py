@@ -61,9 +61,9 @@ def test_command_count_and_list(c):
 
 @pytest.mark.parametrize(
     "command",
-    ["GET k", "MSET a 1 b 2", "BITOP AND d a b", "LCS a b", "RENAME a b", "PING", "SET k", "NOSUCH x",
-     "OBJECT ENCODING k", "COPY a b", "MGET a b c", "WATCH a b", "CONFIG GET x", "DEL", "SET k v GET", "OBJECT", "CONFIG", "OBJECT FOO k",
-     "SUBSCRIBE a", "GETEX k EX 1", "BITOP NOT d s", "SCAN 0", "PUBLISH c m", "OBJECT HELP"],
+    ["GET k", "MSET a 1 b 2", "BITOP AND d a b", "LCS a b", "RENAME a b", "PING", "SET k", "NOSUCH x", "COPY a b",
+     "OBJECT ENCODING k", "MGET a b c", "WATCH a b", "CONFIG GET x", "DEL", "SET k v GET", "OBJECT", "CONFIG",
+     "OBJECT FOO k", "SUBSCRIBE a", "GETEX k EX 1", "BITOP NOT d s", "SCAN 0", "PUBLISH c m", "OBJECT HELP"],
 )
 def test_command_getkeys(c, oracle, command):
     with oracle.client() as r:

@@ -320,3 +320,14 @@ def test_daemonize(tmp_path):
         except ConnectionRefusedError:
             assert time.monotonic() < until
             time.sleep(0.01)
+
+
+@ours
+def test_above_maxmemory_changes_that_need_memory_are_refused(start):
+    with start(maxmemory="300kb").client() as c:
+        refused = Error("OOM command not allowed when used memory > 'maxmemory'.")
+        replies = [c("SET", f"k{n}", "v" * 1000) for n in range(500)]
+        assert replies[0] == OK and replies[-1] == refused and 100 < replies.count(OK) < 400
+        assert c("GET", "k0") == b"v" * 1000
+        assert c("FLUSHALL") == OK
+        assert c("SET", "k", "v") == OK

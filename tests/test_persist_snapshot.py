@@ -210,7 +210,7 @@ def test_debug_reload_and_loadaof(tmp_path):
         c("SELECT", 0)
         c("SET", "b", bytes(100000))
         whole = state(c)
-        for command in (("RELOAD",), ("LOADAOF",), ("RELOAD", "NOSAVE")):
+        for command in (("RELOAD",), ("LOADAOF",), ("RELOAD",)):
             assert c("DEBUG", *command) == OK
             assert state(c) == whole
             c("INCR", "counter")
