@@ -1402,9 +1402,11 @@ static bool server_turn(int wait_ms) {
         c->flags &= ~(uint32_t)CLIENT_AGAIN;
         client_resume(c);
     }
-    batch_run(); /* before a read moves the bytes of those inputs */
-    turn.nagain -= nagain;
-    if (nagain) memmove(turn.again, turn.again + nagain, turn.nagain * sizeof *turn.again);
+    if (nagain) {
+        batch_run(); /* before a read moves the bytes of those inputs */
+        turn.nagain -= nagain;
+        memmove(turn.again, turn.again + nagain, turn.nagain * sizeof *turn.again);
+    }
     for (int i = 0; i < n; i++) event_handle(&events[i]);
     batch_run();
     bool more = resp_blob_reap((size_t)16 << 20);

@@ -119,6 +119,7 @@ static struct {
     size_t sweep_credit;
     int sweep_db;
     struct dying *dying;
+    int rehashes; /* databases that have a second array */
 } g;
 
 static struct {
@@ -456,10 +457,16 @@ static void bucket_move(struct db *db) {
     *from = *to;
     *to = (struct table){0};
     db->moved = 0;
+    g.rehashes--;
 }
 
 static void rehash_step(struct db *db, size_t buckets) {
     while (buckets-- && rehashing(db)) bucket_move(db);
+}
+
+static void rehash_begin(struct db *db, size_t size) {
+    db->t[1] = table_new(size);
+    g.rehashes++;
 }
 
 /* After an insertion: one bucket moves over, or the table begins to grow. Moving one for each new key, it is done
@@ -467,14 +474,14 @@ static void rehash_step(struct db *db, size_t buckets) {
 static void rehash_grow(struct db *db) {
     size_t size = db->t[0].mask + 1;
     if (rehashing(db)) bucket_move(db);
-    else if (db->used >= 2 * size) db->t[1] = table_new(2 * size);
+    else if (db->used >= 2 * size) rehash_begin(db, 2 * size);
 }
 
 /* After a deletion, likewise. By half at a time: keys that come again meanwhile still find an array of their number. */
 static void rehash_shrink(struct db *db) {
     size_t size = db->t[0].mask + 1;
     if (rehashing(db)) bucket_move(db);
-    else if (db->used < size / 8 && size > MIN_BUCKETS) db->t[1] = table_new(size / 2);
+    else if (db->used < size / 8 && size > MIN_BUCKETS) rehash_begin(db, size / 2);
 }
 
 static inline bool key_is(const struct entry *e, const struct arg *key) {
@@ -792,8 +799,8 @@ void store_flush(struct db *db) {
     struct dying *d = must(malloc(sizeof *d));
     *d = (struct dying){.next = g.dying, .t = {db->t[0], db->t[1]}, .snapshot_id = db->snapshot_id};
     g.dying = d;
-    int id = db->id;
-    db_init(db, id);
+    g.rehashes -= rehashing(db);
+    db_init(db, db->id);
 }
 
 void store_swap(struct db *a, struct db *b) {
@@ -1092,13 +1099,12 @@ bool store_tick(bool sweep) {
         sweep_slice();
         more = g.sweep_credit > 0;
     }
-    for (int i = 0; i < g.ndbs; i++) {
+    for (int i = 0; i < g.ndbs && (sweep || g.rehashes); i++) {
         rehash_step(&g.dbs[i], REHASH_SLICE);
-        more |= rehashing(&g.dbs[i]);
         if (!rehashing(&g.dbs[i])) rehash_shrink(&g.dbs[i]);
     }
     if (g.dying) dying_step(FREE_SLICE);
     more |= arena_trim(TRIM_SLICE);
     if (snapshot.running && !snapshot.emit) store_snapshot_step(FREE_SLICE);
-    return more || g.dying || (snapshot.running && !snapshot.emit);
+    return more || g.rehashes || g.dying || (snapshot.running && !snapshot.emit);
 }

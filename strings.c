@@ -77,8 +77,6 @@ static bool check_length(struct cx *cx, int64_t at, size_t n) {
 /* In the order of the words in read_options(). */
 enum { EX = 1, PX = 2, NX = 4, XX = 8, GET = 16, KEEPTTL = 32, EXAT = 64, PXAT = 128, PERSIST = 256 };
 #define DEADLINES (EX | PX | EXAT | PXAT)
-#define OF_SET    (NX | XX | GET | KEEPTTL | DEADLINES)
-#define OF_GETEX  (PERSIST | DEADLINES)
 
 /* Reads argv[i..], where the words in `allowed` may stand; number: which argument is the deadline's, 0: there is none.
  * The same word twice is no contradiction: the last one counts. Returns the words' bits; -1: the error is said. */
@@ -112,7 +110,7 @@ static void set_and_log(struct cx *cx, struct arg *val, int64_t deadline, bool k
 }
 
 static void set_with_options(struct cx *cx) {
-    int number, flags = read_options(cx, 3, OF_SET, &number);
+    int number, flags = read_options(cx, 3, NX | XX | GET | KEEPTTL | DEADLINES, &number);
     int64_t deadline = STORE_NO_DEADLINE;
     if (flags < 0 || !read_deadline(cx, number, flags, &deadline)) return;
     struct entry *e = flags & GET ? cx_read(cx, &cx->argv[1]) : store_find(cx->db, &cx->argv[1]);
@@ -182,7 +180,7 @@ void cmd_getdel(struct cx *cx) {
 }
 
 void cmd_getex(struct cx *cx) {
-    int number, flags = read_options(cx, 2, OF_GETEX, &number);
+    int number, flags = read_options(cx, 2, PERSIST | DEADLINES, &number);
     int64_t deadline;
     if (flags < 0) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
@@ -253,17 +251,14 @@ static void increment(struct cx *cx, int64_t by) {
     size_t n;
     const char *p = cx_value(e, &n);
     char digits[RESP_INT_MAX];
-    if (e && !resp_read_int(p, n, &v)) {
-        cx_not_integer(cx);
-    } else if (__builtin_add_overflow(v, by, &v)) {
-        resp_error(cx->out, "ERR increment or decrement would overflow");
-    } else {
-        n = (size_t)resp_write_int(digits, v);
-        if (!e) cx_event(cx->db, 'n', "new", key);
-        memcpy(store_edit(cx->db, key, n, false), digits, n);
-        cx_event(cx->db, '$', "incrby", key);
-        resp_int(cx->out, v);
-    }
+    if (!cx_check(cx, !e || resp_read_int(p, n, &v), "ERR value is not an integer or out of range") ||
+        !cx_check(cx, !__builtin_add_overflow(v, by, &v), "ERR increment or decrement would overflow"))
+        return;
+    if (!e) cx_event(cx->db, 'n', "new", key);
+    n = (size_t)resp_write_int(digits, v);
+    memcpy(store_edit(cx->db, key, n, false), digits, n);
+    cx_event(cx->db, '$', "incrby", key);
+    resp_int(cx->out, v);
 }
 
 void cmd_incr(struct cx *cx) { increment(cx, 1); }
