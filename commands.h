@@ -33,7 +33,10 @@ command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_do
 /* config.c */
 command_fn cmd_config_get, cmd_config_set;
 
+/* transactions.c */
+command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch;
+
 /* echovault.c */
-command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch, cmd_waitaof;
+command_fn cmd_waitaof;
 
 #endif

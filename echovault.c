@@ -1,4 +1,4 @@
-/* echovault.c - the reactor, the connections, dispatch and transactions.
+/* echovault.c - the reactor, the connections and dispatch.
  *
  * One thread, one epoll set. The loop turns; a turn is all reads, then all commands, then all writes:
  *
@@ -243,8 +243,6 @@ void client_close_after_reply(struct client *c) {
     client_touch(c);
 }
 
-static void transaction_free(struct client *c);
-
 /* The one place where clients are freed. */
 static void clients_reap(void) {
     for (size_t i = 0; i < server.ndead; i++) {
@@ -319,8 +317,6 @@ void client_addresses(const struct client *c, char peer[64], char local[64]) {
     getsockname(c->fd, (struct sockaddr *)&ss, &n);
     address_text(&ss, n, local);
 }
-
-static size_t transaction_memory(const struct client *c);
 
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi) {
     *query = c->in ? c->in->len + c->in->parser.blob_have : 0;
@@ -803,7 +799,7 @@ static void on_expire(struct db *db, const char *key, size_t n) {
 }
 
 /* Runs the command and draws the consequences of what it did. */
-static void cx_call(struct cx *cx) {
+void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
     int db = store_db_id(cx->db);
     cx->log_argc = 0;
@@ -882,7 +878,7 @@ static const char *refusal(const struct cx *cx) {
 }
 
 /* A change while the disk does not keep up its promise; false: the error is said. */
-static bool disk_allows(struct cx *cx) {
+bool cx_disk_allows(struct cx *cx) {
     const char *why = log_error();
     struct persist_info info;
     if (why) {
@@ -902,9 +898,6 @@ static bool disk_allows(struct cx *cx) {
     return false;
 }
 
-static void transaction_queue(struct cx *cx);
-static void exec_abort(struct cx *cx, size_t len);
-
 static void cx_dispatch(struct cx *cx) {
     struct client *c = cx->client;
     const char *why = NULL;
@@ -914,11 +907,11 @@ static void cx_dispatch(struct cx *cx) {
         resp_error(cx->out, why);
         ok = false;
     }
-    if (ok && cx->cmd->flags & CMD_WRITE) ok = disk_allows(cx);
+    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_disk_allows(cx);
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         server_count_error(cx->out->last_error);
-        if (cx->cmd && cx->cmd->fn == cmd_exec) exec_abort(cx, len);
+        if (cx->cmd && cx->cmd->fn == cmd_exec) transaction_abort(cx, len);
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
         return;
     }
@@ -946,172 +939,6 @@ static const struct command *client_run(struct client *c, const struct command *
     if (c->flags & CLIENT_REPLY_SKIP_NEXT) c->flags |= CLIENT_REPLY_SKIP;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
     return cx.cmd;
-}
-
-/* ==== transactions ============================================================================ */
-
-struct queued {
-    struct queued *next;
-    const struct command *cmd;
-    int argc;
-    struct arg argv[]; /* the arguments' bytes stand behind it; blobs are held */
-};
-
-struct watched {
-    struct store_watch *watch;
-    uint64_t version;
-};
-
-struct transaction {
-    struct queued *head, **tail;
-    int count;
-    size_t bytes;
-    struct watched *watched;
-    size_t nwatched, watched_cap;
-};
-
-static struct transaction *transaction_of(struct client *c) {
-    if (!c->tx) {
-        c->tx = must(calloc(1, sizeof *c->tx));
-        c->tx->tail = &c->tx->head;
-    }
-    return c->tx;
-}
-
-static void unwatch(struct client *c) {
-    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++) store_unwatch(c->tx->watched[i].watch);
-    if (c->tx) c->tx->nwatched = 0;
-}
-
-/* Back to no transaction, nothing queued, nothing watched. */
-static void transaction_free(struct client *c) {
-    c->flags &= ~(uint32_t)(CLIENT_MULTI | CLIENT_MULTI_BAD);
-    if (!c->tx) return;
-    unwatch(c);
-    for (struct queued *q = c->tx->head, *next; q; q = next) {
-        next = q->next;
-        resp_arg_release(q->argv, q->argc);
-        free(q);
-    }
-    free(c->tx->watched);
-    free(c->tx);
-    c->tx = NULL;
-}
-
-int client_multi_count(const struct client *c) { return !(c->flags & CLIENT_MULTI) ? -1 : c->tx ? c->tx->count : 0; }
-int client_class(const struct client *c) {
-    return c->flags & CLIENT_LEADER ? 3 : c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
-}
-int client_watch_count(const struct client *c) { return c->tx ? (int)c->tx->nwatched : 0; }
-static size_t transaction_memory(const struct client *c) { return c->tx ? sizeof *c->tx + c->tx->bytes : 0; }
-
-/* Keeps the command for EXEC: its slices are copied, its blobs change owner. */
-static void transaction_queue(struct cx *cx) {
-    struct transaction *tx = transaction_of(cx->client);
-    size_t bytes = sizeof(struct queued) + (size_t)cx->argc * sizeof(struct arg);
-    size_t head = bytes;
-    for (int i = 0; i < cx->argc; i++) bytes += cx->argv[i].is_blob ? 0 : cx->argv[i].n;
-    struct queued *q = must(malloc(bytes));
-    *q = (struct queued){.cmd = cx->cmd, .argc = cx->argc};
-    char *to = (char *)q + head;
-    for (int i = 0; i < cx->argc; i++) {
-        q->argv[i] = cx->argv[i];
-        cx->argv[i].is_blob = false;
-        if (q->argv[i].is_blob) {
-            bytes += q->argv[i].n;
-            continue;
-        }
-        if (q->argv[i].n) memcpy(to, q->argv[i].p, q->argv[i].n);
-        q->argv[i].p = to;
-        to += q->argv[i].n;
-    }
-    *tx->tail = q;
-    tx->tail = &q->next;
-    tx->count++;
-    tx->bytes += bytes;
-    resp_status(cx->out, "QUEUED");
-}
-
-void cmd_multi(struct cx *cx) {
-    if (cx->client->flags & CLIENT_MULTI) {
-        resp_error(cx->out, "ERR MULTI calls can not be nested");
-        return;
-    }
-    cx->client->flags |= CLIENT_MULTI;
-    resp_ok(cx->out);
-}
-
-void cmd_discard(struct cx *cx) {
-    if (!(cx->client->flags & CLIENT_MULTI)) {
-        resp_error(cx->out, "ERR DISCARD without MULTI");
-        return;
-    }
-    transaction_free(cx->client);
-    resp_ok(cx->out);
-}
-
-void cmd_watch(struct cx *cx) {
-    if (cx->client->flags & CLIENT_MULTI) {
-        resp_error(cx->out, "ERR WATCH inside MULTI is not allowed");
-        return;
-    }
-    struct transaction *tx = transaction_of(cx->client);
-    for (int i = 1; i < cx->argc; i++) {
-        struct watched w;
-        w.watch = store_watch(cx->db, &cx->argv[i], &w.version);
-        PUSH(tx->watched, tx->nwatched, tx->watched_cap, w);
-    }
-    resp_ok(cx->out);
-}
-
-void cmd_unwatch(struct cx *cx) {
-    unwatch(cx->client);
-    resp_ok(cx->out);
-}
-
-/* An EXEC that was refused ends the transaction; the refusal, in the output from len on, is said in other words. */
-static void exec_abort(struct cx *cx, size_t len) {
-    char why[128];
-    const char *text = cx->out->last_error + (strncmp(cx->out->last_error, "ERR ", 4) ? 0 : 4);
-    snprintf(why, sizeof why, "%.*s", (int)strcspn(text, "\r"), text);
-    resp_truncate(cx->out, len, cx->out->npieces);
-    transaction_free(cx->client);
-    resp_errorf(cx->out, "EXECABORT Transaction discarded because of: %s", why);
-}
-
-static bool watched_changed(struct client *c) {
-    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++)
-        if (store_watch_changed(c->tx->watched[i].watch, c->tx->watched[i].version)) return true;
-    return false;
-}
-
-void cmd_exec(struct cx *cx) {
-    struct client *c = cx->client;
-    cx->log_never = true; /* its commands log themselves */
-    if (!(c->flags & CLIENT_MULTI)) {
-        resp_error(cx->out, "ERR EXEC without MULTI");
-        return;
-    }
-    bool bad = c->flags & CLIENT_MULTI_BAD, changed = watched_changed(c);
-    if (bad || changed) {
-        transaction_free(c);
-        if (bad) resp_error(cx->out, "EXECABORT Transaction discarded because of previous errors.");
-        else resp_null_array(cx->out);
-        return;
-    }
-    unwatch(c);
-    resp_array(cx->out, (size_t)client_multi_count(c));
-    log_begin();
-    for (struct queued *q = c->tx ? c->tx->head : NULL; q; q = q->next) {
-        struct cx sub = {.client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc};
-        sub.db = store_db(c->db);
-        sub.out = cx->out;
-        if (q->cmd->flags & CMD_WRITE && !disk_allows(&sub)) continue;
-        cx_call(&sub);
-    }
-    log_commit();
-    if (c->hold) c->hold = log_end();
-    transaction_free(c);
 }
 
 /* ==== WAITAOF ================================================================================= */

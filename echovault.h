@@ -195,7 +195,13 @@ int client_class(const struct client *c);           /* 0 normal, 1 replica, 2 pu
 int client_class_named(const char *name, size_t n); /* -1: there is none (config.c) */
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
 
-/* Transactions (echovault.c). */
+/* Dispatch's part of what transactions.c does, and the other way round. */
+void cx_call(struct cx *cx);                       /* runs the command and draws the consequences */
+bool cx_disk_allows(struct cx *cx);                /* false: changes are refused now, the error is said */
+void transaction_queue(struct cx *cx);             /* keeps the command for EXEC; replies */
+void transaction_abort(struct cx *cx, size_t len); /* an EXEC was refused, in the output from len on */
+void transaction_free(struct client *c);           /* nothing queued, nothing watched */
+size_t transaction_memory(const struct client *c);
 int client_multi_count(const struct client *c); /* commands queued; -1: not in MULTI */
 int client_watch_count(const struct client *c);
 

@@ -45,9 +45,9 @@
  *   4. A snapshot's file holds exactly the state at its offset; the next command appended says its SELECT.
  *   5. No snapshot has offset 0: a log with base 0 is whole without one.
  *   6. A file gets its name when all its bytes are on the disk, and the file that it replaces is needed no
- *      more: publish(), copy_done().
+ *      more: disk_publish(), copy_done().
  *   7. After a failed sync nothing that the old file holds is ever taken as synced.
- *   8. The helper touches a job between job_post() and done(), and `file`; nothing else is shared.
+ *   8. The helper thread (disk.c) touches a job between disk_post() and done(), and `file`; nothing else is shared.
  *
  * ---- States ---------------------------------------------------------------------------------------------
  *
@@ -96,19 +96,17 @@
  * leader's.
  */
 #include "persist.h"
+#include "disk.h"
 
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -146,140 +144,8 @@ static int64_t clock_us(void) {
     return t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* ==== files =============================================================================================== */
-
-static int write_at(int fd, const char *p, size_t n, uint64_t at) {
-    while (n) {
-        ssize_t put = pwrite(fd, p, n, (off_t)at);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return -1;
-        p += put;
-        n -= (size_t)put;
-        at += (size_t)put;
-    }
-    return 0;
-}
-
-static int copy_range(int from, uint64_t src, int to, uint64_t dst, uint64_t n) {
-    static _Thread_local char buf[64 << 10];
-    while (n) {
-        ssize_t got = pread(from, buf, n < sizeof buf ? n : sizeof buf, (off_t)src);
-        if (got == 0) errno = EIO;
-        if (got <= 0 || write_at(to, buf, (size_t)got, dst) < 0) return -1;
-        src += (uint64_t)got;
-        dst += (uint64_t)got;
-        n -= (uint64_t)got;
-    }
-    return 0;
-}
-
-/* The folder that all files stand in: what makes a new name last. */
-static int sync_folder(void) {
-    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = fd < 0 ? -1 : fsync(fd), error = errno;
-    if (fd >= 0) close(fd);
-    errno = error;
-    return result;
-}
-
-/* A whole file gets its name: its bytes first, then the name, then the folder. */
-static int publish(int fd, const char *temp, const char *path) {
-    return fsync(fd) < 0 || rename(temp, path) < 0 || sync_folder() < 0 ? -1 : 0;
-}
-
-/* ==== the helper thread ===================================================================================
- * Does what may wait for the disk, one job after the other. A job belongs to the helper from job_post() until
- * done() is called with it on the loop; nothing else is shared. */
-
-struct job {
-    struct job *next;
-    void (*work)(struct job *); /* there */
-    void (*done)(struct job *); /* then here; may be NULL */
-    int fd, to_fd, error;
-    bool flag;
-    uint64_t from, to, base;
-    struct resp_out out; /* a chunk of a snapshot: these bytes, then the blob's */
-    struct blob *blob;
-    size_t blob_n;
-};
-
-static struct {
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    struct job *todo, *finished; /* in order */
-    bool stop;
-    int news; /* eventfd */
-} helper = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .news = -1};
-
-static void job_append(struct job **link, struct job *j) {
-    while (*link) link = &(*link)->next;
-    j->next = NULL;
-    *link = j;
-}
-
-static void *helper_main(void *unused) {
-    pthread_mutex_lock(&helper.lock);
-    while (helper.todo || !helper.stop) {
-        struct job *j = helper.todo;
-        if (!j) {
-            pthread_cond_wait(&helper.wake, &helper.lock);
-            continue;
-        }
-        helper.todo = j->next;
-        pthread_mutex_unlock(&helper.lock);
-        j->work(j);
-        pthread_mutex_lock(&helper.lock);
-        job_append(&helper.finished, j);
-        if (eventfd_write(helper.news, 1) < 0) abort();
-    }
-    pthread_mutex_unlock(&helper.lock);
-    return unused;
-}
-
-/* urgent: before all that waits. */
-static void job_post(struct job job, bool urgent) {
-    struct job *j = must(malloc(sizeof *j));
-    *j = job;
-    pthread_mutex_lock(&helper.lock);
-    j->next = helper.todo;
-    if (urgent) helper.todo = j;
-    else job_append(&helper.todo, j);
-    pthread_cond_signal(&helper.wake);
-    pthread_mutex_unlock(&helper.lock);
-}
-
-static int helper_start(void) {
-    helper.news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (helper.news < 0) return -1;
-    errno = pthread_create(&helper.thread, NULL, helper_main, NULL); /* with the loop's signals blocked, as here */
-    return errno ? -1 : 0;
-}
-
-int persist_fd(void) { return helper.news; }
-
-void persist_news(void) {
-    eventfd_t count;
-    if (eventfd_read(helper.news, &count) < 0) return;
-    pthread_mutex_lock(&helper.lock);
-    struct job *j = helper.finished, *next;
-    helper.finished = NULL;
-    pthread_mutex_unlock(&helper.lock);
-    for (; j; j = next) {
-        next = j->next;
-        if (j->done) j->done(j);
-        free(j);
-    }
-}
-
-static void helper_wait(void) {
-    poll(&(struct pollfd){.fd = helper.news, .events = POLLIN}, 1, -1);
-    persist_news();
-}
-
-static void close_work(struct job *j) { close(j->fd); }
-static void close_later(int fd) {
-    if (fd >= 0) job_post((struct job){.work = close_work, .fd = fd}, false);
-}
+int persist_fd(void) { return disk_fd(); }
+void persist_news(void) { disk_news(); }
 
 /* ==== the log's checksum ==================================================================================
  * Four lanes of 8 bytes. Each step is a bijection of the lane and of the word, so any damage within one
@@ -447,7 +313,7 @@ static void header_now(char out[SLOT + 1], uint64_t base, unsigned gen) {
 static int header_update(void) {
     char line[SLOT + 1];
     header_now(line, lg.h.base, ++lg.h.gen);
-    return write_at(lg.fd, line, SLOT, lg.h.gen % 2 * SLOT) < 0 || fdatasync(lg.fd) < 0 ? -1 : 0;
+    return disk_write_at(lg.fd, line, SLOT, lg.h.gen % 2 * SLOT) < 0 || fdatasync(lg.fd) < 0 ? -1 : 0;
 }
 
 /* A new log file, under its temporary name. */
@@ -457,9 +323,9 @@ static int log_create(uint64_t base) {
     header_now(lines + SLOT, base, 1);
     memcpy(next.id, lg.h.id, sizeof next.id);
     int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && write_at(fd, lines, HEADER, 0) == 0) return fd;
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && disk_write_at(fd, lines, HEADER, 0) == 0) return fd;
     hooks->say(SAY_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
-    close_later(fd);
+    disk_close_later(fd);
     return -1;
 }
 
@@ -612,7 +478,7 @@ static void write_pending(void) {
 
 static void sync_work(struct job *j) {
     int64_t start = clock_us();
-    if (fdatasync(j->fd) < 0 || (j->flag && sync_folder() < 0)) j->error = errno;
+    if (fdatasync(j->fd) < 0 || (j->flag && disk_sync_folder() < 0)) j->error = errno;
     j->from = (uint64_t)(clock_us() - start);
 }
 
@@ -636,7 +502,7 @@ static bool sync_due(void) {
 static void request_sync(bool renamed) {
     if (lg.syncing || lg.hold_syncs || lg.trouble == BROKEN || (lg.synced >= lg.written && !renamed)) return;
     lg.syncing = true;
-    job_post((struct job){.work = sync_work, .done = sync_done, .fd = lg.fd, .to = lg.written, .flag = renamed}, true);
+    disk_post((struct job){.work = sync_work, .done = sync_done, .fd = lg.fd, .to = lg.written, .flag = renamed}, true);
 }
 
 /* Without a file that can be trusted: what followers, or a file to come, will ask for stays in memory. */
@@ -682,7 +548,7 @@ static struct {
 
 static int file_append(const char *p, size_t n) {
     file.crc = crc64(file.crc, p, n);
-    if (write_at(file.fd, p, n, file.size) < 0) return -1;
+    if (disk_write_at(file.fd, p, n, file.size) < 0) return -1;
     file.size += n;
     if (file.size - file.synced < SYNC_EVERY) return 0;
     file.synced = file.size;
@@ -701,7 +567,8 @@ static void chunk_work(struct job *j) {
 static void file_end_work(struct job *j) {
     uint64_t crc = htole64(file.crc);
     if (j->flag && !file.error &&
-        (write_at(file.fd, (char *)&crc, sizeof crc, file.size) < 0 || publish(file.fd, rdb_temp, rdb_path) < 0))
+        (disk_write_at(file.fd, (char *)&crc, sizeof crc, file.size) < 0 ||
+         disk_publish(file.fd, rdb_temp, rdb_path) < 0))
         file.error = errno;
     j->error = file.error;
     j->to = file.size + sizeof crc;
@@ -736,7 +603,8 @@ static void file_end_done(struct job *j) {
 
 static void file_end(bool whole) {
     store_snapshot_end();
-    job_post((struct job){.work = file_end_work, .done = file_end_done, .flag = whole, .base = snap.generation}, false);
+    disk_post((struct job){.work = file_end_work, .done = file_end_done, .flag = whole, .base = snap.generation},
+              false);
 }
 
 static void chunk_done(struct job *j) {
@@ -752,7 +620,7 @@ static void chunk_done(struct job *j) {
 
 static void chunk_post(void) {
     snap.in_flight += snap.chunk.out.len + snap.chunk.blob_n;
-    job_post(snap.chunk, false);
+    disk_post(snap.chunk, false);
     snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
 }
 
@@ -815,7 +683,7 @@ int snap_save(void) {
     if (snap_begin() < 0) return -1;
     while (snap.running) {
         persist_tick(INT64_MAX);
-        if (snap.walked || snap.in_flight > CHUNKS_AHEAD) helper_wait();
+        if (snap.walked || snap.in_flight > CHUNKS_AHEAD) disk_wait();
     }
     return info.save_ok ? 0 : -1;
 }
@@ -834,13 +702,13 @@ int log_rewrite(void) {
 static void next_give_up(int error) {
     if (error) hooks->say(SAY_WARNING, "A new log file could not be put in place: %s", strerror(error));
     unlink(aof_temp);
-    close_later(next.fd);
+    disk_close_later(next.fd);
     next.fd = -1;
     lg.hold_syncs = false;
 }
 
 static void next_take_over(void) {
-    close_later(lg.fd);
+    disk_close_later(lg.fd);
     lg.fd = next.fd;
     lg.h.base = next.base;
     lg.h.gen = 2;
@@ -855,7 +723,7 @@ static void next_take_over(void) {
 }
 
 static int copy_log(int fd, uint64_t base, int to_fd, uint64_t from, uint64_t to) {
-    return copy_range(fd, file_pos(from, base), to_fd, file_pos(from, next.base), to - from);
+    return disk_copy(fd, file_pos(from, base), to_fd, file_pos(from, next.base), to - from);
 }
 
 static void copy_work(struct job *j) {
@@ -887,7 +755,7 @@ static void next_go_on(void) {
     struct job j = {.work = copy_work, .done = copy_done, .fd = lg.fd, .to_fd = next.fd, .base = lg.h.base};
     j.from = next.done;
     j.to = next.done + (left < SYNC_EVERY ? left : SYNC_EVERY);
-    job_post(j, false);
+    disk_post(j, false);
 }
 
 /* After a snapshot: what stands before it is not needed for a start, only for followers. */
@@ -902,7 +770,7 @@ static void trim_begin(void) {
 }
 
 static void fresh_work(struct job *j) {
-    if (publish(j->fd, aof_temp, aof_path) < 0) j->error = errno;
+    if (disk_publish(j->fd, aof_temp, aof_path) < 0) j->error = errno;
 }
 
 static void fresh_done(struct job *j) {
@@ -924,8 +792,8 @@ static void fresh_begin(void) {
     next.fd = log_create(next.base);
     if (next.fd < 0) return;
     struct job j = {.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()};
-    next.busy = write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) == 0;
-    if (next.busy) job_post(j, false);
+    next.busy = disk_write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) == 0;
+    if (next.busy) disk_post(j, false);
     else next_give_up(errno);
 }
 
@@ -1171,7 +1039,7 @@ static int log_set_aside(const char *why) {
     close(boot.fd);
     boot.fd = -1;
     boot.kind = NO_LOG;
-    if (rename(aof_path, to) < 0 || sync_folder() < 0)
+    if (rename(aof_path, to) < 0 || disk_sync_folder() < 0)
         return refuse(aof_path, "it could not be renamed to %s: %s", to, strerror(errno));
     hooks->say(SAY_NOTICE, "%s was set aside as %s", aof_path, to);
     return 0;
@@ -1344,7 +1212,7 @@ static int cut_tail(void) {
     if (cut == boot.size) return 0;
     snprintf(path, sizeof path, "%s.cut-%" PRIu64 "-%lld", aof_path, cut, (long long)time(NULL));
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (fd < 0 || copy_range(boot.fd, cut, fd, 0, boot.size - cut) < 0 || fsync(fd) < 0 || sync_folder() < 0 ||
+    if (fd < 0 || disk_copy(boot.fd, cut, fd, 0, boot.size - cut) < 0 || fsync(fd) < 0 || disk_sync_folder() < 0 ||
         ftruncate(boot.fd, (off_t)cut) < 0 || fdatasync(boot.fd) < 0)
         return refuse(aof_path, "its torn end could not be moved to %s: %s", path, strerror(errno));
     close(fd);
@@ -1361,7 +1229,7 @@ static int open_log(void) {
     } else {
         lg.fd = log_create(lg.h.base);
         lg.h.gen = 2;
-        if (lg.fd >= 0 && publish(lg.fd, aof_temp, aof_path) == 0) return 0;
+        if (lg.fd >= 0 && disk_publish(lg.fd, aof_temp, aof_path) == 0) return 0;
     }
     return refuse(aof_path, "the log cannot be written: %s", strerror(errno));
 }
@@ -1387,7 +1255,7 @@ int persist_start(const struct persist_options *options, const struct persist_ho
     info.loading = info.save_ok = info.rewrite_ok = true;
     info.save_seconds = info.rewrite_seconds = -1;
     info.last_save_s = now;
-    if (helper_start() < 0) return refuse("helper thread", "%s", strerror(errno));
+    if (disk_start() < 0) return refuse("helper thread", "%s", strerror(errno));
     store_set_clock(0, STORE_EXPIRE_IGNORE);
     if (load_all() < 0) return -1;
     settle();
@@ -1467,7 +1335,7 @@ static void follow_option(int64_t now_ms) {
     if (!opt->log_on && lg.fd >= 0 && !lg.syncing && next.fd < 0) {
         if (lg.trouble == FINE && log_end() > lg.covered) put_record();
         if (lg.trouble == FINE) write_pending();
-        close_later(lg.fd);
+        disk_close_later(lg.fd);
         lg.fd = -1;
         lg.trouble = FINE;
         buffer_drop(0, true);
@@ -1496,22 +1364,18 @@ int persist_stop(bool save) {
     }
     while (next.fd >= 0 || lg.syncing) {
         if (next.fd >= 0 && !file_wanted()) next_go_on();
-        helper_wait();
+        disk_wait();
     }
     /* the data, then a record that says they are safe */
     for (int i = 0; i < 2 && lg.fd >= 0 && lg.trouble != BROKEN; i++) {
         if (log_end() > lg.covered || lg.claimed < lg.data_end) put_record();
         write_pending();
         request_sync(false);
-        while (lg.syncing) helper_wait();
+        while (lg.syncing) disk_wait();
         kept = kept && lg.synced == log_end();
     }
     if (!kept || file_wanted()) return -1;
-    pthread_mutex_lock(&helper.lock);
-    helper.stop = true;
-    pthread_cond_signal(&helper.wake);
-    pthread_mutex_unlock(&helper.lock);
-    pthread_join(helper.thread, NULL);
+    disk_stop();
     return 0;
 }
 

@@ -1,0 +1,149 @@
+/* disk.c - files that last, and the thread that waits for them.
+ *
+ * What persist.c does to files goes through here: whole writes, names that only appear when the bytes are on the disk,
+ * and a helper thread that takes one job after the other, so that the loop never waits for a sync. Invariant: a job
+ * belongs to the helper from disk_post() until its done() is called on the loop; nothing else is shared but the two
+ * lists, under a lock.
+ */
+#include "disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* ==== files =============================================================================================== */
+
+int disk_write_at(int fd, const char *p, size_t n, uint64_t at) {
+    while (n) {
+        ssize_t put = pwrite(fd, p, n, (off_t)at);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return -1;
+        p += put;
+        n -= (size_t)put;
+        at += (size_t)put;
+    }
+    return 0;
+}
+
+int disk_copy(int from, uint64_t src, int to, uint64_t dst, uint64_t n) {
+    static _Thread_local char buf[64 << 10];
+    while (n) {
+        ssize_t got = pread(from, buf, n < sizeof buf ? n : sizeof buf, (off_t)src);
+        if (got == 0) errno = EIO;
+        if (got <= 0 || disk_write_at(to, buf, (size_t)got, dst) < 0) return -1;
+        src += (uint64_t)got;
+        dst += (uint64_t)got;
+        n -= (uint64_t)got;
+    }
+    return 0;
+}
+
+/* The folder that all files stand in: what makes a new name last. */
+int disk_sync_folder(void) {
+    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = fd < 0 ? -1 : fsync(fd), error = errno;
+    if (fd >= 0) close(fd);
+    errno = error;
+    return result;
+}
+
+/* A whole file gets its name: its bytes first, then the name, then the folder. */
+int disk_publish(int fd, const char *temp, const char *path) {
+    return fsync(fd) < 0 || rename(temp, path) < 0 || disk_sync_folder() < 0 ? -1 : 0;
+}
+
+/* ==== the helper thread ===================================================================================
+ * Does what may wait for the disk, one job after the other. A job belongs to the helper from disk_post() until
+ * done() is called with it on the loop; nothing else is shared. */
+
+static struct {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct job *todo, *finished; /* in order */
+    bool stop;
+    int news; /* eventfd */
+} helper = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .news = -1};
+
+static void job_append(struct job **link, struct job *j) {
+    while (*link) link = &(*link)->next;
+    j->next = NULL;
+    *link = j;
+}
+
+static void *helper_main(void *unused) {
+    pthread_mutex_lock(&helper.lock);
+    while (helper.todo || !helper.stop) {
+        struct job *j = helper.todo;
+        if (!j) {
+            pthread_cond_wait(&helper.wake, &helper.lock);
+            continue;
+        }
+        helper.todo = j->next;
+        pthread_mutex_unlock(&helper.lock);
+        j->work(j);
+        pthread_mutex_lock(&helper.lock);
+        job_append(&helper.finished, j);
+        if (eventfd_write(helper.news, 1) < 0) abort();
+    }
+    pthread_mutex_unlock(&helper.lock);
+    return unused;
+}
+
+/* urgent: before all that waits. */
+void disk_post(struct job job, bool urgent) {
+    struct job *j = resp_need(malloc(sizeof *j));
+    *j = job;
+    pthread_mutex_lock(&helper.lock);
+    j->next = helper.todo;
+    if (urgent) helper.todo = j;
+    else job_append(&helper.todo, j);
+    pthread_cond_signal(&helper.wake);
+    pthread_mutex_unlock(&helper.lock);
+}
+
+int disk_start(void) {
+    helper.news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (helper.news < 0) return -1;
+    errno = pthread_create(&helper.thread, NULL, helper_main, NULL); /* with the loop's signals blocked, as here */
+    return errno ? -1 : 0;
+}
+
+int disk_fd(void) { return helper.news; }
+
+void disk_news(void) {
+    eventfd_t count;
+    if (eventfd_read(helper.news, &count) < 0) return;
+    pthread_mutex_lock(&helper.lock);
+    struct job *j = helper.finished, *next;
+    helper.finished = NULL;
+    pthread_mutex_unlock(&helper.lock);
+    for (; j; j = next) {
+        next = j->next;
+        if (j->done) j->done(j);
+        free(j);
+    }
+}
+
+void disk_wait(void) {
+    poll(&(struct pollfd){.fd = helper.news, .events = POLLIN}, 1, -1);
+    disk_news();
+}
+
+static void close_work(struct job *j) { close(j->fd); }
+void disk_close_later(int fd) {
+    if (fd >= 0) disk_post((struct job){.work = close_work, .fd = fd}, false);
+}
+
+void disk_stop(void) {
+    pthread_mutex_lock(&helper.lock);
+    helper.stop = true;
+    pthread_cond_signal(&helper.wake);
+    pthread_mutex_unlock(&helper.lock);
+    pthread_join(helper.thread, NULL);
+}

@@ -1,0 +1,188 @@
+/* transactions.c - MULTI, EXEC, DISCARD, WATCH.
+ *
+ * Between MULTI and EXEC dispatch hands each command to transaction_queue(), which copies its arguments (blobs change
+ * owner). EXEC runs them in a row: nothing comes in between, since there is one thread. They are logged between
+ * log_begin() and log_commit(), so that a reader of the log, too, sees all of them or none.
+ *
+ * WATCH notes the version of a key; the store counts it up with every change, expiry and flush of the key. EXEC
+ * compares.
+ *
+ * Left out: rollback. As in Redis, a command that fails does not undo the others.
+ */
+#include "commands.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct queued {
+    struct queued *next;
+    const struct command *cmd;
+    int argc;
+    struct arg argv[]; /* the arguments' bytes stand behind it; blobs are held */
+};
+
+struct watched {
+    struct store_watch *watch;
+    uint64_t version;
+};
+
+struct transaction {
+    struct queued *head, **tail;
+    int count;
+    size_t bytes;
+    struct watched *watched;
+    size_t nwatched, watched_cap;
+};
+
+static struct transaction *transaction_of(struct client *c) {
+    if (!c->tx) {
+        c->tx = resp_need(calloc(1, sizeof *c->tx));
+        c->tx->tail = &c->tx->head;
+    }
+    return c->tx;
+}
+
+static void watched_add(struct transaction *tx, struct watched w) {
+    if (tx->nwatched == tx->watched_cap) {
+        tx->watched_cap = tx->watched_cap ? 2 * tx->watched_cap : 4;
+        tx->watched = resp_need(realloc(tx->watched, tx->watched_cap * sizeof *tx->watched));
+    }
+    tx->watched[tx->nwatched++] = w;
+}
+
+static void unwatch(struct client *c) {
+    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++) store_unwatch(c->tx->watched[i].watch);
+    if (c->tx) c->tx->nwatched = 0;
+}
+
+/* Back to no transaction, nothing queued, nothing watched. */
+void transaction_free(struct client *c) {
+    c->flags &= ~(uint32_t)(CLIENT_MULTI | CLIENT_MULTI_BAD);
+    if (!c->tx) return;
+    unwatch(c);
+    for (struct queued *q = c->tx->head, *next; q; q = next) {
+        next = q->next;
+        resp_arg_release(q->argv, q->argc);
+        free(q);
+    }
+    free(c->tx->watched);
+    free(c->tx);
+    c->tx = NULL;
+}
+
+int client_multi_count(const struct client *c) { return !(c->flags & CLIENT_MULTI) ? -1 : c->tx ? c->tx->count : 0; }
+int client_class(const struct client *c) {
+    return c->flags & CLIENT_LEADER ? 3 : c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
+}
+int client_watch_count(const struct client *c) { return c->tx ? (int)c->tx->nwatched : 0; }
+size_t transaction_memory(const struct client *c) { return c->tx ? sizeof *c->tx + c->tx->bytes : 0; }
+
+/* Keeps the command for EXEC: its slices are copied, its blobs change owner. */
+void transaction_queue(struct cx *cx) {
+    struct transaction *tx = transaction_of(cx->client);
+    size_t bytes = sizeof(struct queued) + (size_t)cx->argc * sizeof(struct arg);
+    size_t head = bytes;
+    for (int i = 0; i < cx->argc; i++) bytes += cx->argv[i].is_blob ? 0 : cx->argv[i].n;
+    struct queued *q = resp_need(malloc(bytes));
+    *q = (struct queued){.cmd = cx->cmd, .argc = cx->argc};
+    char *to = (char *)q + head;
+    for (int i = 0; i < cx->argc; i++) {
+        q->argv[i] = cx->argv[i];
+        cx->argv[i].is_blob = false;
+        if (q->argv[i].is_blob) {
+            bytes += q->argv[i].n;
+            continue;
+        }
+        if (q->argv[i].n) memcpy(to, q->argv[i].p, q->argv[i].n);
+        q->argv[i].p = to;
+        to += q->argv[i].n;
+    }
+    *tx->tail = q;
+    tx->tail = &q->next;
+    tx->count++;
+    tx->bytes += bytes;
+    resp_status(cx->out, "QUEUED");
+}
+
+void cmd_multi(struct cx *cx) {
+    if (cx->client->flags & CLIENT_MULTI) {
+        resp_error(cx->out, "ERR MULTI calls can not be nested");
+        return;
+    }
+    cx->client->flags |= CLIENT_MULTI;
+    resp_ok(cx->out);
+}
+
+void cmd_discard(struct cx *cx) {
+    if (!(cx->client->flags & CLIENT_MULTI)) {
+        resp_error(cx->out, "ERR DISCARD without MULTI");
+        return;
+    }
+    transaction_free(cx->client);
+    resp_ok(cx->out);
+}
+
+void cmd_watch(struct cx *cx) {
+    if (cx->client->flags & CLIENT_MULTI) {
+        resp_error(cx->out, "ERR WATCH inside MULTI is not allowed");
+        return;
+    }
+    struct transaction *tx = transaction_of(cx->client);
+    for (int i = 1; i < cx->argc; i++) {
+        struct watched w;
+        w.watch = store_watch(cx->db, &cx->argv[i], &w.version);
+        watched_add(tx, w);
+    }
+    resp_ok(cx->out);
+}
+
+void cmd_unwatch(struct cx *cx) {
+    unwatch(cx->client);
+    resp_ok(cx->out);
+}
+
+/* An EXEC that was refused ends the transaction; the refusal, in the output from len on, is said in other words. */
+void transaction_abort(struct cx *cx, size_t len) {
+    char why[128];
+    const char *text = cx->out->last_error + (strncmp(cx->out->last_error, "ERR ", 4) ? 0 : 4);
+    snprintf(why, sizeof why, "%.*s", (int)strcspn(text, "\r"), text);
+    resp_truncate(cx->out, len, cx->out->npieces);
+    transaction_free(cx->client);
+    resp_errorf(cx->out, "EXECABORT Transaction discarded because of: %s", why);
+}
+
+static bool watched_changed(struct client *c) {
+    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++)
+        if (store_watch_changed(c->tx->watched[i].watch, c->tx->watched[i].version)) return true;
+    return false;
+}
+
+void cmd_exec(struct cx *cx) {
+    struct client *c = cx->client;
+    cx->log_never = true; /* its commands log themselves */
+    if (!(c->flags & CLIENT_MULTI)) {
+        resp_error(cx->out, "ERR EXEC without MULTI");
+        return;
+    }
+    bool bad = c->flags & CLIENT_MULTI_BAD, changed = watched_changed(c);
+    if (bad || changed) {
+        transaction_free(c);
+        if (bad) resp_error(cx->out, "EXECABORT Transaction discarded because of previous errors.");
+        else resp_null_array(cx->out);
+        return;
+    }
+    unwatch(c);
+    resp_array(cx->out, (size_t)client_multi_count(c));
+    log_begin();
+    for (struct queued *q = c->tx ? c->tx->head : NULL; q; q = q->next) {
+        struct cx sub = {.client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc};
+        sub.db = store_db(c->db);
+        sub.out = cx->out;
+        if (q->cmd->flags & CMD_WRITE && !cx_disk_allows(&sub)) continue;
+        cx_call(&sub);
+    }
+    log_commit();
+    if (c->hold) c->hold = log_end();
+    transaction_free(c);
+}
