@@ -1072,9 +1072,10 @@ static bool listen_on(const char *address) {
         return true;
     }
     if (fd >= 0) close(fd);
-    if (optional && (e == EADDRNOTAVAIL || e == EAFNOSUPPORT || e == EPROTONOSUPPORT)) return false;
-    die("Cannot listen on %s port %d: %s. Is another server running there? Choose another with --port or --bind.",
-        address, config.port, strerror(e));
+    if (!optional || (e != EADDRNOTAVAIL && e != EAFNOSUPPORT && e != EPROTONOSUPPORT))
+        die("Cannot listen on %s port %d: %s. Is another server running there? Choose another with --port or --bind.",
+            address, config.port, strerror(e));
+    return false;
 }
 
 static void listen_unix(void) {

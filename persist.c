@@ -170,6 +170,7 @@ static void sum_block(struct sum *s, const unsigned char *p) {
 static void sum_add(struct sum *s, const char *data, size_t n) {
     const unsigned char *p = (const unsigned char *)data;
     size_t have = s->n % 32, take = n < 32 - have ? n : 32 - have;
+    if (!n) return;
     s->n += n;
     if (have) {
         memcpy(s->part + have, p, take);
