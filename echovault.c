@@ -23,6 +23,7 @@
  * Left out: io threads, TLS, cluster mode, scripts.
  */
 #include "commands.h"
+#include "disk.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -763,7 +764,6 @@ struct arg cx_number(struct cx *cx, int which, int64_t v) {
 }
 
 void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
-void cx_not_integer(struct cx *cx) { resp_error(cx->out, "ERR value is not an integer or out of range"); }
 
 void cx_arity_error(struct cx *cx) {
     resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
@@ -771,7 +771,7 @@ void cx_arity_error(struct cx *cx) {
 
 bool cx_int(struct cx *cx, int i, int64_t *v) {
     if (resp_read_int(cx->argv[i].p, cx->argv[i].n, v)) return true;
-    cx_not_integer(cx);
+    resp_error(cx->out, "ERR value is not an integer or out of range");
     return false;
 }
 
@@ -1194,8 +1194,8 @@ static void event_handle(const struct epoll_event *ev) {
         if (ev->events & EPOLLOUT) client_touch(c);
     } else if (fd == server.signals) {
         signal_read();
-    } else if (fd == persist_fd()) {
-        persist_news();
+    } else if (fd == disk_fd()) {
+        disk_news();
     } else {
         accept_clients(fd);
     }
@@ -1357,7 +1357,7 @@ int main(int argc, char **argv) {
     if (persist_start(&config.persist, &hooks)) exit(1);
     server.loading = false;
     clock_read();
-    if (persist_fd() >= 0) epoll_watch(persist_fd());
+    if (disk_fd() >= 0) epoll_watch(disk_fd());
     server_started = true;
     server_log(LOG_NOTICE, "Ready to accept connections");
     bool more = false;

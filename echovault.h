@@ -104,7 +104,6 @@ static inline bool cx_check(struct cx *cx, bool well, const char *error) { /* sa
     return well;
 }
 void cx_syntax_error(struct cx *cx);            /* -ERR syntax error */
-void cx_not_integer(struct cx *cx);             /* -ERR value is not an integer or out of range */
 void cx_arity_error(struct cx *cx);             /* -ERR wrong number of arguments for '...' command */
 bool cx_int(struct cx *cx, int i, int64_t *v);  /* argument i as an integer; false: the error is said */
 struct db *cx_database(struct cx *cx, int i);   /* argument i as a database's number; NULL: the error is said */

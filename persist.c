@@ -144,9 +144,6 @@ static int64_t clock_us(void) {
     return t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-int persist_fd(void) { return disk_fd(); }
-void persist_news(void) { disk_news(); }
-
 /* ==== the log's checksum ==================================================================================
  * Four lanes of 8 bytes. Each step is a bijection of the lane and of the word, so any damage within one
  * aligned word is noticed for certain, and anything else with a probability of 1 - 2^-64. */

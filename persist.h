@@ -80,8 +80,6 @@ void snap_cancel(void);
 
 /* ---- the turn -------------------------------------------------------------------------------- */
 
-int persist_fd(void);    /* readable (an eventfd) when the helper thread has news; -1: none */
-void persist_news(void); /* reads them */
 /* Once a turn: a slice of the running snapshot's walk, about so long. True: there is more to do at once. */
 bool persist_tick(int64_t budget_us);
 /* Ten times a second: everysec's sync, save points, rewrite by growth. save_points: "seconds changes ..."
