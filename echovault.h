@@ -202,7 +202,6 @@ void transaction_abort(struct cx *cx, size_t len); /* an EXEC was refused, in th
 void transaction_free(struct client *c);           /* nothing queued, nothing watched */
 size_t transaction_memory(const struct client *c);
 int client_multi_count(const struct client *c); /* commands queued; -1: not in MULTI */
-int client_watch_count(const struct client *c);
 
 /* Subscriptions (pubsub.c). */
 enum pubsub_kind { PUBSUB_CHANNEL, PUBSUB_PATTERN, PUBSUB_SHARD, PUBSUB_KINDS };

@@ -592,11 +592,6 @@ void store_set_idle(struct entry *e, uint32_t seconds) { e->atime = (g.atime - s
 bool store_is_raw(const struct entry *e) { return e->raw; }
 bool store_expired(const struct entry *e) { return is_expired(e); }
 
-size_t store_entry_memory(const struct entry *e) {
-    struct blob *b = blob_of(e);
-    return size_of(e) + (b ? blob_memory(b) : 0) + sizeof(struct entry *);
-}
-
 /* ==== changing one ============================================================================ */
 
 /* Puts a fresh entry in the place of the one that link points to (or of nothing). */
@@ -966,8 +961,6 @@ bool store_snapshot_step(size_t buckets) {
     if (!snapshot.emit) snapshot.running = false;
     return true;
 }
-
-bool store_snapshot_running(void) { return snapshot.running && snapshot.emit; }
 
 void store_snapshot_end(void) {
     snapshot.emit = NULL; /* when given up half-way, store_tick() sets the remaining marks */

@@ -58,7 +58,6 @@ int64_t store_deadline(const struct entry *e);          /* ms since 1970 or STOR
 uint32_t store_idle(const struct entry *e);             /* seconds since the last noted access */
 void store_set_idle(struct entry *e, uint32_t seconds); /* as if the last access were so long ago */
 bool store_is_raw(const struct entry *e);               /* was edited in place (OBJECT ENCODING says raw) */
-size_t store_entry_memory(const struct entry *e); /* bytes, with the allocator's rounding and its share of the table */
 
 /* ---- changes ---------------------------------------------------------------------------------------
  * Each counts one change (store_changes) and touches the key's watchers. */
@@ -93,8 +92,7 @@ uint64_t store_scan(struct db *db, uint64_t cursor, void (*fn)(void *arg, struct
  * had at the beginning. */
 void store_snapshot_begin(void (*emit)(int db, const struct entry *e));
 bool store_snapshot_step(size_t buckets); /* walks so many further; true: all has been emitted */
-bool store_snapshot_running(void);
-void store_snapshot_end(void); /* after the last step, or to give up */
+void store_snapshot_end(void);            /* after the last step, or to give up */
 
 /* ---- watches: has this key changed since? ---------------------------------------------------- */
 

@@ -75,7 +75,6 @@ int client_multi_count(const struct client *c) { return !(c->flags & CLIENT_MULT
 int client_class(const struct client *c) {
     return c->flags & CLIENT_LEADER ? 3 : c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
 }
-int client_watch_count(const struct client *c) { return c->tx ? (int)c->tx->nwatched : 0; }
 size_t transaction_memory(const struct client *c) { return c->tx ? sizeof *c->tx + c->tx->bytes : 0; }
 
 /* Keeps the command for EXEC: its slices are copied, its blobs change owner. */
