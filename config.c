@@ -101,6 +101,15 @@ static const char *check_events(char *text) {
     return NULL;
 }
 
+static const char *check_percentiles(char *text) {
+    for (char *p = text, *end; *p; p = end + strspn(end, " ")) {
+        double v = strtod(p, &end);
+        if (end == p || !strchr(" ", *end) || v != v) return "Invalid latency-tracking-info-percentiles parameters";
+        if (v < 0 || v > 100) return "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]";
+    }
+    return NULL;
+}
+
 /* ==== the table ================================================================================================ */
 
 enum type { T_BOOL, T_ENUM, T_INT, T_OCTAL, T_LONG, T_MEMORY, T_STRING, T_IGNORED, T_REFUSED };
@@ -159,6 +168,12 @@ static const struct option options[] = {
     {"auto-aof-rewrite-min-size", MEMORY(persist.rewrite_min, 0), "64mb", 0, "but not while it is smaller"},
     {"replicaof", STRING(replicaof, NULL), "", IMMUTABLE, "host and port of the leader to follow"},
     {"repl-backlog-size", MEMORY(persist.backlog, 0), "16mb", 0, "log to keep for followers that return"},
+    {"slowlog-log-slower-than", LONG(slowlog_slower_than, -1), "10000", 0,
+     "what SLOWLOG keeps, microseconds; -1: none"},
+    {"slowlog-max-len", LONG(slowlog_max_len, 0), "128", 0, "how many commands it keeps"},
+    {"latency-monitor-threshold", LONG(latency_threshold, 0), "0", 0, "what LATENCY keeps, milliseconds; 0: nothing"},
+    {"latency-tracking", BOOL(latency_tracking), "yes", 0, "count by their time what LATENCY HISTOGRAM shows"},
+    {"latency-tracking-info-percentiles", STRING(latency_percentiles, check_percentiles), "50 99 99.9", 0, "in INFO"},
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
@@ -167,9 +182,9 @@ static const struct option options[] = {
     {"aclfile cluster-enabled include loadmodule min-replicas-* rename-command tls-port tls-replication user",
      .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
-     "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* latency-* lazyfree-* "
+     "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* lazyfree-* "
      "lfu-* list-* lua-* master* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
-     "repl-disable-* repl-diskless-* repl-ping-* repl-timeout replica-* sanitize-* set-* shutdown-* slowlog-* socket-* "
+     "repl-disable-* repl-diskless-* repl-ping-* repl-timeout replica-* sanitize-* set-* shutdown-* socket-* "
      "stream-* supervised syslog-* tls-* tracking-* zset-* *_cpulist",
      .type = T_IGNORED},
 };

@@ -190,10 +190,9 @@ void cx_event(struct db *db, char type, const char *event, const struct arg *key
 }
 
 void cmd_pubsub_channels(struct cx *cx) {
-    const struct arg all = ARG("*"), *sub = &cx->argv[1], *pattern = cx->argc > 2 ? &cx->argv[2] : &all;
+    const struct arg all = ARG("*"), *pattern = cx->argc > 2 ? &cx->argv[2] : &all;
     if (cx->argc > 3) {
-        resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try PUBSUB HELP.",
-                    (int)sub->n, sub->p);
+        cx_subcommand_error(cx);
         return;
     }
     size_t mark = resp_later(cx->out), n = 0;

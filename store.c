@@ -774,6 +774,8 @@ int64_t store_avg_ttl(const struct db *db) { return db->avg_ttl; }
 uint64_t store_changes(void) { return g.changes; }
 uint64_t store_expired_count(void) { return g.expired; }
 size_t store_memory(void) { return g.memory + g.table_memory; }
+size_t store_table_memory(void) { return g.table_memory; }
+size_t store_entry_memory(const struct entry *e) { return size_of(e) + (e->is_blob ? blob_memory(blob_of(e)) : 0); }
 int64_t store_now(void) { return g.now; }
 int64_t store_wall_clock(void) { return g.wall; }
 void store_on_expire(void (*fn)(struct db *db, const char *key, size_t n)) { g.on_expire = fn; }
