@@ -5,7 +5,8 @@
  * its time out among the brief ones; all others, those with many arguments and those in a transaction are looked at one
  * by one. So what can take long is always found, with its own time and arguments. What is approximate:
  *   - a brief command's time, in INFO and LATENCY HISTOGRAM, is the average of its window; the sums are right;
- *   - a brief command that the machine keeps waiting (paging, a stolen processor) is not in the slow log.
+ *   - a brief command that the machine keeps waiting (paging, a stolen processor) is not in the slow log;
+ *   - a percentile is the bound of a bucket, so up to twice the time.
  * While more is asked for (slowlog-log-slower-than below 1 ms, latency-monitor-threshold, MONITOR), every command is
  * looked at. Its arguments are read after it has run, as they are for the log.
  *

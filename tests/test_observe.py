@@ -5,10 +5,11 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
-from ev import IS_REDIS, NIL, OK, PONG, Map, Verbatim, eventually, need, ours, unsanitized
+from ev import IS_REDIS, NIL, OK, PONG, Map, Verbatim, eventually, free_port, need, ours, seconds, unsanitized
 
 BLOB = b"b" * 40_000  # long enough to be kept beside its entry
 ALL_BYTES = bytes(range(256))
@@ -83,16 +84,16 @@ def test_one_slow_command_is_found_among_many_fast_ones(quiet, position):
     quiet.pipeline(commands)
     (entry,) = slow(quiet)
     assert entry[3] == [b"DEBUG", b"SLEEP", b"0.03"]
-    assert 30_000 <= entry[2] < 300_000
+    assert 30_000 <= entry[2] < 3_000_000
     assert before - 1 <= entry[1] <= time.time()
 
 
 def test_several_slow_commands_in_a_row_have_their_own_times(quiet):
     sleeps = ["0.02", "0", "0.04", "0.03"]
-    quiet.pipeline([("DEBUG", "SLEEP", s) for s in sleeps] + [("PING",)] * 20)
+    whole = seconds(quiet.pipeline, [("DEBUG", "SLEEP", s) for s in sleeps] + [("PING",)] * 20)
     found = [(entry[3][2], entry[2]) for entry in reversed(slow(quiet))]
-    assert [seconds for seconds, _ in found] == [b"0.02", b"0.04", b"0.03"]
-    assert all(float(seconds) * 1e6 <= us < float(seconds) * 1e6 + 15_000 for seconds, us in found)
+    assert [sleep for sleep, _ in found if sleep != b"0"] == [b"0.02", b"0.04", b"0.03"]
+    assert all(us >= float(sleep) * 1e6 for sleep, us in found) and sum(us for _, us in found) <= whole * 1e6
 
 
 @unsanitized
@@ -107,7 +108,7 @@ def test_what_is_slow_because_of_the_data_is_found(quiet):
         quiet.pipeline([("GET", "key:1")] * 20 + [slow_one] + [("INCR", "n")] * 20)
     names = [entry[0] for entry in words(quiet)]
     assert [n for n in names if n not in (b"GET", b"INCR")] == [b"KEYS", b"BITCOUNT", b"EXISTS", b"APPEND", b"DEL"]
-    assert len(names) <= 7  # a brief one is there only where this machine kept the server waiting
+    assert IS_REDIS or len(names) == 5
 
 
 def test_arguments_are_cut_as_redis_cuts_them(both):
@@ -156,7 +157,7 @@ def test_a_transaction_is_in_it_command_by_command(both):
     quiet("CONFIG", "SET", "slowlog-log-slower-than", 10_000)
     quiet("SLOWLOG", "RESET")
     quiet.transaction(("SET", "a", 1), ("DEBUG", "SLEEP", "0.02"), ("GET", "a"))
-    assert [entry[3] for entry in slow(quiet)] == [[b"DEBUG", b"SLEEP", b"0.02"]]
+    assert [b"DEBUG", b"SLEEP", b"0.02"] in words(quiet) and [b"EXEC"] not in words(quiet)
 
 
 def test_passwords_are_in_no_one_s_sight(both):
@@ -309,23 +310,37 @@ def test_over_a_unix_socket(start):
 # ---- LATENCY -----------------------------------------------------------------------------------------------
 
 
+def below_the_threshold(client):
+    client("LATENCY", "RESET")
+    client.pipeline([("PING",)] * 20 + [("DEBUG", "SLEEP", "0.005")] + [("PING",)] * 20)
+    return client("LATENCY", "LATEST") == []
+
+
+def two_in_a_second(client):
+    """LATEST's row after two events of which the first took longer; None where they fell into two seconds."""
+    client("LATENCY", "RESET")
+    eventually(lambda: time.time() % 1 < 0.5)
+    client("DEBUG", "SLEEP", "0.2")
+    client("DEBUG", "SLEEP", "0.06")
+    rows = client("LATENCY", "LATEST")
+    return rows[0] if len(rows) == len(client("LATENCY", "HISTORY", "command")) == 1 else None
+
+
 def test_events_are_kept_from_the_threshold_on(both):
     for client in both:
         client("DEBUG", "SLEEP", "0.02")
         assert client("LATENCY", "LATEST") == []
-        client("CONFIG", "SET", "latency-monitor-threshold", 10)
-        client.pipeline([("PING",)] * 20 + [("DEBUG", "SLEEP", "0.005")] + [("PING",)] * 20)
-        assert client("LATENCY", "LATEST") == []
-        eventually(lambda: time.time() % 1 < 0.5)  # both in one second
-        client("DEBUG", "SLEEP", "0.05")
-        client("DEBUG", "SLEEP", "0.02")
-        ((name, when, last, worst),) = client("LATENCY", "LATEST")
-        assert (name, last, worst) == (b"command", last, last) and 50 <= last < 200 and abs(when - time.time()) < 3
+        client("CONFIG", "SET", "latency-monitor-threshold", 50)
+        # Where this machine makes the server wait, it is tried again.
+        eventually(lambda: below_the_threshold(client))
+        name, when, last, worst = eventually(lambda: two_in_a_second(client))
+        assert name == b"command" and last == worst >= 200 and abs(when - time.time()) < 3
         assert client("LATENCY", "HISTORY", "command") == [[when, last]]
         eventually(lambda: time.time() > when + 1)
-        client("DEBUG", "SLEEP", "0.02")
+        client("DEBUG", "SLEEP", "0.06")
+        worst = client("LATENCY", "LATEST")[0][3]
         history = client("LATENCY", "HISTORY", "command")
-        assert [ms for _, ms in history][0] == last and 20 <= history[1][1] < last and history[1][0] > when
+        assert [ms for _, ms in history][0] == last and 60 <= history[1][1] <= worst and history[1][0] > when
         assert client("LATENCY", "LATEST") == [[b"command", history[1][0], history[1][1], worst]]
         assert client("LATENCY", "HISTORY", "fast-command") == []
         assert b"command" in client("LATENCY", "DOCTOR")
@@ -337,10 +352,10 @@ def test_a_transaction_counts_as_a_whole_and_by_its_commands(both):
     for client in both:
         client("CONFIG", "SET", "latency-monitor-threshold", 10)
         client("CONFIG", "RESETSTAT")
-        client.transaction(("SET", "a", 1), ("DEBUG", "SLEEP", "0.02"), ("SET", "a", 2))
+        client.transaction(("SET", "a", 1), ("DEBUG", "SLEEP", "0.1"), ("SET", "a", 2))
         stats = info(client, "commandstats")
         usec = {name: int(re.search(r"usec=(\d+)", stats["cmdstat_" + name])[1]) for name in ("exec", "debug", "set")}
-        assert usec["exec"] >= usec["debug"] >= 20_000 and usec["set"] < 5_000
+        assert usec["exec"] >= usec["debug"] >= 100_000 and usec["set"] < 50_000
 
 
 @ours
@@ -382,7 +397,8 @@ def test_the_histogram_counts_every_call_by_its_time(both):
         calls = {name: n for name, (n, _) in rows.items()}
         expected = {b"set": 101, b"debug": 2, b"incr": 2, b"client|id": 1, b"client|getname": 1}
         assert {name: calls[name] for name in expected} == expected
-        assert histogram(client, "debug") == {b"debug": (2, {4227: 1, 16908: 2})}
+        ((total, counts),) = histogram(client, "debug").values()
+        assert total == 2 and min(counts) >= 4227 and max(counts) >= 16908  # a busy machine makes it longer, never shorter
         for total, counts in rows.values():
             assert sorted(counts) == list(counts) and sorted(counts.values()) == list(counts.values())
             assert list(counts.values())[-1] == total
@@ -396,8 +412,8 @@ def test_the_histogram_counts_every_call_by_its_time(both):
 def test_the_bounds_are_named_as_redis_names_them(both):
     ladder = [(1032 << i) // 1000 for i in range(21)]
     for client in both:
-        for seconds in 0, 0.0003, 0.0006, 0.001, 0.002, 0.005, 0.02, 0.05:
-            client("DEBUG", "SLEEP", seconds)
+        for sleep in 0, 0.0003, 0.0006, 0.001, 0.002, 0.005, 0.02, 0.05:
+            client("DEBUG", "SLEEP", sleep)
         seen = {bound for _, counts in histogram(client).values() for bound in counts}
         assert seen <= set(ladder) and len(seen) > 6
 
@@ -421,11 +437,11 @@ def test_info_latencystats(both):
     for client in both:
         client("CONFIG", "SET", "latency-tracking-info-percentiles", "0 50 99.9 100")
         client("CONFIG", "RESETSTAT")
-        client.pipeline([("DEBUG", "SLEEP", 0)] * 9 + [("DEBUG", "SLEEP", "0.01")])
+        client.pipeline([("DEBUG", "SLEEP", 0)] * 9 + [("DEBUG", "SLEEP", "0.1")])
         line = info(client, "latencystats")["latency_percentiles_usec_debug"]
         values = {name: float(v) for name, v in (word.split("=") for word in line.split(","))}
         assert list(values) == ["p0", "p50", "p99.9", "p100"] and re.fullmatch(r"(p[\d.]+=\d+\.\d{3},?)+", line)
-        assert values["p0"] <= values["p50"] < 9_000 and 10_000 <= values["p99.9"] == values["p100"] < 20_000
+        assert values["p0"] <= values["p50"] < 50_000 and 100_000 <= values["p99.9"] == values["p100"]
         assert "latencystats" not in client("INFO").decode().lower() and "# Latencystats" in client("INFO", "all").decode()
         client("CONFIG", "SET", "latency-tracking-info-percentiles", "")
         assert info(client, "latencystats")["latency_percentiles_usec_debug"] == ""
@@ -433,10 +449,10 @@ def test_info_latencystats(both):
 
 def test_a_slow_neighbour_is_not_on_a_fast_command_s_account(quiet):
     quiet("CONFIG", "RESETSTAT")
-    quiet.pipeline(([("GET", "a")] * 10 + [("DEBUG", "SLEEP", "0.02")]) * 3)
+    quiet.pipeline(([("GET", "a")] * 10 + [("DEBUG", "SLEEP", "0.05")]) * 3)
     stats = info(quiet, "commandstats")
     usec = {name: int(re.search(r"usec=(\d+)", stats["cmdstat_" + name])[1]) for name in ("get", "debug")}
-    assert usec["debug"] >= 60_000 and usec["get"] < 10_000
+    assert usec["debug"] >= 150_000 and usec["get"] < 50_000
 
 
 # ---- memory ------------------------------------------------------------------------------------------------
@@ -467,8 +483,8 @@ def test_memory_stats_agrees_with_info(c, c3):
     stats, facts = pairs(c("MEMORY", "STATS")), info(c, "memory")
     assert stats[b"keys.count"] == 1000 and isinstance(c3("MEMORY", "STATS"), Map)
     assert stats[b"total.allocated"] <= stats[b"peak.allocated"]
-    assert stats[b"clients.normal"] > 0 and stats[b"clients.slaves"] == 0
     if not IS_REDIS:
+        assert stats[b"clients.normal"] > 0 and stats[b"clients.slaves"] == 0
         assert stats[b"total.allocated"] == int(facts["used_memory"])
         assert stats[b"dataset.bytes"] == int(facts["used_memory_dataset"]) >= 1000 * 23
         assert stats[b"overhead.total"] == int(facts["used_memory_overhead"]) > 0
@@ -513,6 +529,33 @@ def test_info_has_the_fields_that_tools_read(start):
             c("PING")
         after = info(c, "stats")
         assert all(10 <= int(after[name]) - was <= 12 for name, was in before.items())
+
+
+def test_the_prometheus_exporter_reads_a_full_page(start):
+    server, port = start(appendonly="yes"), free_port()
+    with server.client() as c:
+        c("CONFIG", "SET", "latency-monitor-threshold", 1)
+        c.pipeline([("SET", "a", 1, "EX", 100), ("GET", "a"), ("GET",), ("DEBUG", "SLEEP", "0.02")])
+    exporter = subprocess.Popen(
+        [need("prometheus-redis-exporter"), "-redis.addr", f"redis://127.0.0.1:{server.port}", "-web.listen-address", f"127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        page = eventually(lambda: scraped(port))
+    finally:
+        exporter.kill()
+        exporter.wait()
+    assert 'redis_exporter_last_scrape_error{err=""} 0' in page
+    assert 'redis_commands_total{cmd="get"} 1\n' in page and 'redis_commands_rejected_calls_total{cmd="get"} 1\n' in page
+    for name in "slowlog_length 1", 'db_keys{db="db0"} 1', "memory_used_dataset_bytes ", "total_writes_processed ", \
+            'latency_percentiles_usec{cmd="debug",quantile="99"} ', 'latency_spike_duration_seconds{event_name="command"} 0.0':
+        assert f"\nredis_{name}" in page
+
+
+def scraped(port):
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    except OSError:
+        return None
 
 
 def test_redis_cli_stat(server, c):
