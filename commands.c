@@ -121,7 +121,9 @@ struct command command_table[] = {
             "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Makes a key of a DUMP"),
     GENERIC(scan, -2, R, NO_KEY, "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "All keys, by and by"),
     GENERIC(touch, -2, R | F, KEYS, "3.2.1", "key...", "Notes that keys are in use"),
-    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING, NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Waits for disk"),
+    GENERIC(wait, 3, CMD_NOSCRIPT | CMD_ACL_CONNECTION, NO_KEY, "3.0.0", "numreplicas timeout", "Waits for followers"),
+    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING | CMD_ACL_CONNECTION, NO_KEY, "7.2.0",
+            "numlocal numreplicas timeout", "Waits for disk"),
     GENERIC(ttl, 2, R | F, KEY, "1.0.0", "key", "How long a key still lives, in seconds"),
     GENERIC(type, 2, R | F, KEY, "1.0.0", "key", "The type of a key's value"),
     ROW("generic", "unlink", cmd_del, -2, W | F, KEYS, "4.0.0", "key...", "Deletes keys"),
@@ -181,6 +183,13 @@ struct command command_table[] = {
     SERVER(flushdb, -1, W | ALL_KEYS, "1.0.0", "[ASYNC | SYNC]", "Deletes the database's keys"),
     SERVER(info, -1, ANYTIME | CMD_DANGEROUS, "1.0.0", "[section...]", "What the server says of itself"),
     SERVER(lastsave, 1, ANYTIME | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "1.0.0", "", "When the last snapshot was saved"),
+    SERVER(psync, -3, BACKGROUND | CMD_NO_MULTI, "2.8.0", "replicationid offset", "Follows, from there on"),
+    SERVER(replconf, -1, ANY_ADMIN | CMD_ALLOW_BUSY, "3.0.0", "[option value]...", "What leader and follower tell"),
+    SERVER(replicaof, 3, BACKGROUND | CMD_STALE, "5.0.0", "<host port | NO ONE>", "Follows a leader, or nobody"),
+    SERVER(role, 1, SESSION | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "2.8.12", "", "Leader or follower, and how far"),
+    ROW("server", "slaveof", cmd_replicaof, 3, BACKGROUND | CMD_STALE, NO_KEY, "1.0.0", "<host port | NO ONE>",
+        "Follows a leader, or nobody"),
+    SERVER(sync, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Follows, from a snapshot on"),
     SERVER(save, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Saves a snapshot, and waits for it"),
     SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE]",
            "Ends the server"),
@@ -296,7 +305,7 @@ static uint32_t categories_of(const struct command *c) {
     uint32_t set = c->flags & F ? 0 : 1u << 8;
     for (size_t i = 0; i < COUNT(categories); i++)
         if (c->flags & category_flags[i] || (c->fn && !strcmp(c->group, category_groups[i]))) set |= 1u << i;
-    return set;
+    return c->flags & CMD_ACL_CONNECTION ? set & ~1u : set; /* what waits has no key */
 }
 
 static void reply_bits(struct resp_out *o, uint32_t bits, const char *const *names) {

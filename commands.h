@@ -33,10 +33,13 @@ command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_do
 /* config.c */
 command_fn cmd_config_get, cmd_config_set;
 
+/* replication.c */
+command_fn cmd_replicaof, cmd_role, cmd_psync, cmd_sync, cmd_replconf;
+
 /* transactions.c */
 command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch;
 
 /* echovault.c */
-command_fn cmd_waitaof;
+command_fn cmd_wait, cmd_waitaof;
 
 #endif

@@ -7,9 +7,7 @@
 #ifndef ECHOVAULT_H
 #define ECHOVAULT_H
 
-#include "persist.h"
-#include "resp.h"
-#include "store.h"
+#include "repl.h"
 
 #define ECHOVAULT_VERSION "1.0.0"
 #define REDIS_VERSION     "7.0.15" /* whose behaviour is followed; clients parse it */
@@ -170,19 +168,25 @@ struct client {
     const struct command *last_cmd;
     char *name; /* NULL: none */
     char *lib_name, *lib_ver;
-    uint64_t wait_offset;     /* WAITAOF: blocked until the log is on the disk up to here, ... */
-    int64_t wait_until;       /* ... or until then, ms since 1970 */
-    uint64_t hold;            /* its replies wait until the log is synced up to here */
-    uint32_t created, active; /* seconds of the server's clock */
-    uint32_t over_soft_since; /* when its output passed the soft limit; 0: it is below */
-    uint8_t proto;            /* 2 or 3 */
-    bool wait_followers;      /* WAITAOF asked for some; there are none */
+    uint64_t last_write;       /* the log's end behind its last change: what WAIT and WAITAOF wait for ... */
+    int64_t wait_until;        /* ... until then, ms since 1970; 0: it does not wait */
+    uint64_t hold;             /* its replies wait until the log is safe up to here */
+    struct follower *follower; /* NULL: it is none */
+    uint32_t created, active;  /* seconds of the server's clock */
+    uint32_t over_soft_since;  /* when its output passed the soft limit; 0: it is below */
+    uint8_t proto;             /* 2 or 3 */
+    bool wait_local, wait_aof; /* for our own disk; for disks, not for memory */
+    int wait_followers;        /* for so many */
 };
 
 struct client *
-client_next(struct client *after);   /* NULL: the first; walks all connections that are not closing, by descriptor */
-void client_close(struct client *c); /* marks only */
-void client_block(struct client *c); /* nothing more of it is run until client_unblock() */
+client_next(struct client *after);      /* NULL: the first; walks all connections that are not closing, by descriptor */
+void client_close(struct client *c);    /* marks only */
+struct client *client_new_link(int fd); /* of a socket that we have opened; NULL: it cannot be watched */
+void client_touch(struct client *c);    /* it has something to be sent at the end of the turn */
+int client_silence(const struct client *c); /* seconds since it last sent something */
+void clients_forget_offsets(void);          /* those of the log mean something else from now on */
+void client_block(struct client *c);        /* nothing more of it is run until client_unblock() */
 void client_unblock(struct client *c);
 void client_close_after_reply(struct client *c);
 void client_reset(struct client *c); /* RESET: as just connected */
@@ -196,7 +200,7 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
 
 /* Dispatch's part of what transactions.c does, and the other way round. */
 void cx_call(struct cx *cx);                       /* runs the command and draws the consequences */
-bool cx_disk_allows(struct cx *cx);                /* false: changes are refused now, the error is said */
+bool cx_may_write(struct cx *cx);                  /* false: changes are refused now, the error is said */
 void transaction_queue(struct cx *cx);             /* keeps the command for EXEC; replies */
 void transaction_abort(struct cx *cx, size_t len); /* an EXEC was refused, in the output from len on */
 void transaction_free(struct client *c);           /* nothing queued, nothing watched */
@@ -207,6 +211,20 @@ int client_multi_count(const struct client *c); /* commands queued; -1: not in M
 enum pubsub_kind { PUBSUB_CHANNEL, PUBSUB_PATTERN, PUBSUB_SHARD, PUBSUB_KINDS };
 size_t pubsub_count(const struct client *c, enum pubsub_kind kind); /* how many c has; NULL: that anybody has */
 void pubsub_forget(struct client *c);                               /* ends all that c has, without a word */
+
+/* ---- replication (replication.c) -------------------------------------------------------------- */
+
+void replication_start(void);              /* follows, where --replicaof says so */
+void replication_turn(void);               /* once a turn, when the log has been flushed */
+void replication_cron(void);               /* ten times a second */
+void replication_farewell(void);           /* the log is complete: the end */
+void replication_run(struct cx *cx);       /* a command of the leader's */
+void replication_gone(struct client *c);   /* c is about to be freed */
+void replication_promote(void);            /* from follower to leader */
+bool replication_enough(void);             /* min-replicas-to-write is met */
+void replication_getack(void);             /* somebody waits for followers */
+bool replication_link_up(void);            /* the leader's stream comes */
+void info_replication(struct resp_out *o); /* for INFO */
 
 /* ---- the server's own facts and the clock ---------------------------------------------------- */
 
@@ -252,8 +270,11 @@ struct config {
     char *save; /* "seconds changes ..." */
     bool stop_writes_on_bgsave_error;
     /* replication */
-    char *replicaof;          /* "host port", empty: none */
-    int enable_debug_command; /* enum permit */
+    char *replicaof; /* "host port", empty: none */
+    struct repl_options repl;
+    bool replica_read_only, replica_serve_stale_data;
+    int repl_ping_period, replica_priority, min_replicas_to_write, min_replicas_max_lag; /* seconds, but for counts */
+    int enable_debug_command;                                                            /* enum permit */
 };
 extern struct config config;
 enum permit { PERMIT_NO, PERMIT_YES, PERMIT_LOCAL };
