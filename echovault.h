@@ -192,6 +192,8 @@ void client_addresses(const struct client *c, char peer[64], char local[64]);
 size_t client_count(void);
 int client_class(const struct client *c);           /* 0 normal, 1 replica, 2 pubsub, 3 master */
 int client_class_named(const char *name, size_t n); /* -1: there is none (config.c) */
+/* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
+bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
 
 /* Dispatch's part of what transactions.c does, and the other way round. */
