@@ -177,6 +177,7 @@ struct command command_table[] = {
     CONFIG(get, -3, "2.0.0", "parameter...", "The options that match patterns, and their values"),
     HELP("server", "config", ANYTIME, "5.0.0"),
     CONFIG(resetstat, 2, "2.0.0", "", "Sets INFO's statistics to zero"),
+    CONFIG(rewrite, 2, "2.8.0", "", "Writes the options to the file that the server was started with"),
     CONFIG(set, -4, "2.0.0", "<parameter value>...", "Gives options new values, all or none"),
     SERVER(dbsize, 1, R | F | CMD_ACL_KEYSPACE, "1.0.0", "", "How many keys the database has"),
     SERVER(debug, -2, ANY_ADMIN, "1.0.0", "subcommand [arg...]", "For tests"),

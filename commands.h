@@ -33,7 +33,7 @@ command_fn cmd_subscribe, cmd_unsubscribe, cmd_publish, cmd_pubsub_channels, cmd
 command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_docs, cmd_command_getkeys;
 
 /* config.c */
-command_fn cmd_config_get, cmd_config_set;
+command_fn cmd_config_get, cmd_config_set, cmd_config_rewrite;
 
 /* transactions.c */
 command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch;
