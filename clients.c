@@ -1,5 +1,8 @@
 /* clients.c - CLIENT: who is connected, and what may be done about them.
  *
+ * Pausing is decided here, and done by dispatch: it keeps a paused client's command as it is and runs it when the pause
+ * is over. The client is blocked until then, so that what it sent behind waits as well.
+ *
  * Left out: client-side caching (CLIENT TRACKING and its kin).
  */
 #include "commands.h"
@@ -58,6 +61,12 @@ void cmd_client_info(struct cx *cx) {
     resp_out_free(&text);
 }
 
+static bool read_class(struct cx *cx, const struct arg *name, int *class) {
+    *class = client_class_named(name->p, name->n);
+    if (*class < 0) resp_errorf(cx->out, "ERR Unknown client type '%.*s'", (int)name->n, name->p);
+    return *class >= 0;
+}
+
 /* Is the client's number among the words from the third on? */
 static bool is_listed(const struct cx *cx, const struct client *c) {
     int64_t id;
@@ -73,10 +82,7 @@ void cmd_client_list(struct cx *cx) {
     bool by_type = cx->argc == 4 && resp_arg_is(&cx->argv[2], "type");
     bool by_id = cx->argc > 3 && resp_arg_is(&cx->argv[2], "id");
     if (!cx_check(cx, cx->argc == 2 || by_type || by_id, "ERR syntax error")) return;
-    if (by_type && (class = client_class_named(cx->argv[3].p, cx->argv[3].n)) < 0) {
-        resp_errorf(cx->out, "ERR Unknown client type '%.*s'", (int)cx->argv[3].n, cx->argv[3].p);
-        return;
-    }
+    if (by_type && !read_class(cx, &cx->argv[3], &class)) return;
     for (int i = 3; by_id && i < cx->argc; i++)
         if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &n), "ERR Invalid client ID")) return;
     for (struct client *c = client_next(NULL); c; c = client_next(c)) {
@@ -113,42 +119,42 @@ struct filter {
     const struct arg *peer, *local; /* addresses */
     int64_t id;
     int class; /* -1: any */
-    bool user; /* those of the one user: all but the link to a leader, which obeys nobody */
+    bool user; /* who obeys the one user: all but the link to a leader */
     bool spare_me;
 };
 
-static bool same_text(const struct arg *a, const char *text) {
-    return a->n == strlen(text) && !memcmp(a->p, text, a->n);
-}
+static bool equals(const struct arg *a, const char *text) { return a->n == strlen(text) && !memcmp(a->p, text, a->n); }
 
 static bool filter_takes(const struct filter *f, const struct client *c) {
     char peer[64], local[64];
-    if ((f->id && f->id != (int64_t)c->id) || (f->class >= 0 && f->class != client_class(c))) return false;
-    if (f->user && c->flags & CLIENT_LEADER) return false;
-    if (!f->peer && !f->local) return true;
-    client_addresses(c, peer, local);
-    return (!f->peer || same_text(f->peer, peer)) && (!f->local || same_text(f->local, local));
+    if ((f->id && f->id != (int64_t)c->id) || (f->class >= 0 && f->class != client_class(c)) ||
+        (f->user && c->flags & CLIENT_LEADER))
+        return false;
+    if (f->peer || f->local) client_addresses(c, peer, local);
+    return (!f->peer || equals(f->peer, peer)) && (!f->local || equals(f->local, local));
 }
 
-/* One pair of words. False: the error is said. */
-static bool filter_read(struct cx *cx, struct filter *f, const struct arg *option, const struct arg *value) {
-    int which = resp_arg_flag(option, "id addr laddr type user skipme"), yes = resp_arg_flag(value, "no yes");
-    if (which == 1 && (!resp_read_int(value->p, value->n, &f->id) || f->id < 1)) {
-        resp_error(cx->out, "ERR client-id should be greater than 0");
-        return false;
+/* Takes the pair of words that begins at argument i. False: the error is said. */
+static bool filter_read(struct cx *cx, struct filter *f, int i) {
+    const struct arg *v = &cx->argv[i + 1];
+    bool yes = true;
+    switch (i + 1 < cx->argc ? resp_arg_flag(&cx->argv[i], "addr laddr type id user skipme") : 0) {
+    case 1: return (f->peer = v);
+    case 2: return (f->local = v);
+    case 4: return read_class(cx, v, &f->class);
+    case 8:
+        return cx_check(cx, resp_read_int(v->p, v->n, &f->id) && f->id > 0, "ERR client-id should be greater than 0");
+    case 16:
+        f->user = equals(v, "default");
+        if (!f->user) resp_errorf(cx->out, "ERR No such user '%.*s'", (int)v->n, v->p);
+        return f->user;
+    case 32:
+        f->spare_me = yes = resp_arg_is(v, "yes");
+        yes |= resp_arg_is(v, "no");
+        break;
+    default: yes = false;
     }
-    if (which == 2) f->peer = value;
-    if (which == 4) f->local = value;
-    if (which == 8 && (f->class = client_class_named(value->p, value->n)) < 0) {
-        resp_errorf(cx->out, "ERR Unknown client type '%.*s'", (int)value->n, value->p);
-        return false;
-    }
-    if (which == 16 && !(f->user = same_text(value, "default"))) {
-        resp_errorf(cx->out, "ERR No such user '%.*s'", (int)value->n, value->p);
-        return false;
-    }
-    if (which == 32) f->spare_me = yes == 2;
-    return cx_check(cx, which && (which != 32 || yes), "ERR syntax error");
+    return cx_check(cx, yes, "ERR syntax error");
 }
 
 /* The old form is one address, the new one pairs of words. */
@@ -156,10 +162,8 @@ void cmd_client_kill(struct cx *cx) {
     bool old = cx->argc == 3, me = false;
     struct filter f = {.peer = old ? &cx->argv[2] : NULL, .class = -1, .spare_me = !old};
     int64_t killed = 0;
-    for (int i = 2; !old && i < cx->argc; i += 2) {
-        if (!cx_check(cx, i + 1 < cx->argc, "ERR syntax error") || !filter_read(cx, &f, &cx->argv[i], &cx->argv[i + 1]))
-            return;
-    }
+    for (int i = 2; !old && i < cx->argc; i += 2)
+        if (!filter_read(cx, &f, i)) return;
     for (struct client *c = client_next(NULL); c; c = client_next(c)) {
         if ((c == cx->client && f.spare_me) || !filter_takes(&f, c)) continue;
         if (c == cx->client) me = true;
@@ -169,4 +173,63 @@ void cmd_client_kill(struct cx *cx) {
     if (!old) resp_int(cx->out, killed);
     else if (cx_check(cx, killed, "ERR No such client")) resp_ok(cx->out);
     if (me) client_close_after_reply(cx->client);
+}
+
+/* Ends a wait as if its time were up; ERROR: with an error in the place of the reply. */
+void cmd_client_unblock(struct cx *cx) {
+    int64_t id;
+    int how = cx->argc > 3 ? resp_arg_flag(&cx->argv[3], "timeout error") : 1;
+    if (!cx_at_most(cx, 4) || !cx_check(cx, how, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR") ||
+        !cx_int(cx, 2, &id))
+        return;
+    struct client *c = client_next(NULL);
+    while (c && (int64_t)c->id != id) c = client_next(c);
+    bool waits = c && c->wait_until > 1; /* 1: it was unblocked in this turn already */
+    if (waits) c->wait_until = 1;
+    if (waits) c->wait_failed = how == 2;
+    resp_int(cx->out, waits);
+}
+
+/* ==== pausing ================================================================================================== */
+
+static struct {
+    bool all;
+    int64_t until;
+} pauses[PAUSE_PURPOSES];
+
+void client_pause(enum pause_purpose purpose, bool all, int64_t until_ms) {
+    bool runs = pauses[purpose].until >= store_wall_clock();
+    pauses[purpose].all = all || (runs && pauses[purpose].all);
+    if (!runs || until_ms > pauses[purpose].until) pauses[purpose].until = until_ms;
+}
+
+void client_unpause(enum pause_purpose purpose) {
+    pauses[purpose].until = 0;
+    server_set_expiry(); /* changes that follow in this turn must see what has expired go */
+}
+
+enum pause client_paused(void) {
+    enum pause strictest = PAUSE_NONE;
+    for (int i = 0; i < PAUSE_PURPOSES; i++)
+        if (pauses[i].until >= store_wall_clock() && strictest != PAUSE_ALL)
+            strictest = pauses[i].all ? PAUSE_ALL : PAUSE_WRITES;
+    return strictest;
+}
+
+void cmd_client_pause(struct cx *cx) {
+    int64_t ms, now = store_wall_clock();
+    bool all = cx->argc == 3 || resp_arg_is(&cx->argv[3], "all");
+    if (!cx_at_most(cx, 4) ||
+        !cx_check(cx, all || resp_arg_is(&cx->argv[3], "write"), "ERR CLIENT PAUSE mode must be WRITE or ALL") ||
+        !cx_check(cx, resp_read_int(cx->argv[2].p, cx->argv[2].n, &ms),
+                  "ERR timeout is not an integer or out of range") ||
+        !cx_check(cx, ms >= 0, "ERR timeout is negative"))
+        return;
+    client_pause(PAUSE_BY_COMMAND, all, ms ? ms < INT64_MAX - now ? now + ms : INT64_MAX : 0);
+    resp_ok(cx->out);
+}
+
+void cmd_client_unpause(struct cx *cx) {
+    client_unpause(PAUSE_BY_COMMAND);
+    resp_ok(cx->out);
 }

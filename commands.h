@@ -24,7 +24,8 @@ command_fn cmd_ping, cmd_echo, cmd_select, cmd_quit, cmd_reset, cmd_hello, cmd_a
 
 /* clients.c */
 command_fn cmd_client_id, cmd_client_setname, cmd_client_getname, cmd_client_setinfo, cmd_client_list, cmd_client_info,
-    cmd_client_reply, cmd_client_no_evict, cmd_client_no_touch, cmd_client_kill;
+    cmd_client_reply, cmd_client_no_evict, cmd_client_no_touch, cmd_client_kill, cmd_client_pause, cmd_client_unpause,
+    cmd_client_unblock;
 
 /* pubsub.c */
 command_fn cmd_subscribe, cmd_unsubscribe, cmd_publish, cmd_pubsub_channels, cmd_pubsub_numsub, cmd_pubsub_numpat;

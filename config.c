@@ -145,7 +145,8 @@ static const struct option options[] = {
     {"requirepass", STRING(requirepass, NULL), "", 0, "the password that clients have to show"},
     {"client-query-buffer-limit", MEMORY(client_query_buffer_limit, 1 << 20), "1gb", 0, "input that may wait"},
     {"client-output-buffer-limit", WORDS(output_limits, 4, check_output_limits),
-     "normal 1gb 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60", 0, "output that may wait: at most, and for how long"},
+     "normal 1073741824 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", 0,
+     "output that may wait: at most, and for how long"},
     {"proto-max-bulk-len", MEMORY(proto_max_bulk_len, 1 << 20), "512mb", 0, "length of one argument or value"},
     {"databases", INT(databases, 1), "16", IMMUTABLE, "number of databases for SELECT"},
     {"maxmemory", MEMORY(maxmemory, 0), "0", 0, "memory that the data may take; 0: no limit"},
@@ -180,7 +181,6 @@ static const struct option options[] = {
      .type = T_IGNORED},
 };
 #define OPTIONS (sizeof options / sizeof *options - 2) /* those of some use, which stand before the others */
-static char *defaults[OPTIONS];                        /* as option_text() gives them */
 
 /* NULL: there is no such option. */
 static const struct option *option_find(const char *name) {
@@ -305,9 +305,6 @@ static void load_name(const char *option, const char *extension) {
     char name[NAME_SIZE];
     snprintf(name, sizeof name, "database_%d.%s", config.port, extension);
     if (!*config_text(option)) option_set(option, name);
-    char **def = &defaults[option_find(option) - options];
-    free(*def);
-    *def = resp_need(strdup(name));
 }
 
 static void print_help(void) {
@@ -327,10 +324,8 @@ void config_load(int argc, char **argv) {
     if (help) print_help();
     if (version) puts("EchoVault v=" ECHOVAULT_VERSION " redis=" REDIS_VERSION);
     if (help || version) exit(0);
-    for (const struct option *o = options; o < options + OPTIONS; o++) {
+    for (const struct option *o = options; o < options + OPTIONS; o++)
         if (option_set(o->name, o->def)) abort();
-        defaults[o - options] = resp_need(strdup(option_text(o)));
-    }
     loading = true;
     int i = *first && strncmp(first, "--", 2) != 0 ? 2 : 1;
     if (i == 2 && strcmp(first, "-") != 0 && !(config.file = realpath(first, NULL))) refuse("", first, strerror(errno));
@@ -444,10 +439,19 @@ static void put_option(struct resp_out *text, const struct option *o) {
     else resp_printf(text, "%s %s\n", o->name, value);
 }
 
-static void rewrite(FILE *old, struct resp_out *text) {
+static bool is_default(const struct option *o) {
+    int64_t v;
+    if (o->type == T_MEMORY) return read_memory(o->def, &v) && v == *(int64_t *)o->field;
+    return !strcmp(option_text(o), o->def); /* never the folder, which is an absolute path by now */
+}
+
+/* Makes the new text of the file; false, with errno: it could not be read. */
+static bool rewrite(struct resp_out *text) {
     bool done[OPTIONS + 2] = {false}, said = false;
     char *line = NULL, name[NAME_SIZE];
     size_t cap = 0;
+    FILE *old = fopen(config.file, "r");
+    if (!old && errno != ENOENT) return false;
     while (old && getline(&line, &cap, old) >= 0) {
         line[strcspn(line, "\r\n")] = 0;
         const char *start = line + strspn(line, " \t");
@@ -458,14 +462,16 @@ static void rewrite(FILE *old, struct resp_out *text) {
         else if (!done[o - options]) put_option(text, o);
         if (o) done[o - options] = true;
     }
+    bool well = !old || !ferror(old);
+    if (old) fclose(old);
     free(line);
     for (const struct option *o = options; o < options + OPTIONS; o++) {
-        bool same_next_time = o->check != check_dir && !strcmp(option_text(o), defaults[o - options]);
-        if (done[o - options] || same_next_time) continue;
+        if (done[o - options] || is_default(o)) continue;
         if (!said) resp_printf(text, "%s\n", signature);
         said = true;
         put_option(text, o);
     }
+    return well;
 }
 
 /* 0, or -1 with errno: then the old file is as it was. */
@@ -487,17 +493,11 @@ static int replace_file(const char *path, const struct resp_out *text) {
 void cmd_config_rewrite(struct cx *cx) {
     struct resp_out text = {0};
     if (!cx_check(cx, config.file, "ERR The server is running without a config file")) return;
-    FILE *old = fopen(config.file, "r");
-    bool well = old || errno == ENOENT;
-    if (well) rewrite(old, &text);
-    well = well && !(old && ferror(old));
-    if (old) fclose(old);
-    if (well && !replace_file(config.file, &text)) {
-        server_log(LOG_NOTICE, "CONFIG REWRITE executed with success.");
-        resp_ok(cx->out);
-    } else {
-        server_log(LOG_WARNING, "CONFIG REWRITE failed: %s", strerror(errno));
-        resp_errorf(cx->out, "ERR Rewriting config file: %s", strerror(errno));
-    }
+    bool well = rewrite(&text) && !replace_file(config.file, &text);
+    const char *why = strerror(errno);
+    if (well) server_log(LOG_NOTICE, "CONFIG REWRITE executed with success.");
+    else server_log(LOG_WARNING, "CONFIG REWRITE failed: %s", why);
+    if (well) resp_ok(cx->out);
+    else resp_errorf(cx->out, "ERR Rewriting config file: %s", why);
     resp_out_free(&text);
 }

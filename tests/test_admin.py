@@ -1,10 +1,14 @@
 """Connections seen, ended and held by others; who may come in; the file that CONFIG REWRITE writes."""
 import os
+import re
+import select
 import shutil
+import socket
+import time
 
 import pytest
 
-from ev import OK, PONG, Error, Server, encode, eventually, need, ours
+from ev import NIL, OK, PONG, QUEUED, Error, Server, encode, eventually, need, ours
 
 
 @pytest.fixture(params=["mine", "right"])
@@ -134,7 +138,8 @@ def test_rewrite_keeps_the_file_and_replaces_in_place(start, conf):
         before, after = lines[:lines.index(SIGNATURE)], lines[lines.index(SIGNATURE) + 1:]
         assert before == ["# mine", "", "   # indented", "timeout 9", "save 100 1", "save 200 2", "", "", "hz 20",
                           "maxmemory 3mb", 'requirepass "a\\"\\\\b\\x0a"']
-        assert sorted(line.split()[0] for line in after) == ["dir", "loglevel", "port"]
+        assert sorted(line.split()[0] for line in after) == [
+            "appendfilename", "dbfilename", "dir", "loglevel", "port"]
         assert c("CONFIG", "SET", "save", "", "loglevel", "notice") == OK
         assert c("CONFIG", "REWRITE") == OK
         assert 'save ""' in conf.lines() and "loglevel notice" in conf.lines() and conf.lines().count(SIGNATURE) == 1
@@ -220,3 +225,217 @@ def test_rewrite_without_a_file_or_a_folder(start, tmp_path, c, oracle):
         shutil.rmtree(folder)
         assert gone("CONFIG", "REWRITE") == Error("ERR Rewriting config file: No such file or directory")
         assert gone("PING") == PONG
+
+
+# ---- CLIENT PAUSE ------------------------------------------------------------------------------------------
+
+FOREVER = "100000"
+
+
+def answered(client, within=0.1):
+    """Does a reply come, or more of it?"""
+    return bool(select.select([client.socket], [], [], within)[0])
+
+
+def stat(c, name):
+    return re.search(rb"^%s:(.*?)\r$" % name.encode(), c("INFO", "everything"), re.M)[1].decode()
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["PAUSE", "PAUSE x", "PAUSE -1", "PAUSE 1.5", "PAUSE 99999999999999999999", "PAUSE 1 FOO", "PAUSE 1 WRITE X", "PAUSE 0",
+     "PAUSE x FOO", "UNPAUSE X", "UNPAUSE", "UNBLOCK", "UNBLOCK x", "UNBLOCK 99999", "UNBLOCK 99999 FOO", "UNBLOCK x FOO",
+     "UNBLOCK 99999 ERROR", "unblock 99999 timeout", "UNBLOCK 99999 ERROR X"],
+)
+def test_pause_and_unblock_answer_as_redis(c, oracle, args):
+    with oracle.client() as r:
+        assert c("CLIENT", *args.split()) == r("CLIENT", *args.split())
+
+
+@pytest.mark.parametrize(
+    "commands, held",
+    [("SET k v", 1), ("GET k", 0), ("PUBLISH a b", 1), ("SPUBLISH a b", 1), ("PING", 0), ("NOSUCH", 0), ("SET k", 0),
+     ("FLUSHALL FOO", 1), ("MULTI|GET k|EXEC", 0), ("MULTI|SET k v", 1), ("MULTI|PUBLISH a b", 1), ("GETDEL k", 1),
+     ("CLIENT SETNAME n", 0), ("CONFIG SET timeout 0", 0)],
+)
+def test_a_pause_of_writes_holds_what_redis_holds(both, commands, held):
+    with both.client() as c, both.client() as held_one:
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        *before, last = [encode(*command.split()) for command in commands.split("|")]
+        for command in before:
+            held_one.send(command)
+            held_one.read()
+        held_one.send(last)
+        assert answered(held_one) == (not held)
+        assert c("CLIENT", "UNPAUSE") == OK
+        held_one.read()
+
+
+def test_a_transaction_queued_before_is_held_if_it_writes(both):
+    with both.client() as c, both.client() as writer, both.client() as reader, both.client() as bad:
+        for client, command in (writer, "SET"), (reader, "GET"), (bad, "NOSUCH"):
+            client("MULTI")
+            client(command, *["k", "held"][:2 if command == "SET" else 1])
+        c("DEL", "k")
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        for client in writer, reader, bad:
+            client.send(encode("EXEC"))
+        assert not answered(writer) and reader.read() == [NIL] and isinstance(bad.read(), Error)
+        assert c("CLIENT", "UNPAUSE") == OK
+        assert writer.read() == [OK] and c("GET", "k") == b"held"
+
+
+def test_a_pause_of_all_holds_everything_and_ends_by_itself(both):
+    with both.client() as c, both.client() as other:
+        before = time.monotonic()
+        assert c("CLIENT", "PAUSE", "300") == OK
+        c.send(encode("NOSUCH") + encode("PING") + encode("SET", "k", "1") + encode("GET", "k") + b"PING 'a b'\r\nGET k\r\n")
+        other.send(b"ECHO 'one two'\r\n" + encode("CLIENT", "UNPAUSE"))
+        assert isinstance(c.read(), Error) and not answered(c) and not answered(other, 0)
+        assert c.read() == PONG and time.monotonic() - before > 0.29
+        assert [c.read() for _ in range(4)] == [OK, b"1", b"a b", b"1"] and other.read() == b"one two" and other.read() == OK
+        assert time.monotonic() - before < 3
+
+
+def test_held_commands_keep_their_arguments_and_their_order(both):
+    big, huge = b"b" * 40000, b"h" * (1 << 20)
+    with both.client() as c, both.client() as first, both.client() as second:
+        c("DEL", "big", "huge", "list")
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        first.send(encode("SET", "big", big) + encode("APPEND", "list", "2") + encode("GET", "big"))
+        assert not answered(first)
+        second.send(encode("APPEND", "list", "3") + encode("SET", "huge", huge) + b"APPEND list '4'\r\n")
+        assert not answered(second) and c("MGET", "big", "huge", "list") == [NIL] * 3
+        assert c("CLIENT", "UNPAUSE") == OK
+        assert first.read() == OK and first.read() in (1, 2, 3) and first.read() == big
+        assert second.read() in (1, 2) and second.read() == OK and second.read() in (2, 3)
+        assert c("GET", "huge") == huge and sorted(c("GET", "list")) == sorted(b"234")
+
+
+def test_a_held_client_is_blocked_and_may_leave_or_be_killed(both):
+    with both.client() as c, both.client() as killed, both.client() as half, both.client() as stays:
+        c("DEL", "n")
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        number = killed("CLIENT", "ID")
+        for client in killed, half, stays:
+            client.send(encode("INCR", "n"))
+        with both.client() as gone:
+            gone.send(encode("INCR", "n"))
+            eventually(lambda: stat(c, "blocked_clients") == "4")
+        half.socket.shutdown(socket.SHUT_WR)
+        assert b" flags=b " in c("CLIENT", "LIST", "ID", number)
+        assert c("CLIENT", "KILL", "ID", number) == 1 and ended(killed)
+        eventually(lambda: stat(c, "blocked_clients") == "1")
+        assert c("CLIENT", "UNPAUSE") == OK
+        assert stays.read() == 1 and ended(half) and c("GET", "n") == b"1"
+        assert stat(c, "blocked_clients") == "0"
+
+
+@ours
+def test_unblock_does_not_touch_a_held_client(c, other):
+    assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+    number = other("CLIENT", "ID")
+    other.send(encode("SET", "k", "v"))
+    eventually(lambda: stat(c, "blocked_clients") == "1")
+    assert c("CLIENT", "UNBLOCK", number) == 0 and not answered(other)
+    assert c("CLIENT", "UNPAUSE") == OK and other.read() == OK
+
+
+def test_a_second_pause_only_makes_it_stricter_and_longer(both):
+    with both.client() as c, both.client() as other:
+        assert c("CLIENT", "PAUSE", "400", "WRITE") == OK
+        before = time.monotonic()
+        assert c("CLIENT", "PAUSE", "1", "ALL") == OK
+        other.send(encode("GET", "k"))
+        assert not answered(other)
+        other.read()
+        assert time.monotonic() - before > 0.3
+
+
+def test_nothing_expires_meanwhile(both):
+    with both.client() as c, both.client() as other:
+        c("CONFIG", "RESETSTAT")
+        c("FLUSHALL")
+        c.pipeline([("PSETEX", f"k{n}", "50", "v") for n in range(100)])
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        time.sleep(0.3)
+        assert c("GET", "k1") is NIL and c("EXISTS", "k2") == 0 and c("DBSIZE") == 100
+        assert stat(c, "expired_keys") == "0"
+        other.send(encode("INCR", "k3") + encode("TTL", "k3"))
+        c.send(encode("CLIENT", "UNPAUSE") + encode("INCR", "k4") + encode("TTL", "k4"))
+        assert [c.read() for _ in range(3)] == [OK, 1, -1]
+        assert [other.read() for _ in range(2)] == [1, -1]
+        eventually(lambda: c("DBSIZE") == 2)
+        assert stat(c, "expired_keys") == "100"
+
+
+def test_a_pause_inside_a_transaction_holds_what_comes_after_it(both):
+    with both.client() as c, both.client() as other:
+        c.send(b"".join(encode(*words.split()) for words in
+                        ["MULTI", f"CLIENT PAUSE {FOREVER} WRITE", "SET k inside", "EXEC", "SET k after"]))
+        assert [c.read() for _ in range(4)] == [OK, QUEUED, QUEUED, [OK, OK]] and not answered(c)
+        assert other("GET", "k") == b"inside" and other("CLIENT", "UNPAUSE") == OK
+        assert c.read() == OK and other("GET", "k") == b"after"
+
+
+def test_replies_that_are_off_stay_off(both):
+    with both.client() as c, both.client() as other:
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        other.send(encode("CLIENT", "REPLY", "SKIP") + encode("SET", "k", "silent") + encode("SET", "k", "loud"))
+        assert not answered(other)
+        assert c("CLIENT", "UNPAUSE") == OK
+        assert other.read() == OK and not answered(other)
+
+
+@ours
+def test_a_pause_begun_and_ended_in_one_turn(server, c):
+    """Many at once, so that turns hold the beginning, the changes and the end in every order."""
+    crowd = [server.client() for _ in range(30)]
+    for _ in range(20):
+        for n, client in enumerate(crowd):
+            client.send(encode("CLIENT", "PAUSE", FOREVER, "WRITE") if n == 0 else
+                        encode("CLIENT", "UNPAUSE") if n == 29 else encode("SET", "k", "v"))
+        for client in crowd:
+            eventually(lambda: answered(client, 0) or c("CLIENT", "UNPAUSE") != OK)
+            assert client.read() == OK
+    for client in crowd:
+        client.close()
+
+
+@pytest.mark.parametrize("appendfsync", ["always", "everysec"])
+@ours
+def test_held_changes_are_logged_before_they_are_answered(start, tmp_path, appendfsync):
+    server = start(folder=str(tmp_path), appendonly="yes", appendfsync=appendfsync)
+    with server.client() as c, server.client() as other:
+        other.send(encode("SET", "a", "1"))
+        assert other.read() == OK
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        other.send(encode("SET", "b", "2") + encode("SET", "c", "3"))
+        assert not answered(other)
+        assert c("CLIENT", "UNPAUSE") == OK and other.read() == OK and other.read() == OK
+        server.kill()
+    with start(folder=str(tmp_path), appendonly="yes", port=server.port).client() as c:
+        assert c("MGET", "a", "b", "c") == [b"1", b"2", b"3"]
+
+
+# ---- CLIENT UNBLOCK ----------------------------------------------------------------------------------------
+
+
+@ours
+def test_unblock(start, tmp_path):
+    server = start(folder=str(tmp_path), appendonly="yes", appendfsync="no")
+    with server.client() as c, server.client() as other:
+        number = other("CLIENT", "ID")
+        assert c("CLIENT", "UNBLOCK", number) == 0
+        other.send(encode("SET", "k", "v") + encode("WAITAOF", "0", "1", "0") + encode("PING"))
+        assert other.read() == OK and not answered(other)
+        assert c("CLIENT", "UNBLOCK", number) == 1
+        assert other.read()[1] == 0 and other.read() == PONG
+        other.send(encode("WAITAOF", "0", "1", "0") + encode("PING"))
+        assert not answered(other)
+        c.send(encode("CLIENT", "UNBLOCK", number, "ERROR") * 2)
+        assert (c.read(), c.read()) == (1, 0)
+        assert other.read() == Error("UNBLOCKED client unblocked via CLIENT UNBLOCK") and other.read() == PONG
+        other.send(encode("CLIENT", "REPLY", "SKIP") + encode("WAITAOF", "0", "1", "0") + encode("ECHO", "x"))
+        eventually(lambda: c("CLIENT", "UNBLOCK", number, "ERROR") == 1)
+        assert other.read() == b"x"
