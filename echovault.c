@@ -158,7 +158,8 @@ static struct {
     uint32_t next_gen;
     struct handle *held; /* clients whose replies wait for the disk */
     size_t nheld, held_cap;
-    struct handle *waiting; /* clients blocked in WAITAOF */
+    enum pause postponed_in; /* the strictest pause that any command waits for */
+    struct handle *waiting;  /* clients blocked in WAITAOF */
     size_t nwaiting, waiting_cap;
     struct client **dead; /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
@@ -184,7 +185,7 @@ static void client_arm(struct client *c) {
     struct epoll_event ev = {.data.u64 = (uint64_t)c->gen << 32 | (uint32_t)c->fd};
     if (!(c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER))) ev.events |= EPOLLIN;
     if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
-    if (c->wait_until) ev.events |= EPOLLRDHUP;
+    if (c->wait_until || c->postponed) ev.events |= EPOLLRDHUP; /* to hear when it leaves */
     epoll_ctl(server.epoll, EPOLL_CTL_MOD, c->fd, &ev);
 }
 
@@ -277,6 +278,7 @@ static void clients_reap(void) {
         pubsub_forget(c);
         input_free(c);
         output_free(c);
+        queued_free(c->postponed);
         free(c->name);
         free(c->lib_name);
         free(c->lib_ver);
@@ -369,6 +371,7 @@ static void client_again(struct client *c) {
 void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
 
 void client_unblock(struct client *c) {
+    if (c->wait_until || c->postponed || c->flags & CLIENT_HELD) return;
     uint32_t before = c->flags;
     c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
     if (before & CLIENT_DEAF) client_arm(c);
@@ -398,7 +401,7 @@ static void clients_unhold(void) {
         c->hold = 0;
         c->flags &= ~(uint32_t)CLIENT_HELD;
         client_touch(c);
-        if (!c->wait_until) client_unblock(c);
+        client_unblock(c);
     }
     server.nheld = kept;
 }
@@ -789,6 +792,15 @@ struct arg cx_number(struct cx *cx, int which, int64_t v) {
 
 void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
 
+bool cx_at_most(struct cx *cx, int argc) {
+    const struct command *container = cx->cmd;
+    if (cx->argc <= argc) return true;
+    while (!(container->flags & CMD_CONTAINER)) container--;
+    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
+                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
+    return false;
+}
+
 void cx_arity_error(struct cx *cx) {
     resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
 }
@@ -930,6 +942,20 @@ bool cx_may_write(struct cx *cx) {
     return false;
 }
 
+static bool is_paused(const struct cx *cx) {
+    enum pause pause = client_paused();
+    if (!pause || cx->client->flags & (CLIENT_LEADER | CLIENT_FOLLOWER)) return false;
+    uint32_t flags = cx->cmd->flags | (cx->cmd->fn == cmd_exec ? transaction_flags(cx->client) : 0);
+    return pause == PAUSE_ALL || flags & (CMD_WRITE | CMD_MAY_REPLICATE);
+}
+
+static void postpone(struct cx *cx) {
+    if (client_paused() > server.postponed_in) server.postponed_in = client_paused();
+    cx->client->postponed = queued_new(cx);
+    client_block(cx->client);
+    client_arm(cx->client);
+}
+
 static void cx_dispatch(struct cx *cx) {
     struct client *c = cx->client;
     const char *why = NULL;
@@ -947,7 +973,8 @@ static void cx_dispatch(struct cx *cx) {
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
         return;
     }
-    if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    if (is_paused(cx)) postpone(cx);
+    else if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
     else cx_call(cx);
 }
 
@@ -967,11 +994,27 @@ static const struct command *client_run(struct client *c, const struct command *
     if (cx.cmd) c->last_cmd = cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
-    if (c->wait_until) return cx.cmd; /* its reply is still to come */
+    if (c->wait_until || c->postponed) return cx.cmd; /* its reply is still to come */
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
     if (c->flags & CLIENT_REPLY_SKIP_NEXT) c->flags |= CLIENT_REPLY_SKIP;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
     return cx.cmd;
+}
+
+/* What was put off runs when no pause is as strict any more; it may be put off again. */
+static void postponed_run(void) {
+    if (client_paused() >= server.postponed_in) return;
+    server.postponed_in = PAUSE_NONE;
+    for (struct client *c = client_next(NULL); c && !server.files_closed; c = client_next(c)) {
+        struct queued *q = c->postponed;
+        if (!q) continue;
+        c->postponed = NULL;
+        output_begin(c);
+        client_run(c, q->cmd, q->argv, q->argc);
+        output_end();
+        queued_free(q);
+        client_unblock(c);
+    }
 }
 
 /* ==== WAIT and WAITAOF ======================================================================== */
@@ -1052,13 +1095,15 @@ static void waiters_check(void) {
             continue;
         }
         c->wait_until = 0;
-        bool silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP);
-        if (!silent && demoted)
-            resp_error(client_output(c),
-                       "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)");
+        bool silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP), failed = c->wait_failed;
+        if (!silent && (demoted || failed))
+            resp_errorf(client_output(c), "UNBLOCKED %s",
+                        failed ? "client unblocked via CLIENT UNBLOCK"
+                               : "force unblock from blocking operation, instance state changed (master -> replica?)");
         else if (!silent) wait_reply(c, client_output(c));
+        c->wait_failed = false;
         c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
-        if (!(c->flags & CLIENT_HELD)) client_unblock(c);
+        client_unblock(c);
     }
     server.nwaiting = kept;
 }
@@ -1233,12 +1278,18 @@ static void accept_clients(int listener) {
 
 /* ==== the turn ================================================================================ */
 
+void server_set_expiry(void) {
+    bool hide = log_following() || client_paused();
+    store_set_clock(store_wall_clock(), server.loading ? STORE_EXPIRE_IGNORE
+                                        : hide         ? STORE_EXPIRE_HIDE
+                                                       : STORE_EXPIRE_DELETE);
+}
+
 static void clock_read(void) {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
-    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, server.loading    ? STORE_EXPIRE_IGNORE
-                                                                      : log_following() ? STORE_EXPIRE_HIDE
-                                                                                        : STORE_EXPIRE_DELETE);
+    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, STORE_EXPIRE_IGNORE);
+    server_set_expiry(); /* a pause may be over by now */
     server.now_s = (uint32_t)ts.tv_sec;
 }
 
@@ -1312,6 +1363,7 @@ static bool server_turn(int wait_ms) {
     }
     for (int i = 0; i < n; i++) event_handle(&events[i]);
     batch_run();
+    postponed_run();
     bool more = resp_blob_reap((size_t)16 << 20);
     if (!server.loading) {
         bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;

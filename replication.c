@@ -7,6 +7,8 @@
  * once, outside the clock's reach, and then its bytes go into the log; a transaction's when its EXEC has run. What
  * cannot be run ends the link before it is logged: the data stay what the log's end says, and a line says why.
  *
+ * FAILOVER holds writes back, waits until a follower has all of the log, and follows it, asking it to take over.
+ *
  * WAIT is in echovault.c, with WAITAOF. Left out: diskless transfers, since a snapshot that is on the disk already
  * costs nothing.
  */
@@ -23,6 +25,16 @@
 #define GONE_MS 1000 /* at the end, a follower has so long to take what is left */
 
 static struct client *leader; /* the link, while the stream comes; NULL: it does not */
+
+/* A FAILOVER under way. */
+static struct failover {
+    enum { FAILOVER_NONE, FAILOVER_SYNC, FAILOVER_HANDOVER } state; /* a follower catches up; is asked to take over */
+    char host[256];                                                 /* "": any follower */
+    int port;
+    int64_t until;       /* repl_clock() */
+    bool force, expired; /* take over even if it has not caught up by then */
+} failover;
+static const char *const failover_words[] = {"no-failover", "waiting-for-sync", "failover-in-progress"};
 
 /* ==== a leader's side ==================================================================================== */
 
@@ -278,7 +290,8 @@ void cmd_replicaof(struct cx *cx) {
     int now;
     bool none = resp_arg_is(host, "no") && resp_arg_is(port_text, "one");
     cx->log_never = true;
-    if (!cx_check(cx, !(cx->client->flags & CLIENT_FOLLOWER), "ERR Command is not valid when client is a replica."))
+    if (!cx_check(cx, failover.state == FAILOVER_NONE, "ERR REPLICAOF not allowed while failing over.") ||
+        !cx_check(cx, !(cx->client->flags & CLIENT_FOLLOWER), "ERR Command is not valid when client is a replica."))
         return;
     if (none && repl_link_state() != REPL_LEADER) replication_promote();
     if (!none) {
@@ -380,8 +393,8 @@ void info_replication(struct resp_out *o) {
         resp_printf(o, "min_slaves_good_slaves:%zu\r\n", repl_good((int64_t)config.min_replicas_max_lag * 1000));
     for (const struct follower *f = repl_followers; f; f = f->next)
         if (f->phase != REPL_NEW) info_follower(o, i++, f);
-    resp_printf(o, "master_failover_state:no-failover\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\n", log_id(),
-                has_id2 ? log_id2() : none);
+    resp_printf(o, "master_failover_state:%s\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\n",
+                failover_words[failover.state], log_id(), has_id2 ? log_id2() : none);
     resp_printf(o, "master_repl_offset:%" PRIu64 "\r\nsecond_repl_offset:%" PRId64 "\r\nrepl_backlog_active:1\r\n",
                 log_end(), has_id2 ? (int64_t)log_id2_end() + 1 : -1);
     resp_printf(o,
@@ -390,11 +403,111 @@ void info_replication(struct resp_out *o) {
                 config.persist.backlog, log_base() + 1, log_end() - log_base());
 }
 
+/* ==== FAILOVER ================================================================================================ */
+
+static void failover_end(const char *why) {
+    server_log(LOG_NOTICE, "FAILOVER: %s", why);
+    failover.state = FAILOVER_NONE;
+    client_unpause(PAUSE_BY_FAILOVER);
+}
+
+/* The follower that takes over: the one that was named, or any, once it has all of the log. */
+static struct follower *failover_target(void) {
+    char ip[64];
+    for (struct follower *f = repl_followers; f; f = f->next) {
+        follower_address(f, ip);
+        bool named = !*failover.host || (!strcasecmp(ip, failover.host) && f->port == failover.port);
+        if (named && f->phase == REPL_ONLINE && (f->acked == log_end() || failover.expired)) return f;
+    }
+    return NULL;
+}
+
+static void failover_cron(void) {
+    char ip[64];
+    if (failover.state == FAILOVER_HANDOVER && leader) failover_end("the follower has taken over.");
+    if (failover.state == FAILOVER_HANDOVER && repl_link_state() == REPL_WAIT && repl_link_failed()) {
+        replication_promote();
+        failover_end("the follower did not take over, this server leads on.");
+    }
+    if (failover.state != FAILOVER_SYNC) return;
+    bool late = failover.until && repl_clock() >= failover.until;
+    failover.expired = late && failover.force;
+    struct follower *f = failover_target();
+    if (!f && late) failover_end("no follower caught up within the timeout.");
+    if (!f) return;
+    follower_address(f, ip);
+    failover.state = FAILOVER_HANDOVER;
+    follow(ip, f->port, true);
+}
+
+/* Takes FAILOVER's words. False: the error is said. */
+static bool failover_read(struct cx *cx, struct failover *f) {
+    int64_t v;
+    for (int i = 1; i < cx->argc; i++) {
+        struct arg *a = &cx->argv[i];
+        int left = cx->argc - 1 - i;
+        if (resp_arg_is(a, "timeout") && left && !f->until) {
+            if (!cx_int(cx, i + 1, &v) || !cx_check(cx, v > 0, "ERR FAILOVER timeout must be greater than 0"))
+                return false;
+            f->until = repl_clock() + v;
+            i++;
+        } else if (resp_arg_is(a, "to") && left > 1 && !*f->host) {
+            if (!cx_int(cx, i + 2, &v)) return false;
+            snprintf(f->host, sizeof f->host, "%.*s", (int)a[1].n, a[1].p);
+            f->port = (int)v;
+            i += 2;
+        } else if (resp_arg_is(a, "force") && !f->force) {
+            f->force = true;
+        } else {
+            cx_syntax_error(cx);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void failover_abort(struct cx *cx) {
+    if (!cx_check(cx, failover.state != FAILOVER_NONE, "ERR No failover in progress.")) return;
+    if (failover.state == FAILOVER_HANDOVER) replication_promote();
+    failover_end("given up as FAILOVER ABORT says.");
+    resp_ok(cx->out);
+}
+
+void cmd_failover(struct cx *cx) {
+    struct failover f = {.state = FAILOVER_SYNC};
+    struct follower *target = NULL;
+    size_t online = repl_count(0, false);
+    char ip[64];
+    if (cx->argc == 2 && resp_arg_is(&cx->argv[1], "abort")) {
+        failover_abort(cx);
+        return;
+    }
+    if (!failover_read(cx, &f)) return;
+    for (target = repl_followers; target && *f.host; target = target->next) {
+        follower_address(target, ip);
+        if (!strcasecmp(ip, f.host) && target->port == f.port) break;
+    }
+    if (cx_check(cx, failover.state == FAILOVER_NONE, "ERR FAILOVER already in progress.") &&
+        cx_check(cx, repl_link_state() == REPL_LEADER, "ERR FAILOVER is not valid when server is a replica.") &&
+        cx_check(cx, online, "ERR FAILOVER requires connected replicas.") &&
+        cx_check(cx, !f.force || (f.until && *f.host),
+                 "ERR FAILOVER with force option requires both a timeout and target HOST and IP.") &&
+        cx_check(cx, !*f.host || target, "ERR FAILOVER target HOST and PORT is not a replica.") &&
+        cx_check(cx, !*f.host || target->phase == REPL_ONLINE, "ERR FAILOVER target replica is not online.")) {
+        failover = f;
+        client_pause(PAUSE_BY_FAILOVER, false, INT64_MAX);
+        replication_getack();
+        server_log(LOG_NOTICE, "FAILOVER: writes wait until a follower has all of the log.");
+        resp_ok(cx->out);
+    }
+}
+
 /* ==== ten times a second ======================================================================================== */
 
 void replication_cron(void) {
     static int tenth;
     repl_cron();
+    failover_cron();
     if (leader && client_silence(leader) > config.repl.timeout)
         stream_end("nothing was heard of it for repl-timeout", false);
     if (tenth++ % 10) return;
