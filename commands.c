@@ -63,6 +63,8 @@ struct command command_table[] = {
     STRING(append, 3, W | M | F, KEY, "2.0.0", "key value", "Adds to the end of a value"),
     STRING(decr, 2, W | M | F, KEY, "1.0.0", "key", "Takes 1 from a number"),
     STRING(decrby, 3, W | M | F, KEY, "1.0.0", "key decrement", "Subtracts from a number"),
+    STRING(delex, -2, W | F, KEY, "8.4.0", "key [IFEQ value | IFNE value]", "Deletes a key that has, or not, a value"),
+    ROW("string", "delifeq", cmd_delex, 3, W | F, KEY, "9.0.0", "key value", "Deletes a key that has the value"),
     STRING(get, 2, R | F, KEY, "1.0.0", "key", "The value of a key"),
     STRING(getdel, 2, W | F, KEY, "6.2.0", "key", "The value of a key, which is deleted"),
     STRING(getex, -2, W | F, KEY, "6.2.0", "key [" DEADLINE "PERSIST]", "A value; changes the deadline"),
@@ -71,14 +73,21 @@ struct command command_table[] = {
     STRING(incr, 2, W | M | F, KEY, "1.0.0", "key", "Adds 1 to a number"),
     STRING(incrby, 3, W | M | F, KEY, "1.0.0", "key increment", "Adds to a number"),
     STRING(incrbyfloat, 3, W | M | F, KEY, "2.6.0", "key increment", "Adds to a number with a fraction"),
+    STRING(increx, -2, W | M | F, KEY, "8.8.0",
+           "key [BYINT increment | BYFLOAT increment] [LBOUND lowerbound] [UBOUND upperbound] [SATURATE] "
+           "[" DEADLINE "PERSIST] [ENX]",
+           "Adds to a number, within bounds; sets the deadline"),
     STRING(lcs, -3, R, TWO, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "What two values share"),
     STRING(mget, -2, R | F, KEYS, "1.0.0", "key...", "The values of several keys"),
     STRING(mset, -3, W | M, PAIRS, "1.0.1", "<key value>...", "Sets several keys at once"),
+    STRING(msetex, -4, W | M | CMD_COUNTED_KEYS, 2, -1, 2, "8.4.0",
+           "numkeys <key value>... [NX | XX] [" DEADLINE "KEEPTTL]", "Sets several keys, if all or none is there"),
     STRING(msetnx, -3, W | M, PAIRS, "1.0.1", "<key value>...", "Sets several keys, if none is there"),
     STRING(psetex, 4, W | M, KEY, "2.6.0", "key milliseconds value", "Sets a key for some milliseconds"),
-    STRING(set, -3, W | M, KEY, "1.0.0", "key value [NX | XX] [GET] [" DEADLINE "KEEPTTL]", "Sets a key"),
+    STRING(set, -3, W | M, KEY, "1.0.0", "key value [NX | XX | IFEQ value | IFNE value] [GET] [" DEADLINE "KEEPTTL]",
+           "Sets a key"),
     STRING(setex, 4, W | M, KEY, "2.0.0", "key seconds value", "Sets a key for some seconds"),
-    STRING(setnx, 3, W | M | F, KEY, "1.0.0", "key value", "Sets a key, if it is not there"),
+    ROW("string", "setnx", cmd_msetnx, 3, W | M | F, KEY, "1.0.0", "key value", "Sets a key, if it is not there"),
     STRING(setrange, 4, W | M, KEY, "2.2.0", "key offset value", "Writes over a part of a value"),
     STRING(strlen, 2, R | F, KEY, "2.2.0", "key", "The length of a value"),
     ROW("string", "substr", cmd_getrange, 4, R, KEY, "1.0.0", "key start end", "A part of a value"),
@@ -458,6 +467,10 @@ void cmd_command_getkeys(struct cx *cx) {
                   "ERR Invalid number of arguments specified for command"))
         return;
     int last = c->last_key < 0 ? argc + c->last_key : c->last_key;
-    resp_array(cx->out, (size_t)((last - c->first_key) / c->key_step + 1));
-    for (int i = c->first_key; i <= last; i += c->key_step) resp_bulk(cx->out, argv[i].p, argv[i].n);
+    int64_t keys = (last - c->first_key) / c->key_step + 1;
+    bool well = !(c->flags & CMD_COUNTED_KEYS) ||
+                (resp_read_int(argv[1].p, argv[1].n, &keys) && keys > 0 && keys <= (argc - c->first_key) / c->key_step);
+    if (!cx_check(cx, well, "ERR Invalid arguments specified for command")) return;
+    resp_array(cx->out, (size_t)keys);
+    for (int i = c->first_key; keys; i += c->key_step, keys--) resp_bulk(cx->out, argv[i].p, argv[i].n);
 }

@@ -5,9 +5,9 @@
 #include "echovault.h"
 
 /* strings.c */
-command_fn cmd_set, cmd_get, cmd_getset, cmd_getex, cmd_getdel, cmd_setnx, cmd_setex, cmd_psetex, cmd_mget, cmd_mset,
-    cmd_msetnx, cmd_append, cmd_strlen, cmd_getrange, cmd_setrange, cmd_incr, cmd_decr, cmd_incrby, cmd_decrby,
-    cmd_incrbyfloat, cmd_lcs;
+command_fn cmd_set, cmd_get, cmd_getset, cmd_getex, cmd_getdel, cmd_setex, cmd_psetex, cmd_mget, cmd_mset, cmd_msetnx,
+    cmd_append, cmd_strlen, cmd_getrange, cmd_setrange, cmd_incr, cmd_decr, cmd_incrby, cmd_decrby, cmd_incrbyfloat,
+    cmd_lcs, cmd_delex, cmd_msetex, cmd_increx;
 
 /* bits.c */
 command_fn cmd_setbit, cmd_getbit, cmd_bitcount, cmd_bitpos, cmd_bitop, cmd_bitfield, cmd_bitfield_ro;

@@ -838,7 +838,7 @@ static void on_expire(struct db *db, const char *key, size_t n) {
 void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
     int db = store_db_id(cx->db);
-    cx->log_argc = 0;
+    cx->log_argc = cx->log_pairs = 0;
     cx->log_never = false;
     cx->cmd->fn(cx);
     server_stats.commands++;
@@ -847,8 +847,12 @@ void cx_call(struct cx *cx) {
     cx->cmd->stats->failed += failed;
     if (failed) server_count_error(cx->out->last_error);
     if (own_changes() == before || cx->log_never) return;
-    if (cx->log_argc) log_append(db, cx->log_argv, cx->log_argc);
-    else log_append(db, cx->argv, cx->argc);
+    bool begun = cx->log_pairs && log_begin(); /* within EXEC it has begun */
+    for (int i = 0; i == 0 || i < cx->log_pairs; i++) {
+        if (cx->log_pairs) memcpy(&cx->log_argv[1], &cx->argv[2 + 2 * i], 2 * sizeof *cx->argv);
+        log_append(db, cx->log_argc ? cx->log_argv : cx->argv, cx->log_argc ? cx->log_argc : cx->argc);
+    }
+    if (begun) log_commit();
     if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 

@@ -42,7 +42,8 @@ enum command_flag {
     CMD_ACL_KEYSPACE = 1 << 20,
     CMD_ACL_ADMIN = 1 << 21,
     CMD_ACL_CONNECTION = 1 << 22,
-    CMD_CONTAINER = 1 << 23, /* its subcommands' rows stand behind its own */
+    CMD_CONTAINER = 1 << 23,    /* its subcommands' rows stand behind its own */
+    CMD_COUNTED_KEYS = 1 << 24, /* argv[1] says how many there are, last_key does not */
 };
 
 struct command_stats {
@@ -83,6 +84,7 @@ struct cx {
     bool log_never; /* nothing of this is to be logged */
     int log_argc;   /* not 0: what is to be logged in place of argv */
     struct arg log_argv[CX_LOG_MAX];
+    int log_pairs; /* not 0: so often, each time with the next two of argv[2..] as log_argv[1] and [2]; as a whole */
     char num[2][RESP_INT_MAX]; /* digits that log_argv may point to */
 };
 

@@ -419,9 +419,10 @@ void log_append(int db, const struct arg *argv, int argc) {
     lg.tx += lg.tx >= 0;
 }
 
-void log_begin(void) {
-    assert(lg.tx < 0);
-    lg.tx = 0;
+bool log_begin(void) {
+    bool begun = lg.tx < 0;
+    if (begun) lg.tx = 0;
+    return begun;
 }
 
 void log_commit(void) {

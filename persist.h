@@ -42,9 +42,9 @@ int persist_start(const struct persist_options *options, const struct persist_ho
 
 /* Appends one command as RESP to the one log, after a SELECT where db is not the one of the command before.
  * Between log_begin() and log_commit() the commands stand in one MULTI ... EXEC (left out where there is but
- * one). */
+ * one). False: one has begun already, and is another's to commit. */
 void log_append(int db, const struct arg *argv, int argc);
-void log_begin(void);
+bool log_begin(void);
 void log_commit(void);
 
 /* Offsets count the log's bytes since the beginning of its history: base <= synced <= written <= end. */
