@@ -47,25 +47,26 @@ def address(node):
 
 class Node(Server):
     """A server of either kind that can be ended and started again on its files and port. Calling it sends one command
-    on a connection of its own. follow is a server, or a relay in front of one."""
+    on a connection of its own. follow is a server, or a relay in front of one; conf is a config file."""
 
-    def __init__(self, kind=OURS, follow=None, **options):
+    def __init__(self, kind=OURS, follow=None, conf=None, **options):
         if IS_REDIS:
             kind = REDIS
-        self.kind = kind
+        self.kind, self.conf = kind, [conf] if conf else []
         self.options = {**DEFAULTS[kind], **options}
         if kind == OURS:
             self.options = {name: value for name, value in self.options.items() if name not in ONLY_REDIS}
         if follow:
             self.options["replicaof"] = list(address(follow))
         self.password = options.get("requirepass")
-        super().__init__(binary=need("redis-server") if kind == REDIS else ECHOVAULT, **self.options)
+        super().__init__(*self.conf, binary=need("redis-server") if kind == REDIS else ECHOVAULT, **self.options)
 
     def start_again(self, ready=True, **changes):
         """After kill(), end() or leave(): a new life on the same files; None takes an option away."""
         temporary = self.temporary
         self.options.update(changes)
-        super().__init__(binary=self.process.args[0], folder=self.folder, ready=ready, **{**self.options, "port": self.port})
+        super().__init__(*self.conf, binary=self.process.args[0], folder=self.folder, ready=ready,
+                         **{**self.options, "port": self.port})
         self.temporary = temporary
 
     def leave(self):
