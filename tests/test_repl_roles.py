@@ -369,6 +369,7 @@ def test_wait_counts_acknowledgements(node, kind):
             before = time.monotonic()
             assert c.read() == 1
             assert time.monotonic() - before < 0.5
+            f.ack(a.fact("master_repl_offset"))
             assert c("WAIT", 1, 0) == 1 and c("WAIT", 2, 20) == 1 and c("WAIT", 0, 0) == 1
             c("SET", "k", 3)
             assert c.transaction(("WAIT", 1, 0), ("SET", "k", 4)) == [0, OK], "it never waits inside a transaction"
