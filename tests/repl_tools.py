@@ -76,6 +76,12 @@ class Node(Server):
                 c("SHUTDOWN", "SAVE", "NOW")
         assert self.end() == 0
 
+    def lose_files(self):
+        """The data files are gone."""
+        for name in os.listdir(self.folder):
+            if name.endswith((".rdb", ".aof")):
+                os.unlink(os.path.join(self.folder, name))
+
     def wait_ready(self, seconds=60):
         """Until it answers, even if it has nothing to serve yet."""
         until = time.monotonic() + seconds

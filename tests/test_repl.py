@@ -174,6 +174,7 @@ def test_a_history_that_is_gone_needs_a_full_resync(node, relay, leader, followe
     wait_sync(a, b)
     at = b.fact("master_repl_offset")
     r.down()
+    wait_for(lambda: a.fact("connected_slaves") == 0)
     a.pipeline([("SET", f"k{i}", os.urandom(1000)) for i in range(100)])
     if a.kind == OURS:
         assert not isinstance(a("BGREWRITEAOF"), Error)
@@ -533,6 +534,7 @@ def test_an_empty_leader_may_be_refused(node, leader):
     wait_same(a, b)
     full = contents(b)
     a.kill()
+    a.lose_files()
     a.start_again()
     assert a("DBSIZE") == 0
     wait_for(lambda: a.syncs()[0] >= 1 or "empty" in b.output(), tell=b.output)
@@ -550,6 +552,7 @@ def test_an_empty_leader_is_followed_by_default(node):
     b = node(follow=a)
     wait_same(a, b)
     a.kill()
+    a.lose_files()
     a.start_again()
     wait_same(a, b)
     assert b("DBSIZE") == 0
