@@ -907,8 +907,6 @@ static const char *refusal(const struct cx *cx) {
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
     if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
         return "OOM command not allowed when used memory > 'maxmemory'.";
-    if (log_following() && !config.replica_serve_stale_data && !replication_link_up() && !(cmd->flags & CMD_STALE))
-        return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
                  "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
@@ -970,6 +968,9 @@ static void cx_dispatch(struct cx *cx) {
         ok = false;
     }
     if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_may_write(cx);
+    if (ok && !(cx->cmd->flags & CMD_STALE))
+        ok = cx_check(cx, config.replica_serve_stale_data || !log_following() || replication_link_up(),
+                      "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         server_count_error(cx->out->last_error);
@@ -1106,6 +1107,7 @@ static void waiters_check(void) {
                                : "force unblock from blocking operation, instance state changed (master -> replica?)");
         else if (!silent) wait_reply(c, client_output(c));
         c->wait_failed = false;
+        if (demoted) client_close_after_reply(c);
         c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
         client_unblock(c);
     }
