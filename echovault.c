@@ -1044,7 +1044,8 @@ static void waiters_check(void) {
 static struct resp_out replay_out;
 
 static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) {
-    struct cx cx = {.cmd = command_find(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
+    struct cx cx = {
+        .cmd = command_find_logged(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
     replay_out.proto = 2;
     replay_out.len = 0;
     uint64_t errors = replay_out.errors;

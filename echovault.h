@@ -64,8 +64,10 @@ struct command {
     struct command_stats *stats;
 };
 
-extern struct command command_table[];                      /* the row that has no name ends it */
-const struct command *command_find(const struct arg *name); /* NULL: unknown */
+extern struct command command_table[];                /* the row that has no name ends it */
+const struct command *command_find(struct arg *name); /* NULL: unknown; a new name gives way to the row's own */
+const struct command *command_find_logged(const struct arg *name);           /* the same whatever rename-command says */
+const char *command_rename(const struct arg *name, const struct arg *alias); /* "": none. NULL, or why it is refused */
 const struct command *command_find_sub(const struct command *c, const struct arg *sub); /* NULL: unknown */
 const char *command_title(const struct command *c); /* its own name in capitals; good until the next call */
 int command_subs(const struct command *c);          /* how many rows behind its own are its subcommands */
