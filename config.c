@@ -456,7 +456,8 @@ static bool rewrite(struct resp_out *text) {
     while (old && getline(&line, &cap, old) >= 0) {
         line[strcspn(line, "\r\n")] = 0;
         const char *start = line + strspn(line, " \t");
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(start, " \t"), start);
+        snprintf(name, sizeof name, "%s", start);
+        name[strcspn(name, " \t")] = 0;
         const struct option *o = option_find(name);
         said |= !strcmp(start, signature);
         if (!o || o->type >= T_IGNORED) resp_printf(text, "%s\n", line);
