@@ -299,26 +299,13 @@ static void info_stats(struct resp_out *o) {
                 stats.rates[0], s->net_in, s->net_out);
     resp_printf(o, "instantaneous_input_kbps:%.2f\r\ninstantaneous_output_kbps:%.2f\r\nrejected_connections:" U64,
                 stats.rates[1] / 1024, stats.rates[2] / 1024, s->rejected);
-    resp_printf(o,
-                "sync_full:0\r\nsync_partial_ok:0\r\nsync_partial_err:"
-                "0\r\nexpired_keys:" U64,
-                store_expired_count() - stats.expired_before);
+    resp_printf(o, "sync_full:" U64 "sync_partial_ok:" U64 "sync_partial_err:" U64 "expired_keys:" U64, repl_stats.full,
+                repl_stats.partial_ok, repl_stats.partial_err, store_expired_count() - stats.expired_before);
     resp_printf(o, "pubsub_channels:%zu\r\npubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\n",
                 pubsub_count(NULL, PUBSUB_CHANNEL), pubsub_count(NULL, PUBSUB_PATTERN),
                 pubsub_count(NULL, PUBSUB_SHARD));
     resp_printf(o, "evicted_keys:0\r\nkeyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64, s->hits,
                 s->misses, s->errors);
-}
-
-static void info_replication(struct resp_out *o) {
-    bool has_id2 = *log_id2();
-    resp_printf(o, "role:master\r\nconnected_slaves:0\r\nmaster_replid:%s\r\n", log_id());
-    resp_printf(o, "master_replid2:%s\r\nmaster_repl_offset:" U64 "second_repl_offset:" I64,
-                has_id2 ? log_id2() : "0000000000000000000000000000000000000000", log_end(),
-                has_id2 ? (int64_t)log_id2_end() + 1 : -1);
-    resp_printf(o, "repl_backlog_active:1\r\nrepl_backlog_size:" I64 "repl_backlog_first_byte_offset:" U64,
-                config.persist.backlog, log_base() + 1);
-    resp_printf(o, "repl_backlog_histlen:" U64, log_end() - log_base());
 }
 
 static void info_cpu(struct resp_out *o) {

@@ -172,6 +172,18 @@ void cmd_client_kill(struct cx *cx) {
     if (me) client_close_after_reply(cx->client);
 }
 
+/* ==== waiting ================================================================================================== */
+
+bool cx_timeout(struct cx *cx, int i, int64_t *until) {
+    int64_t ms, now = store_wall_clock();
+    if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &ms),
+                  "ERR timeout is not an integer or out of range") ||
+        !cx_check(cx, ms >= 0, "ERR timeout is negative"))
+        return false;
+    *until = !ms ? 0 : ms < INT64_MAX - now ? now + ms : INT64_MAX;
+    return true;
+}
+
 /* Ends a wait as if its time were up; ERROR: with an error in the place of the reply. */
 void cmd_client_unblock(struct cx *cx) {
     int64_t id;
@@ -214,15 +226,13 @@ enum pause client_paused(void) {
 }
 
 void cmd_client_pause(struct cx *cx) {
-    int64_t ms, now = store_wall_clock();
+    int64_t until;
     bool all = cx->argc == 3 || resp_arg_is(&cx->argv[3], "all");
     if (!cx_at_most(cx, 4) ||
         !cx_check(cx, all || resp_arg_is(&cx->argv[3], "write"), "ERR CLIENT PAUSE mode must be WRITE or ALL") ||
-        !cx_check(cx, resp_read_int(cx->argv[2].p, cx->argv[2].n, &ms),
-                  "ERR timeout is not an integer or out of range") ||
-        !cx_check(cx, ms >= 0, "ERR timeout is negative"))
+        !cx_timeout(cx, 2, &until))
         return;
-    client_pause(PAUSE_BY_COMMAND, all, ms ? ms < INT64_MAX - now ? now + ms : INT64_MAX : 0);
+    client_pause(PAUSE_BY_COMMAND, all, until);
     resp_ok(cx->out);
 }
 

@@ -65,6 +65,8 @@ struct command command_table[] = {
     STRING(append, 3, W | M | F, KEY, "2.0.0", "key value", "Adds to the end of a value"),
     STRING(decr, 2, W | M | F, KEY, "1.0.0", "key", "Takes 1 from a number"),
     STRING(decrby, 3, W | M | F, KEY, "1.0.0", "key decrement", "Subtracts from a number"),
+    STRING(delex, -2, W | F, KEY, "8.4.0", "key [IFEQ value | IFNE value]", "Deletes a key that has, or not, a value"),
+    ROW("string", "delifeq", cmd_delex, 3, W | F, KEY, "9.0.0", "key value", "Deletes a key that has the value"),
     STRING(get, 2, R | F, KEY, "1.0.0", "key", "The value of a key"),
     STRING(getdel, 2, W | F, KEY, "6.2.0", "key", "The value of a key, which is deleted"),
     STRING(getex, -2, W | F, KEY, "6.2.0", "key [" DEADLINE "PERSIST]", "A value; changes the deadline"),
@@ -73,14 +75,21 @@ struct command command_table[] = {
     STRING(incr, 2, W | M | F, KEY, "1.0.0", "key", "Adds 1 to a number"),
     STRING(incrby, 3, W | M | F, KEY, "1.0.0", "key increment", "Adds to a number"),
     STRING(incrbyfloat, 3, W | M | F, KEY, "2.6.0", "key increment", "Adds to a number with a fraction"),
+    STRING(increx, -2, W | M | F, KEY, "8.8.0",
+           "key [BYINT increment | BYFLOAT increment] [LBOUND lowerbound] [UBOUND upperbound] [SATURATE] "
+           "[" DEADLINE "PERSIST] [ENX]",
+           "Adds to a number, within bounds; sets the deadline"),
     STRING(lcs, -3, R, TWO, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "What two values share"),
     STRING(mget, -2, R | F, KEYS, "1.0.0", "key...", "The values of several keys"),
     STRING(mset, -3, W | M, PAIRS, "1.0.1", "<key value>...", "Sets several keys at once"),
+    STRING(msetex, -4, W | M | CMD_COUNTED_KEYS, 2, -1, 2, "8.4.0",
+           "numkeys <key value>... [NX | XX] [" DEADLINE "KEEPTTL]", "Sets several keys, if all or none is there"),
     STRING(msetnx, -3, W | M, PAIRS, "1.0.1", "<key value>...", "Sets several keys, if none is there"),
     STRING(psetex, 4, W | M, KEY, "2.6.0", "key milliseconds value", "Sets a key for some milliseconds"),
-    STRING(set, -3, W | M, KEY, "1.0.0", "key value [NX | XX] [GET] [" DEADLINE "KEEPTTL]", "Sets a key"),
+    STRING(set, -3, W | M, KEY, "1.0.0", "key value [NX | XX | IFEQ value | IFNE value] [GET] [" DEADLINE "KEEPTTL]",
+           "Sets a key"),
     STRING(setex, 4, W | M, KEY, "2.0.0", "key seconds value", "Sets a key for some seconds"),
-    STRING(setnx, 3, W | M | F, KEY, "1.0.0", "key value", "Sets a key, if it is not there"),
+    ROW("string", "setnx", cmd_msetnx, 3, W | M | F, KEY, "1.0.0", "key value", "Sets a key, if it is not there"),
     STRING(setrange, 4, W | M, KEY, "2.2.0", "key offset value", "Writes over a part of a value"),
     STRING(strlen, 2, R | F, KEY, "2.2.0", "key", "The length of a value"),
     ROW("string", "substr", cmd_getrange, 4, R, KEY, "1.0.0", "key start end", "A part of a value"),
@@ -123,7 +132,9 @@ struct command command_table[] = {
             "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Makes a key of a DUMP"),
     GENERIC(scan, -2, R, NO_KEY, "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "All keys, by and by"),
     GENERIC(touch, -2, R | F, KEYS, "3.2.1", "key...", "Notes that keys are in use"),
-    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING, NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Waits for disk"),
+    GENERIC(wait, 3, CMD_NOSCRIPT | CMD_ACL_CONNECTION, NO_KEY, "3.0.0", "numreplicas timeout", "Waits for followers"),
+    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING | CMD_ACL_CONNECTION, NO_KEY, "7.2.0",
+            "numlocal numreplicas timeout", "Waits for disk"),
     GENERIC(ttl, 2, R | F, KEY, "1.0.0", "key", "How long a key still lives, in seconds"),
     GENERIC(type, 2, R | F, KEY, "1.0.0", "key", "The type of a key's value"),
     ROW("generic", "unlink", cmd_del, -2, W | F, KEYS, "4.0.0", "key...", "Deletes keys"),
@@ -203,6 +214,15 @@ struct command command_table[] = {
     SERVER(flushdb, -1, W | ALL_KEYS, "1.0.0", "[ASYNC | SYNC]", "Deletes the database's keys"),
     SERVER(info, -1, ANYTIME | CMD_DANGEROUS, "1.0.0", "[section...]", "What the server says of itself"),
     SERVER(lastsave, 1, ANYTIME | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "1.0.0", "", "When the last snapshot was saved"),
+    SERVER(failover, -1, ADMIN | CMD_STALE, "6.2.0", "[TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]",
+           "Lets a follower take over"),
+    SERVER(psync, -3, BACKGROUND | CMD_NO_MULTI, "2.8.0", "replicationid offset", "Follows, from there on"),
+    SERVER(replconf, -1, ANY_ADMIN | CMD_ALLOW_BUSY, "3.0.0", "[option value]...", "What leader and follower tell"),
+    SERVER(replicaof, 3, BACKGROUND | CMD_STALE, "5.0.0", "<host port | NO ONE>", "Follows a leader, or nobody"),
+    SERVER(role, 1, SESSION | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "2.8.12", "", "Leader or follower, and how far"),
+    ROW("server", "slaveof", cmd_replicaof, 3, BACKGROUND | CMD_STALE, NO_KEY, "1.0.0", "<host port | NO ONE>",
+        "Follows a leader, or nobody"),
+    SERVER(sync, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Follows, from a snapshot on"),
     SERVER(save, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Saves a snapshot, and waits for it"),
     SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE]",
            "Ends the server"),
@@ -320,6 +340,15 @@ const char *command_title(const struct command *c) {
     return title;
 }
 
+bool cx_at_most(struct cx *cx, int argc) {
+    const struct command *container = cx->cmd;
+    if (cx->argc <= argc) return true;
+    while (!(container->flags & CMD_CONTAINER)) container--;
+    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
+                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
+    return false;
+}
+
 /* ==== COMMAND INFO ========================================================================================== */
 
 /* By the flags' bits, beginning with CMD_WRITE. */
@@ -342,7 +371,7 @@ static uint32_t categories_of(const struct command *c) {
     uint32_t set = c->flags & F ? 0 : 1u << 8;
     for (size_t i = 0; i < COUNT(categories); i++)
         if (c->flags & category_flags[i] || (c->fn && !strcmp(c->group, category_groups[i]))) set |= 1u << i;
-    return set;
+    return c->flags & CMD_ACL_CONNECTION ? set & ~1u : set; /* what waits has no key */
 }
 
 /* Its bit among a command's; 0: there is no such category. */
@@ -506,6 +535,10 @@ void cmd_command_getkeys(struct cx *cx) {
                   "ERR Invalid number of arguments specified for command"))
         return;
     int last = c->last_key < 0 ? argc + c->last_key : c->last_key;
-    resp_array(cx->out, (size_t)((last - c->first_key) / c->key_step + 1));
-    for (int i = c->first_key; i <= last; i += c->key_step) resp_bulk(cx->out, argv[i].p, argv[i].n);
+    int64_t keys = (last - c->first_key) / c->key_step + 1;
+    bool well = !(c->flags & CMD_COUNTED_KEYS) ||
+                (resp_read_int(argv[1].p, argv[1].n, &keys) && keys > 0 && keys <= (argc - c->first_key) / c->key_step);
+    if (!cx_check(cx, well, "ERR Invalid arguments specified for command")) return;
+    resp_array(cx->out, (size_t)keys);
+    for (int i = c->first_key; keys; i += c->key_step, keys--) resp_bulk(cx->out, argv[i].p, argv[i].n);
 }

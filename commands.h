@@ -5,9 +5,9 @@
 #include "echovault.h"
 
 /* strings.c */
-command_fn cmd_set, cmd_get, cmd_getset, cmd_getex, cmd_getdel, cmd_setnx, cmd_setex, cmd_psetex, cmd_mget, cmd_mset,
-    cmd_msetnx, cmd_append, cmd_strlen, cmd_getrange, cmd_setrange, cmd_incr, cmd_decr, cmd_incrby, cmd_decrby,
-    cmd_incrbyfloat, cmd_lcs;
+command_fn cmd_set, cmd_get, cmd_getset, cmd_getex, cmd_getdel, cmd_setex, cmd_psetex, cmd_mget, cmd_mset, cmd_msetnx,
+    cmd_append, cmd_strlen, cmd_getrange, cmd_setrange, cmd_incr, cmd_decr, cmd_incrby, cmd_decrby, cmd_incrbyfloat,
+    cmd_lcs, cmd_delex, cmd_msetex, cmd_increx;
 
 /* bits.c */
 command_fn cmd_setbit, cmd_getbit, cmd_bitcount, cmd_bitpos, cmd_bitop, cmd_bitfield, cmd_bitfield_ro;
@@ -37,10 +37,13 @@ command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_do
 /* config.c */
 command_fn cmd_config_get, cmd_config_set, cmd_config_rewrite;
 
+/* replication.c */
+command_fn cmd_replicaof, cmd_role, cmd_psync, cmd_sync, cmd_replconf, cmd_failover;
+
 /* transactions.c */
 command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch;
 
 /* echovault.c */
-command_fn cmd_waitaof;
+command_fn cmd_wait, cmd_waitaof;
 
 #endif

@@ -62,6 +62,14 @@ static const char *check_save(char *text) {
     return NULL;
 }
 
+static const char *check_leader(char *text) {
+    char host[256];
+    int port, used = 0;
+    bool good =
+        !*text || (sscanf(text, "%255s %d%n", host, &port, &used) == 2 && !text[used] && port > 0 && port < 65536);
+    return good ? NULL : "it takes a host and a port";
+}
+
 int client_class_named(const char *name, size_t n) {
     static const char *const names[] = {"normal", "replica", "pubsub", "master", "slave"};
     for (int i = 0; i < 5; i++)
@@ -162,25 +170,46 @@ static const struct option options[] = {
     {"auto-aof-rewrite-percentage", INT(persist.rewrite_percentage, 0), "100", 0,
      "growth to shorten the log at; 0: no"},
     {"auto-aof-rewrite-min-size", MEMORY(persist.rewrite_min, 0), "64mb", 0, "but not while it is smaller"},
-    {"replicaof", WORDS(replicaof, NULL), "", IMMUTABLE, "host and port of the leader to follow"},
+    {"replicaof", WORDS(replicaof, check_leader), "", IMMUTABLE, "host and port of the leader to follow"},
+    {"masterauth", STRING(repl.auth, NULL), "", 0, "the leader's password"},
+    {"masteruser", STRING(repl.user, NULL), "", 0, "and user, where it has users"},
+    {"replica-read-only", BOOL(replica_read_only), "yes", 0, "a follower refuses changes; else they are its own only"},
+    {"replica-serve-stale-data", BOOL(replica_serve_stale_data), "yes", 0, "answer while the leader cannot be reached"},
+    {"replica-refuse-empty-sync", BOOL(repl.refuse_empty), "no", 0, "keep the keys when the leader has none"},
+    {"replica-priority", INT(replica_priority, 0), "100", 0, "for Sentinel's choice of a new leader; 0: never"},
+    {"replica-announce-ip", STRING(repl.announce_ip, NULL), "", 0, "the address to tell a leader"},
+    {"replica-announce-port", RANGE(repl.announce_port, 0, 65535), "0", 0, "and the port; 0: as it is"},
+    {"repl-timeout", INT(repl.timeout, 1), "60", 0, "seconds of silence that end a link"},
+    {"repl-ping-replica-period", INT(repl_ping_period, 1), "10", 0, "seconds between a leader's signs of life"},
+    {"min-replicas-to-write", INT(min_replicas_to_write, 0), "0", 0, "refuse changes with fewer followers; 0: never"},
+    {"min-replicas-max-lag", INT(min_replicas_max_lag, 0), "10", 0, "seconds that a follower's word counts for that"},
     {"repl-backlog-size", MEMORY(persist.backlog, 0), "16mb", 0, "log to keep for followers that return"},
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
     {"pidfile", STRING(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
-    {"aclfile cluster-enabled include loadmodule min-replicas-* tls-port tls-replication user", .type = T_REFUSED},
+    {"aclfile cluster-enabled include loadmodule tls-port tls-replication user", .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
      "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* latency-* lazyfree-* "
-     "lfu-* list-* lua-* master* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
-     "repl-disable-* repl-diskless-* repl-ping-* repl-timeout replica-* sanitize-* set-* shutdown-* slowlog-* socket-* "
+     "lfu-* list-* lua-* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
+     "repl-disable-* repl-diskless-* replica-* sanitize-* set-* shutdown-* slowlog-* socket-* "
      "stream-* supervised syslog-* tls-* tracking-* zset-* *_cpulist",
      .type = T_IGNORED},
 };
 #define OPTIONS (sizeof options / sizeof *options - 2) /* those of some use, which stand before the others */
 
+/* Redis's old names: a "slave" in them is a "replica" now. */
+static const char *option_name(const char *name, char now[NAME_SIZE]) {
+    const char *old = strcasestr(name, "slave");
+    if (old) snprintf(now, NAME_SIZE, "%.*sreplica%s", (int)(old - name), name, old + 5);
+    return old ? now : name;
+}
+
 /* NULL: there is no such option. */
 static const struct option *option_find(const char *name) {
+    char now[NAME_SIZE];
+    name = option_name(name, now);
     for (const struct option *o = options; o < options + OPTIONS + 2; o++)
         for (const char *p = o->name, *end; *p; p = end + strspn(end, " ")) {
             end = p + strcspn(p, " ");
@@ -350,6 +379,8 @@ void config_load(int argc, char **argv) {
     free(words);
     load_name("dbfilename", "rdb");
     load_name("appendfilename", "aof");
+    config.repl.port = config.port;
+    config.repl.memory_limit = &config.output_hard[1];
 }
 
 /* ==== CONFIG =================================================================================================== */

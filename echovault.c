@@ -29,6 +29,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -164,7 +165,7 @@ static struct {
     size_t ndead, dead_cap;
     int epoll, signals, spare_fd;
     int listeners[LISTENERS_MAX], nlisteners;
-    int unix_listener;
+    int unix_listener, link_fd;
     bool stopping, loading, files_closed;
     uint32_t now_s;
     int64_t next_cron_ms;
@@ -186,6 +187,13 @@ static void client_arm(struct client *c) {
     if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
     if (c->wait_until || c->postponed) ev.events |= EPOLLRDHUP; /* to hear when it leaves */
     epoll_ctl(server.epoll, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+/* The socket of the link to a leader, while repl.c speaks over it. */
+static void link_watch(int fd, bool output) {
+    struct epoll_event ev = {.events = output ? EPOLLOUT : EPOLLIN, .data.u64 = (uint32_t)fd};
+    if (epoll_ctl(server.epoll, EPOLL_CTL_MOD, fd, &ev)) epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev);
+    server.link_fd = fd;
 }
 
 static void input_free(struct client *c) {
@@ -228,13 +236,26 @@ static struct client *client_new(int fd, bool is_unix) {
     return c;
 }
 
+struct client *client_new_link(int fd) {
+    epoll_ctl(server.epoll, EPOLL_CTL_DEL, fd, NULL);
+    struct client *c = client_new(fd, false);
+    if (!c) close(fd);
+    return c;
+}
+
+int client_silence(const struct client *c) { return (int)(server.now_s - c->active); }
+
+void clients_forget_offsets(void) {
+    for (struct client *c = client_next(NULL); c; c = client_next(c)) c->hold = c->last_write = 0;
+}
+
 void client_close(struct client *c) {
     if (c->flags & CLIENT_CLOSING) return;
     c->flags |= CLIENT_CLOSING;
     PUSH(server.dead, server.ndead, server.dead_cap, c);
 }
 
-static void client_touch(struct client *c) {
+void client_touch(struct client *c) {
     if (c->flags & CLIENT_TOUCHED) return;
     c->flags |= CLIENT_TOUCHED;
     PUSH(turn.touched, turn.ntouched, turn.touched_cap, c);
@@ -252,6 +273,7 @@ static void clients_reap(void) {
         server.clients[c->fd] = NULL;
         server.nclients--;
         close(c->fd);
+        if (c->flags & CLIENT_LEADER || c->follower) replication_gone(c);
         transaction_free(c);
         pubsub_forget(c);
         input_free(c);
@@ -483,11 +505,13 @@ static void client_flush(struct client *c) {
         }
         if (sent < 0) sent = 0;
         server_stats.net_out += (uint64_t)sent;
-        if (sent) c->active = server.now_s;
+        if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
     }
     if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
     c->turn_start = c->turn_end = 0;
-    bool wait = c->own && !held;
+    int more = c->flags & CLIENT_FOLLOWER && !c->own ? repl_send(c->follower) : 0;
+    if (more < 0) client_close(c);
+    bool wait = (c->own && !held) || more > 0;
     uint32_t before = c->flags;
     c->flags = wait ? c->flags | CLIENT_WANT_WRITE : c->flags & ~(uint32_t)CLIENT_WANT_WRITE;
     if (c->flags & CLIENT_CLOSE_AFTER && !c->own) client_close(c);
@@ -518,7 +542,8 @@ static void batch_add(struct pending *cmd, struct resp_parser *p) {
         turn.args_cap = turn.args_cap ? 2 * turn.args_cap : 4096;
         turn.args = must(realloc(turn.args, turn.args_cap * sizeof *turn.args));
     }
-    cmd->cmd = command_find(&p->argv[0]);
+    bool leader = turn.segments[cmd->segment].c->flags & CLIENT_LEADER;
+    cmd->cmd = leader ? command_find_logged(&p->argv[0]) : command_find(&p->argv[0]);
     memcpy(turn.args + turn.nargs, p->argv, n * sizeof *p->argv);
     turn.nargs += n;
     p->argc = 0; /* the batch has them now, their blobs too */
@@ -768,15 +793,6 @@ struct arg cx_number(struct cx *cx, int which, int64_t v) {
 
 void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
 
-bool cx_at_most(struct cx *cx, int argc) {
-    const struct command *container = cx->cmd;
-    if (cx->argc <= argc) return true;
-    while (!(container->flags & CMD_CONTAINER)) container--;
-    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
-                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
-    return false;
-}
-
 void cx_arity_error(struct cx *cx) {
     resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
 }
@@ -814,7 +830,7 @@ static void on_expire(struct db *db, const char *key, size_t n) {
 void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
     int db = store_db_id(cx->db);
-    cx->log_argc = 0;
+    cx->log_argc = cx->log_pairs = 0;
     cx->log_never = false;
     cx->cmd->fn(cx);
     server_stats.commands++;
@@ -823,9 +839,13 @@ void cx_call(struct cx *cx) {
     cx->cmd->stats->failed += failed;
     if (failed) server_count_error(cx->out->last_error);
     if (own_changes() == before || cx->log_never) return;
-    if (cx->log_argc) log_append(db, cx->log_argv, cx->log_argc);
-    else log_append(db, cx->argv, cx->argc);
-    if (cx->client) cx->client->hold = log_end();
+    bool begun = cx->log_pairs && log_begin(); /* within EXEC it has begun */
+    for (int i = 0; i == 0 || i < cx->log_pairs; i++) {
+        if (cx->log_pairs) memcpy(&cx->log_argv[1], &cx->argv[2 + 2 * i], 2 * sizeof *cx->argv);
+        log_append(db, cx->log_argc ? cx->log_argv : cx->argv, cx->log_argc ? cx->log_argc : cx->argc);
+    }
+    if (begun) log_commit();
+    if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 
 static void unknown_command(struct cx *cx) {
@@ -879,6 +899,8 @@ static const char *refusal(const struct cx *cx) {
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
     if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
         return "OOM command not allowed when used memory > 'maxmemory'.";
+    if (log_following() && !config.replica_serve_stale_data && !replication_link_up() && !(cmd->flags & CMD_STALE))
+        return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
                  "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
@@ -889,10 +911,16 @@ static const char *refusal(const struct cx *cx) {
     return NULL;
 }
 
-/* A change while the disk does not keep up its promise; false: the error is said. */
-bool cx_disk_allows(struct cx *cx) {
+/* A change while the disk does not keep up its promise, or where followers are too few, or on a follower; false: the
+ * error is said. */
+bool cx_may_write(struct cx *cx) {
     const char *why = log_error();
     struct persist_info info;
+    if (cx->client->flags & CLIENT_LEADER) return true;
+    if (!cx_check(cx, !log_following() || !config.replica_read_only,
+                  "READONLY You can't write against a read only replica."))
+        return false;
+    if (!cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.")) return false;
     if (why) {
         resp_errorf(cx->out, "MISCONF Errors writing to the AOF file: %s", why);
         return false;
@@ -933,7 +961,7 @@ static void cx_dispatch(struct cx *cx) {
         resp_error(cx->out, why);
         ok = false;
     }
-    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_disk_allows(cx);
+    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_may_write(cx);
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         server_count_error(cx->out->last_error);
@@ -957,7 +985,8 @@ static const struct command *client_run(struct client *c, const struct command *
     cx.out = c->own ? c->own : &turn.out;
     size_t len = cx.out->len;
     uint32_t pieces = cx.out->npieces;
-    cx_dispatch(&cx);
+    if (c->flags & CLIENT_LEADER) replication_run(&cx);
+    else cx_dispatch(&cx);
     if (cx.cmd) c->last_cmd = cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
@@ -984,54 +1013,82 @@ static void postponed_run(void) {
     }
 }
 
-/* ==== WAITAOF ================================================================================= */
+/* ==== WAIT and WAITAOF ======================================================================== */
 
-static void waitaof_reply(struct resp_out *out, uint64_t offset) {
-    resp_array(out, 2);
-    resp_int(out, config.persist.log_on && log_synced() >= offset);
-    resp_int(out, 0); /* followers */
+static bool wait_over(const struct client *c) {
+    bool local = !c->wait_local || (config.persist.log_on && log_synced() >= c->last_write);
+    return local && (!c->wait_followers || repl_count(c->last_write, c->wait_aof) >= (size_t)c->wait_followers);
+}
+
+static void wait_reply(const struct client *c, struct resp_out *out) {
+    if (c->wait_aof) resp_array(out, 2);
+    if (c->wait_aof) resp_int(out, config.persist.log_on && log_synced() >= c->last_write);
+    resp_int(out, (int64_t)repl_count(c->last_write, c->wait_aof));
+}
+
+/* Blocks until the log, as far as c has changed it, is where it is wanted. Inside a transaction nothing waits. */
+static void wait_begin(struct cx *cx, int64_t until) {
+    struct client *c = cx->client;
+    if (c->flags & CLIENT_MULTI || wait_over(c)) {
+        wait_reply(c, cx->out);
+        return;
+    }
+    c->wait_until = until ? until : INT64_MAX;
+    if (c->wait_followers) replication_getack();
+    client_block(c);
+    client_arm(c); /* to hear when it leaves */
+    PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
+}
+
+void cmd_wait(struct cx *cx) {
+    struct client *c = cx->client;
+    int64_t followers, until;
+    if (!cx_check(
+            cx, !log_following(),
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is "
+            "configured to be writable (which is not the default) writes to replicas are just local and are not "
+            "propagated.") ||
+        !cx_int(cx, 1, &followers) || !cx_timeout(cx, 2, &until))
+        return;
+    c->wait_aof = c->wait_local = false;
+    c->wait_followers = followers < 0 ? 0 : followers > INT_MAX ? INT_MAX : (int)followers;
+    wait_begin(cx, until);
 }
 
 void cmd_waitaof(struct cx *cx) {
     struct client *c = cx->client;
-    int64_t local, followers, timeout;
-    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers)) return;
-    if (local < 0 || local > 1) {
-        resp_error(cx->out, "ERR value is out of range, must be between 0 and 1");
-    } else if (followers < 0) {
-        resp_error(cx->out, "ERR value is out of range, must be positive");
-    } else if (!resp_read_int(cx->argv[3].p, cx->argv[3].n, &timeout)) {
-        resp_error(cx->out, "ERR timeout is not an integer or out of range");
-    } else if (timeout < 0) {
-        resp_error(cx->out, "ERR timeout is negative");
-    } else if (local && !config.persist.log_on) {
-        resp_error(cx->out, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
-    } else if (c->flags & CLIENT_MULTI || (!followers && (!local || log_synced() >= log_end()))) {
-        waitaof_reply(cx->out, log_end()); /* inside a transaction nothing waits */
-    } else {
-        c->wait_offset = log_end();
-        c->wait_until = !timeout || timeout > INT64_MAX - store_wall_clock() ? INT64_MAX : store_wall_clock() + timeout;
-        c->wait_followers = followers > 0;
-        client_block(c);
-        client_arm(c);
-        PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
-    }
+    int64_t local, followers, until;
+    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers) ||
+        !cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") ||
+        !cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") || !cx_timeout(cx, 3, &until) ||
+        !cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") ||
+        !cx_check(cx, !local || config.persist.log_on,
+                  "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
+        return;
+    c->wait_aof = true;
+    c->wait_local = local;
+    c->wait_followers = followers > INT_MAX ? INT_MAX : (int)followers;
+    wait_begin(cx, until);
 }
 
-/* Those whose log is on the disk by now, or whose time is up, hear how far it is. */
+/* Those who have waited long enough hear how far the log is. */
 static void waiters_check(void) {
     size_t kept = 0;
     for (size_t i = 0; i < server.nwaiting; i++) {
         struct client *c = client_of(server.waiting[i]);
         if (!c) continue;
-        if ((log_synced() < c->wait_offset || c->wait_followers) && store_wall_clock() < c->wait_until) {
+        bool demoted = log_following();
+        if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) {
             server.waiting[kept++] = server.waiting[i];
             continue;
         }
         c->wait_until = 0;
         bool silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP), failed = c->wait_failed;
-        if (!silent && failed) resp_error(client_output(c), "UNBLOCKED client unblocked via CLIENT UNBLOCK");
-        else if (!silent) waitaof_reply(client_output(c), c->wait_offset);
+        if (!silent && (demoted || failed))
+            resp_errorf(client_output(c), "UNBLOCKED %s",
+                        failed ? "client unblocked via CLIENT UNBLOCK"
+                               : "force unblock from blocking operation, instance state changed (master -> replica?)");
+        else if (!silent) wait_reply(c, client_output(c));
         c->wait_failed = false;
         c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
         client_unblock(c);
@@ -1056,7 +1113,8 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
         else *why = "SELECT of a database that --databases does not allow";
         return ok;
     }
-    if (resp_arg_is(&argv[0], "ping")) return true;
+    if (resp_arg_is(&argv[0], "ping replconf function script")) return true;
+    if (cx.cmd && cx.cmd->fn == cmd_publish) return true; /* a message for subscribers of then */
     cx.db = store_db(*db);
     if (cx_resolve(&cx) && cx.cmd->flags & CMD_WRITE) cx_call(&cx);
     else if (replay_out.errors == errors) resp_error(&replay_out, "ERR not a command that changes data");
@@ -1210,9 +1268,10 @@ static void accept_clients(int listener) {
 /* ==== the turn ================================================================================ */
 
 void server_set_expiry(void) {
-    store_set_clock(store_wall_clock(), server.loading    ? STORE_EXPIRE_IGNORE
-                                        : client_paused() ? STORE_EXPIRE_HIDE
-                                                          : STORE_EXPIRE_DELETE);
+    bool hide = log_following() || client_paused();
+    store_set_clock(store_wall_clock(), server.loading ? STORE_EXPIRE_IGNORE
+                                        : hide         ? STORE_EXPIRE_HIDE
+                                                       : STORE_EXPIRE_DELETE);
 }
 
 static void clock_read(void) {
@@ -1249,6 +1308,8 @@ static void event_handle(const struct epoll_event *ev) {
         signal_read();
     } else if (fd == disk_fd()) {
         disk_news();
+    } else if (fd == server.link_fd) {
+        repl_link_event();
     } else {
         accept_clients(fd);
     }
@@ -1267,6 +1328,7 @@ static void cron(void) {
     }
     slice = (slice + 1) % 10;
     server_sample();
+    replication_cron();
     persist_cron(store_wall_clock(), config.save);
 }
 
@@ -1303,6 +1365,7 @@ static bool server_turn(int wait_ms) {
         int64_t served_us = snap_running() ? (monotonic_ns() - began) / 1000 : 0;
         more |= persist_tick(n == 0 ? SLICE_MAX_US : served_us / 2 < SLICE_MIN_US ? SLICE_MIN_US : served_us / 2);
         log_flush();
+        replication_turn();
         clients_unhold();
         waiters_check();
     }
@@ -1360,7 +1423,10 @@ static void pidfile_write(void) {
 /* What is not on the disk yet goes there. False: it could not, the server should stay. */
 static bool server_close_files(bool save) {
     clock_read();
-    if (persist_stop(save) == 0) return true;
+    if (persist_stop(save) == 0) {
+        replication_farewell();
+        return true;
+    }
     server_log(LOG_WARNING, "The data could not be brought to the disk");
     return false;
 }
@@ -1380,7 +1446,6 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
 static void server_start(void) {
     if (chdir(config.dir))
         die("Cannot work in the folder %s: %s. Make it, or choose another with --dir.", config.dir, strerror(errno));
-    if (*config.replicaof) die("--replicaof: following a leader is not built yet. Start without it.");
     if (config.daemonize && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
     random_id(server.run_id);
     signals_set_up();
@@ -1402,6 +1467,9 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "Server initialized");
 }
 
+static void breathe_loading(void) { server_turn(0); }
+
+static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};
 static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};
 
 int main(int argc, char **argv) {
@@ -1415,7 +1483,12 @@ int main(int argc, char **argv) {
     server_started = true;
     server_log(LOG_NOTICE, "Ready to accept connections");
     bool more = false;
-    while (!server.stopping) more = server_turn(more ? 0 : CRON_MS);
+    repl_init(&config.repl, &repl_hooks);
+    replication_start();
+    while (!server.stopping) {
+        more = server_turn(more ? 0 : CRON_MS);
+        repl_load();
+    }
     if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);
     if (server.unix_listener >= 0) unlink(config.unixsocket);

@@ -7,9 +7,7 @@
 #ifndef ECHOVAULT_H
 #define ECHOVAULT_H
 
-#include "persist.h"
-#include "resp.h"
-#include "store.h"
+#include "repl.h"
 
 #define ECHOVAULT_VERSION "1.0.0"
 #define REDIS_VERSION     "7.0.15" /* whose behaviour is followed; clients parse it */
@@ -44,7 +42,8 @@ enum command_flag {
     CMD_ACL_KEYSPACE = 1 << 20,
     CMD_ACL_ADMIN = 1 << 21,
     CMD_ACL_CONNECTION = 1 << 22,
-    CMD_CONTAINER = 1 << 23, /* its subcommands' rows stand behind its own */
+    CMD_CONTAINER = 1 << 23,    /* its subcommands' rows stand behind its own */
+    CMD_COUNTED_KEYS = 1 << 24, /* argv[1] says how many there are, last_key does not */
 };
 
 struct command_stats {
@@ -87,6 +86,7 @@ struct cx {
     bool log_never; /* nothing of this is to be logged */
     int log_argc;   /* not 0: what is to be logged in place of argv */
     struct arg log_argv[CX_LOG_MAX];
+    int log_pairs; /* not 0: so often, each time with the next two of argv[2..] as log_argv[1] and [2]; as a whole */
     char num[2][RESP_INT_MAX]; /* digits that log_argv may point to */
 };
 
@@ -105,12 +105,13 @@ static inline bool cx_check(struct cx *cx, bool well, const char *error) { /* sa
     if (!well) resp_error(cx->out, error);
     return well;
 }
-void cx_syntax_error(struct cx *cx);            /* -ERR syntax error */
-bool cx_at_most(struct cx *cx, int argc);       /* a subcommand's arguments; false: the error is said */
-void cx_arity_error(struct cx *cx);             /* -ERR wrong number of arguments for '...' command */
-bool cx_int(struct cx *cx, int i, int64_t *v);  /* argument i as an integer; false: the error is said */
-struct db *cx_database(struct cx *cx, int i);   /* argument i as a database's number; NULL: the error is said */
-const char *cx_encoding(const struct entry *e); /* how Redis would keep the value (keys.c) */
+void cx_syntax_error(struct cx *cx);                   /* -ERR syntax error */
+bool cx_at_most(struct cx *cx, int argc);              /* a subcommand's arguments; false: the error is said */
+void cx_arity_error(struct cx *cx);                    /* -ERR wrong number of arguments for '...' command */
+bool cx_int(struct cx *cx, int i, int64_t *v);         /* argument i as an integer; false: the error is said */
+bool cx_timeout(struct cx *cx, int i, int64_t *until); /* argument i, ms from now on; 0 stays 0 (clients.c) */
+struct db *cx_database(struct cx *cx, int i);          /* argument i as a database's number; NULL: the error is said */
+const char *cx_encoding(const struct entry *e);        /* how Redis would keep the value (keys.c) */
 void cx_bulk_value(struct cx *cx, const struct entry *e); /* the entry's value as a bulk string, big ones by
                                                              reference; null when e is NULL */
 
@@ -173,22 +174,28 @@ struct client {
     const struct command *last_cmd;
     char *name; /* NULL: none */
     char *lib_name, *lib_ver;
-    uint64_t wait_offset;     /* WAITAOF: blocked until the log is on the disk up to here, ... */
-    int64_t wait_until;       /* ... or until then, ms since 1970 */
-    struct queued *postponed; /* the command that waits until clients are no longer paused; NULL: none */
-    uint64_t hold;            /* its replies wait until the log is synced up to here */
-    uint32_t created, active; /* seconds of the server's clock */
-    uint32_t over_soft_since; /* when its output passed the soft limit; 0: it is below */
-    uint8_t proto;            /* 2 or 3 */
-    bool wait_followers;      /* WAITAOF asked for some; there are none */
-    bool wait_failed;         /* CLIENT UNBLOCK ... ERROR */
+    uint64_t last_write;       /* the log's end behind its last change: what WAIT and WAITAOF wait for ... */
+    int64_t wait_until;        /* ... until then, ms since 1970; 0: it does not wait */
+    struct queued *postponed;  /* the command that waits until clients are no longer paused; NULL: none */
+    uint64_t hold;             /* its replies wait until the log is safe up to here */
+    struct follower *follower; /* NULL: it is none */
+    uint32_t created, active;  /* seconds of the server's clock */
+    uint32_t over_soft_since;  /* when its output passed the soft limit; 0: it is below */
+    uint8_t proto;             /* 2 or 3 */
+    bool wait_local, wait_aof; /* for our own disk; for disks, not for memory */
+    int wait_followers;        /* for so many */
+    bool wait_failed;          /* CLIENT UNBLOCK ... ERROR */
 };
 
 struct client *
-client_next(struct client *after);     /* NULL: the first; walks all connections that are not closing, by descriptor */
-void client_close(struct client *c);   /* marks only */
-void client_block(struct client *c);   /* nothing more of it is run until client_unblock() */
-void client_unblock(struct client *c); /* unless something else, too, keeps it blocked */
+client_next(struct client *after);      /* NULL: the first; walks all connections that are not closing, by descriptor */
+void client_close(struct client *c);    /* marks only */
+struct client *client_new_link(int fd); /* of a socket that we have opened; NULL: it cannot be watched */
+void client_touch(struct client *c);    /* it has something to be sent at the end of the turn */
+int client_silence(const struct client *c); /* seconds since it last sent something */
+void clients_forget_offsets(void);          /* those of the log mean something else from now on */
+void client_block(struct client *c);        /* nothing more of it is run until client_unblock() */
+void client_unblock(struct client *c);      /* unless something else, too, keeps it blocked */
 void client_close_after_reply(struct client *c);
 void client_reset(struct client *c); /* RESET: as just connected */
 struct resp_out *
@@ -223,7 +230,7 @@ void queued_free(struct queued *q);
 
 /* Dispatch's part of what transactions.c does, and the other way round. */
 void cx_call(struct cx *cx);                        /* runs the command and draws the consequences */
-bool cx_disk_allows(struct cx *cx);                 /* false: changes are refused now, the error is said */
+bool cx_may_write(struct cx *cx);                   /* false: changes are refused now, the error is said */
 void transaction_queue(struct cx *cx);              /* keeps the command for EXEC; replies */
 void transaction_abort(struct cx *cx, size_t len);  /* an EXEC was refused, in the output from len on */
 void transaction_free(struct client *c);            /* nothing queued, nothing watched */
@@ -235,6 +242,20 @@ int client_multi_count(const struct client *c);     /* commands queued; -1: not 
 enum pubsub_kind { PUBSUB_CHANNEL, PUBSUB_PATTERN, PUBSUB_SHARD, PUBSUB_KINDS };
 size_t pubsub_count(const struct client *c, enum pubsub_kind kind); /* how many c has; NULL: that anybody has */
 void pubsub_forget(struct client *c);                               /* ends all that c has, without a word */
+
+/* ---- replication (replication.c) -------------------------------------------------------------- */
+
+void replication_start(void);              /* follows, where --replicaof says so */
+void replication_turn(void);               /* once a turn, when the log has been flushed */
+void replication_cron(void);               /* ten times a second */
+void replication_farewell(void);           /* the log is complete: the end */
+void replication_run(struct cx *cx);       /* a command of the leader's */
+void replication_gone(struct client *c);   /* c is about to be freed */
+void replication_promote(void);            /* from follower to leader */
+bool replication_enough(void);             /* min-replicas-to-write is met */
+void replication_getack(void);             /* somebody waits for followers */
+bool replication_link_up(void);            /* the leader's stream comes */
+void info_replication(struct resp_out *o); /* for INFO */
 
 /* ---- the server's own facts and the clock ---------------------------------------------------- */
 
@@ -281,8 +302,11 @@ struct config {
     char *save; /* "seconds changes ..." */
     bool stop_writes_on_bgsave_error;
     /* replication */
-    char *replicaof;          /* "host port", empty: none */
-    int enable_debug_command; /* enum permit */
+    char *replicaof; /* "host port", empty: none */
+    struct repl_options repl;
+    bool replica_read_only, replica_serve_stale_data;
+    int repl_ping_period, replica_priority, min_replicas_to_write, min_replicas_max_lag; /* seconds, but for counts */
+    int enable_debug_command;                                                            /* enum permit */
 };
 extern struct config config;
 enum permit { PERMIT_NO, PERMIT_YES, PERMIT_LOCAL };

@@ -171,7 +171,10 @@ static int64_t publish(enum pubsub_kind kind, const struct arg *channel, const s
     return n;
 }
 
-void cmd_publish(struct cx *cx) { resp_int(cx->out, publish(kind_of(cx, "publish"), &cx->argv[1], &cx->argv[2])); }
+void cmd_publish(struct cx *cx) {
+    resp_int(cx->out, publish(kind_of(cx, "publish"), &cx->argv[1], &cx->argv[2]));
+    log_remark(cx->argv, cx->argc); /* followers have subscribers, too */
+}
 
 static void publish_event(const char *space, const struct db *db, const struct arg *about, const struct arg *message) {
     char prefix[40];

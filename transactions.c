@@ -177,15 +177,16 @@ void cmd_exec(struct cx *cx) {
     }
     unwatch(c);
     resp_array(cx->out, (size_t)client_multi_count(c));
+    uint64_t before = log_end();
     log_begin();
     for (struct queued *q = c->tx ? c->tx->head : NULL; q; q = q->next) {
         struct cx sub = {.client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc};
         sub.db = store_db(c->db);
         sub.out = cx->out;
-        if (q->cmd->flags & CMD_WRITE && !cx_disk_allows(&sub)) continue;
+        if (q->cmd->flags & CMD_WRITE && !cx_may_write(&sub)) continue;
         cx_call(&sub);
     }
     log_commit();
-    if (c->hold) c->hold = log_end();
+    if (log_end() > before) c->hold = c->last_write = log_end();
     transaction_free(c);
 }

@@ -448,7 +448,7 @@ def test_unblock(start, tmp_path):
 @pytest.mark.parametrize(
     "args",
     ["", "WHOAMI", "WHOAMI x", "USERS", "LIST", "GETUSER default", "GETUSER Default", "GETUSER foo", "GETUSER", "foo",
-     "CAT foo", "CAT string x", "CAT string", "CAT Transaction", "CAT bitmap"],
+     "CAT foo", "CAT string x", "CAT Transaction", "CAT bitmap"],
 )
 @pytest.mark.parametrize("proto", [2, 3])
 def test_acl_answers_as_redis(server, oracle, args, proto):
@@ -530,6 +530,33 @@ def test_what_is_logged_keeps_its_own_name(start, tmp_path):
     server.end()
     with start(folder=str(tmp_path), appendonly="yes", rename_command=renamed, port=server.port).client() as c:
         assert c("GET", "k") == b"w"
+
+
+@ours
+def test_a_followers_names_are_not_its_leaders(start):
+    leader = start(rename_command=["SET", "leaders-set"])
+    follower = start(rename_command=["SET", ""], replicaof=["127.0.0.1", leader.port])
+    with leader.client() as c, follower.client() as f:
+        assert c("leaders-set", "k", "v") == OK and c("LEADERS-SET", "t", "v", "PX", "10000") == OK
+        eventually(lambda: f("MGET", "k", "t") == [b"v", b"v"])
+        assert "unknown command 'SET'" in f("SET", "k", "w") and c("DEL", "k") == 1
+        eventually(lambda: f("GET", "k") is NIL)
+
+
+@ours
+def test_a_paused_follower_goes_on_following(start):
+    leader = start()
+    follower = start(replicaof=["127.0.0.1", leader.port])
+    with leader.client() as c, follower.client() as f:
+        c("SET", "k", "1")
+        eventually(lambda: f("GET", "k") == b"1")
+        assert f("CLIENT", "PAUSE", "1000") == OK and c("SET", "k", "2") == OK
+        assert f("GET", "k") == b"2"
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        assert c("WAIT", "1", "5000") == 1 and f("ROLE")[3] == b"connected"
+        assert c("CLIENT", "KILL", "TYPE", "replica") == 1 and f("CLIENT", "KILL", "TYPE", "master", "USER", "default") == 0
+        assert c("CLIENT", "UNPAUSE") == OK and c("SET", "k", "3") == OK
+        eventually(lambda: f("GET", "k") == b"3")
 
 
 @pytest.mark.parametrize("words", [["NOSUCH", "x"], ["GET", "SET"], ["GET"], ["GET", "a", "b"]])
