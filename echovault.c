@@ -1308,15 +1308,17 @@ static void pidfile_write(void) {
     fclose(f);
 }
 
-static bool supervised(void) { return config.supervised != SUPERVISED_NO && getenv("NOTIFY_SOCKET"); }
+/* The socket at which systemd listens; NULL: it does not, or is not to be told. */
+static const char *supervisor(void) { return config.supervised == SUPERVISED_NO ? NULL : getenv("NOTIFY_SOCKET"); }
 
-/* Tells systemd how far we are, in sd_notify()'s protocol: a datagram to the socket that the environment names. */
+/* Tells systemd how far we are, in sd_notify()'s protocol: one datagram. */
 static void supervisor_notify(const char *text) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (!supervised()) return;
+    const char *name = supervisor();
+    if (!name) return;
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    size_t n = strnlen(getenv("NOTIFY_SOCKET"), sizeof sa.sun_path);
-    memcpy(sa.sun_path, getenv("NOTIFY_SOCKET"), n);
+    size_t n = strnlen(name, sizeof sa.sun_path);
+    memcpy(sa.sun_path, name, n);
     if (sa.sun_path[0] == '@') sa.sun_path[0] = '\0'; /* a name of no file: Linux's abstract sockets */
     socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
     if (sendto(fd, text, strlen(text), 0, (struct sockaddr *)&sa, length) < 0)
@@ -1348,9 +1350,9 @@ static void server_start(void) {
     if (chdir(config.dir))
         die("Cannot work in the folder %s: %s. Make it, or choose another with --dir.", config.dir, strerror(errno));
     if (*config.replicaof) die("--replicaof: following a leader is not built yet. Start without it.");
-    if (config.supervised == SUPERVISED_SYSTEMD && !supervised())
+    if (config.supervised == SUPERVISED_SYSTEMD && !supervisor())
         server_log(LOG_WARNING, "--supervised systemd: NOTIFY_SOCKET is not set, so nobody is told of the start");
-    if (config.daemonize && !supervised() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
+    if (config.daemonize && !supervisor() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
     random_id(server.run_id);
     signals_set_up();
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
