@@ -130,13 +130,16 @@ struct command command_table[] = {
             "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Makes a key of a DUMP"),
     GENERIC(scan, -2, R, NO_KEY, "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "All keys, by and by"),
     GENERIC(touch, -2, R | F, KEYS, "3.2.1", "key...", "Notes that keys are in use"),
-    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING, NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Waits for disk"),
+    GENERIC(wait, 3, CMD_NOSCRIPT | CMD_ACL_CONNECTION, NO_KEY, "3.0.0", "numreplicas timeout", "Waits for followers"),
+    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING | CMD_ACL_CONNECTION, NO_KEY, "7.2.0",
+            "numlocal numreplicas timeout", "Waits for disk"),
     GENERIC(ttl, 2, R | F, KEY, "1.0.0", "key", "How long a key still lives, in seconds"),
     GENERIC(type, 2, R | F, KEY, "1.0.0", "key", "The type of a key's value"),
     ROW("generic", "unlink", cmd_del, -2, W | F, KEYS, "4.0.0", "key...", "Deletes keys"),
 
     LISTENER(psubscribe, subscribe, -2, NO_KEY, "2.0.0", "pattern...", "Listens to the channels that match"),
-    ROW("pubsub", "publish", cmd_publish, 3, TELL | F, NO_KEY, "2.0.0", "channel message", "Sends to the subscribers"),
+    ROW("pubsub", "publish", cmd_publish, 3, TELL | F | CMD_MAY_REPLICATE, NO_KEY, "2.0.0", "channel message",
+        "Sends to the subscribers"),
     ROW("pubsub", "pubsub", NULL, -2, CMD_CONTAINER, NO_KEY, "2.8.0", "", "About channels and their subscribers"),
     PUBSUB(channels, channels, -2, "2.8.0", "[pattern]", "The channels that have subscribers"),
     HELP("pubsub", "pubsub", ANYTIME, "6.2.0"),
@@ -145,7 +148,8 @@ struct command command_table[] = {
     PUBSUB(shardchannels, channels, -2, "7.0.0", "[pattern]", "The shard channels that have subscribers"),
     PUBSUB(shardnumsub, numsub, -2, "7.0.0", "[shardchannel...]", "How many subscribers shard channels have"),
     LISTENER(punsubscribe, unsubscribe, -1, NO_KEY, "2.0.0", "[pattern...]", "Ends PSUBSCRIBE's, all or these"),
-    ROW("pubsub", "spublish", cmd_publish, 3, TELL | F, KEY, "7.0.0", "shardchannel message", "Sends to shard channel"),
+    ROW("pubsub", "spublish", cmd_publish, 3, TELL | F | CMD_MAY_REPLICATE, KEY, "7.0.0", "shardchannel message",
+        "Sends to shard channel"),
     LISTENER(ssubscribe, subscribe, -2, KEYS, "7.0.0", "shardchannel...", "Listens to shard channels"),
     LISTENER(subscribe, subscribe, -2, NO_KEY, "2.0.0", "channel...", "Listens to channels"),
     LISTENER(sunsubscribe, unsubscribe, -1, KEYS, "7.0.0", "[shardchannel...]", "Ends SSUBSCRIBE's, all or these"),
@@ -157,12 +161,18 @@ struct command command_table[] = {
     HELP("connection", "client", ANYTIME, "5.0.0"),
     CLIENT("id", id, 2, SESSION, "5.0.0", "", "This connection's number, never given twice"),
     CLIENT("info", info, 2, SESSION, "6.2.0", "", "This connection's line of CLIENT LIST"),
+    CLIENT("kill", kill, -3, ANY_ADMIN, "2.4.0",
+           "<ip:port | <ID client-id | TYPE type | USER username | ADDR ip:port | LADDR ip:port | SKIPME yes-no>...>",
+           "Closes connections"),
     CLIENT("list", list, -2, ANY_ADMIN, "2.4.0", "[TYPE type] [ID client-id...]", "All clients"),
     CLIENT("no-evict", no_evict, 3, ANY_ADMIN, "7.0.0", "<ON | OFF>", "Spares this connection when memory is short"),
     CLIENT("no-touch", no_touch, 3, SESSION, "7.2.0", "<ON | OFF>", "Lets its reads leave the keys' age alone"),
+    CLIENT("pause", pause, -3, ANY_ADMIN, "3.0.0", "timeout [WRITE | ALL]", "Puts off what clients send"),
     CLIENT("reply", reply, 3, SESSION, "3.2.0", "<ON | OFF | SKIP>", "Whether commands are answered"),
     CLIENT("setinfo", setinfo, 4, SESSION, "7.2.0", "<LIB-NAME libname | LIB-VER libver>", "Notes the client library"),
     CLIENT("setname", setname, 3, SESSION, "2.6.9", "connection-name", "Names this connection"),
+    CLIENT("unblock", unblock, -3, ANY_ADMIN, "5.0.0", "client-id [TIMEOUT | ERROR]", "Ends a client's waiting"),
+    CLIENT("unpause", unpause, 2, ANY_ADMIN, "6.2.0", "", "Ends CLIENT PAUSE"),
     CONNECTION(echo, 2, ANYTIME | F, "1.0.0", "message", "Answers the message"),
     CONNECTION(hello, -1, LOGIN, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "The handshake"),
     CONNECTION(ping, -1, F | CMD_IN_RESP2_SUB, "1.0.0", "[message]", "Answers PONG, or the message"),
@@ -183,6 +193,7 @@ struct command command_table[] = {
     CONFIG(get, -3, "2.0.0", "parameter...", "The options that match patterns, and their values"),
     HELP("server", "config", ANYTIME, "5.0.0"),
     CONFIG(resetstat, 2, "2.0.0", "", "Sets INFO's statistics to zero"),
+    CONFIG(rewrite, 2, "2.8.0", "", "Writes the options to the file that the server was started with"),
     CONFIG(set, -4, "2.0.0", "<parameter value>...", "Gives options new values, all or none"),
     SERVER(dbsize, 1, R | F | CMD_ACL_KEYSPACE, "1.0.0", "", "How many keys the database has"),
     SERVER(debug, -2, ANY_ADMIN, "1.0.0", "subcommand [arg...]", "For tests"),
@@ -190,6 +201,15 @@ struct command command_table[] = {
     SERVER(flushdb, -1, W | ALL_KEYS, "1.0.0", "[ASYNC | SYNC]", "Deletes the database's keys"),
     SERVER(info, -1, ANYTIME | CMD_DANGEROUS, "1.0.0", "[section...]", "What the server says of itself"),
     SERVER(lastsave, 1, ANYTIME | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "1.0.0", "", "When the last snapshot was saved"),
+    SERVER(failover, -1, ADMIN | CMD_STALE, "6.2.0", "[TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]",
+           "Lets a follower take over"),
+    SERVER(psync, -3, BACKGROUND | CMD_NO_MULTI, "2.8.0", "replicationid offset", "Follows, from there on"),
+    SERVER(replconf, -1, ANY_ADMIN | CMD_ALLOW_BUSY, "3.0.0", "[option value]...", "What leader and follower tell"),
+    SERVER(replicaof, 3, BACKGROUND | CMD_STALE, "5.0.0", "<host port | NO ONE>", "Follows a leader, or nobody"),
+    SERVER(role, 1, SESSION | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "2.8.12", "", "Leader or follower, and how far"),
+    ROW("server", "slaveof", cmd_replicaof, 3, BACKGROUND | CMD_STALE, NO_KEY, "1.0.0", "<host port | NO ONE>",
+        "Follows a leader, or nobody"),
+    SERVER(sync, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Follows, from a snapshot on"),
     SERVER(save, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Saves a snapshot, and waits for it"),
     SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE]",
            "Ends the server"),
@@ -286,9 +306,8 @@ const char *command_title(const struct command *c) {
 
 /* By the flags' bits, beginning with CMD_WRITE. */
 static const char *const flag_names[] = {
-    "write",        "readonly",     "denyoom",       "admin",      "pubsub",          "noscript",
-    "blocking",     "loading",      "stale",         "fast",       "no_auth",         "no_multi",
-    "skip_monitor", "skip_slowlog", "may_replicate", "allow_busy", "no_async_loading"};
+    "write", "readonly", "denyoom", "admin",    "pubsub",       "noscript",     "blocking",   "loading",
+    "stale", "fast",     "no_auth", "no_multi", "skip_monitor", "skip_slowlog", "allow_busy", "no_async_loading"};
 static const char *const key_flag_names[] = {"RO", "RW", "access", "update", "not_key"};
 
 /* The ACL categories: a command is in those that go with its group or one of its flags; slow is what is not fast. */
@@ -305,7 +324,7 @@ static uint32_t categories_of(const struct command *c) {
     uint32_t set = c->flags & F ? 0 : 1u << 8;
     for (size_t i = 0; i < COUNT(categories); i++)
         if (c->flags & category_flags[i] || (c->fn && !strcmp(c->group, category_groups[i]))) set |= 1u << i;
-    return set;
+    return c->flags & CMD_ACL_CONNECTION ? set & ~1u : set; /* what waits has no key */
 }
 
 static void reply_bits(struct resp_out *o, uint32_t bits, const char *const *names) {
@@ -340,7 +359,7 @@ static void reply_info(struct resp_out *o, const struct command *c) {
     resp_array(o, 10);
     resp_bulk_str(o, c->name);
     resp_int(o, c->arity);
-    reply_bits(o, c->flags & (CMD_IN_MULTI - 1), flag_names);
+    reply_bits(o, c->flags & (CMD_MAY_REPLICATE - 1), flag_names);
     resp_int(o, c->first_key);
     resp_int(o, c->last_key);
     resp_int(o, c->key_step);

@@ -20,9 +20,12 @@ command_fn cmd_del, cmd_exists, cmd_touch, cmd_type, cmd_expire, cmd_pexpire, cm
 
 /* admin.c */
 command_fn cmd_ping, cmd_echo, cmd_select, cmd_quit, cmd_reset, cmd_hello, cmd_auth, cmd_time, cmd_info, cmd_shutdown,
-    cmd_save, cmd_bgsave, cmd_bgrewriteaof, cmd_lastsave, cmd_client_id, cmd_client_setname, cmd_client_getname,
-    cmd_client_setinfo, cmd_client_list, cmd_client_info, cmd_client_reply, cmd_client_no_evict, cmd_client_no_touch,
-    cmd_config_resetstat, cmd_debug, cmd_help;
+    cmd_save, cmd_bgsave, cmd_bgrewriteaof, cmd_lastsave, cmd_config_resetstat, cmd_debug, cmd_help;
+
+/* clients.c */
+command_fn cmd_client_id, cmd_client_setname, cmd_client_getname, cmd_client_setinfo, cmd_client_list, cmd_client_info,
+    cmd_client_reply, cmd_client_no_evict, cmd_client_no_touch, cmd_client_kill, cmd_client_pause, cmd_client_unpause,
+    cmd_client_unblock;
 
 /* pubsub.c */
 command_fn cmd_subscribe, cmd_unsubscribe, cmd_publish, cmd_pubsub_channels, cmd_pubsub_numsub, cmd_pubsub_numpat;
@@ -31,12 +34,15 @@ command_fn cmd_subscribe, cmd_unsubscribe, cmd_publish, cmd_pubsub_channels, cmd
 command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_docs, cmd_command_getkeys;
 
 /* config.c */
-command_fn cmd_config_get, cmd_config_set;
+command_fn cmd_config_get, cmd_config_set, cmd_config_rewrite;
+
+/* replication.c */
+command_fn cmd_replicaof, cmd_role, cmd_psync, cmd_sync, cmd_replconf, cmd_failover;
 
 /* transactions.c */
 command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch;
 
 /* echovault.c */
-command_fn cmd_waitaof;
+command_fn cmd_wait, cmd_waitaof;
 
 #endif

@@ -29,6 +29,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -158,13 +159,14 @@ static struct {
     uint32_t next_gen;
     struct handle *held; /* clients whose replies wait for the disk */
     size_t nheld, held_cap;
-    struct handle *waiting; /* clients blocked in WAITAOF */
+    enum pause postponed_in; /* the strictest pause that any command waits for */
+    struct handle *waiting;  /* clients blocked in WAITAOF */
     size_t nwaiting, waiting_cap;
     struct client **dead; /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
     int epoll, signals, spare_fd;
     int listeners[LISTENERS_MAX], nlisteners;
-    int unix_listener;
+    int unix_listener, link_fd;
     bool stopping, loading, files_closed;
     uint32_t now_s;
     int64_t next_cron_ms;
@@ -184,8 +186,15 @@ static void client_arm(struct client *c) {
     struct epoll_event ev = {.data.u64 = (uint64_t)c->gen << 32 | (uint32_t)c->fd};
     if (!(c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER))) ev.events |= EPOLLIN;
     if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
-    if (c->wait_until) ev.events |= EPOLLRDHUP;
+    if (c->wait_until || c->postponed) ev.events |= EPOLLRDHUP; /* to hear when it leaves */
     epoll_ctl(server.epoll, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+/* The socket of the link to a leader, while repl.c speaks over it. */
+static void link_watch(int fd, bool output) {
+    struct epoll_event ev = {.events = output ? EPOLLOUT : EPOLLIN, .data.u64 = (uint32_t)fd};
+    if (epoll_ctl(server.epoll, EPOLL_CTL_MOD, fd, &ev)) epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev);
+    server.link_fd = fd;
 }
 
 static void input_free(struct client *c) {
@@ -228,13 +237,26 @@ static struct client *client_new(int fd, bool is_unix) {
     return c;
 }
 
+struct client *client_new_link(int fd) {
+    epoll_ctl(server.epoll, EPOLL_CTL_DEL, fd, NULL);
+    struct client *c = client_new(fd, false);
+    if (!c) close(fd);
+    return c;
+}
+
+int client_silence(const struct client *c) { return (int)(server.now_s - c->active); }
+
+void clients_forget_offsets(void) {
+    for (struct client *c = client_next(NULL); c; c = client_next(c)) c->hold = c->last_write = 0;
+}
+
 void client_close(struct client *c) {
     if (c->flags & CLIENT_CLOSING) return;
     c->flags |= CLIENT_CLOSING;
     PUSH(server.dead, server.ndead, server.dead_cap, c);
 }
 
-static void client_touch(struct client *c) {
+void client_touch(struct client *c) {
     if (c->flags & CLIENT_TOUCHED) return;
     c->flags |= CLIENT_TOUCHED;
     PUSH(turn.touched, turn.ntouched, turn.touched_cap, c);
@@ -252,10 +274,12 @@ static void clients_reap(void) {
         server.clients[c->fd] = NULL;
         server.nclients--;
         close(c->fd);
+        if (c->flags & CLIENT_LEADER || c->follower) replication_gone(c);
         transaction_free(c);
         pubsub_forget(c);
         input_free(c);
         output_free(c);
+        queued_free(c->postponed);
         free(c->name);
         free(c->lib_name);
         free(c->lib_ver);
@@ -348,6 +372,7 @@ static void client_again(struct client *c) {
 void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
 
 void client_unblock(struct client *c) {
+    if (c->wait_until || c->postponed || c->flags & CLIENT_HELD) return;
     uint32_t before = c->flags;
     c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
     if (before & CLIENT_DEAF) client_arm(c);
@@ -377,7 +402,7 @@ static void clients_unhold(void) {
         c->hold = 0;
         c->flags &= ~(uint32_t)CLIENT_HELD;
         client_touch(c);
-        if (!c->wait_until) client_unblock(c);
+        client_unblock(c);
     }
     server.nheld = kept;
 }
@@ -481,11 +506,13 @@ static void client_flush(struct client *c) {
         }
         if (sent < 0) sent = 0;
         server_stats.net_out += (uint64_t)sent;
-        if (sent) c->active = server.now_s;
+        if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
     }
     if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
     c->turn_start = c->turn_end = 0;
-    bool wait = c->own && !held;
+    int more = c->flags & CLIENT_FOLLOWER && !c->own ? repl_send(c->follower) : 0;
+    if (more < 0) client_close(c);
+    bool wait = (c->own && !held) || more > 0;
     uint32_t before = c->flags;
     c->flags = wait ? c->flags | CLIENT_WANT_WRITE : c->flags & ~(uint32_t)CLIENT_WANT_WRITE;
     if (c->flags & CLIENT_CLOSE_AFTER && !c->own) client_close(c);
@@ -766,6 +793,15 @@ struct arg cx_number(struct cx *cx, int which, int64_t v) {
 
 void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
 
+bool cx_at_most(struct cx *cx, int argc) {
+    const struct command *container = cx->cmd;
+    if (cx->argc <= argc) return true;
+    while (!(container->flags & CMD_CONTAINER)) container--;
+    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
+                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
+    return false;
+}
+
 void cx_arity_error(struct cx *cx) {
     resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
 }
@@ -818,7 +854,7 @@ void cx_call(struct cx *cx) {
         log_append(db, cx->log_argc ? cx->log_argv : cx->argv, cx->log_argc ? cx->log_argc : cx->argc);
     }
     if (begun) log_commit();
-    if (cx->client) cx->client->hold = log_end();
+    if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 
 static void unknown_command(struct cx *cx) {
@@ -872,6 +908,8 @@ static const char *refusal(const struct cx *cx) {
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
     if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
         return "OOM command not allowed when used memory > 'maxmemory'.";
+    if (log_following() && !config.replica_serve_stale_data && !replication_link_up() && !(cmd->flags & CMD_STALE))
+        return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
                  "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
@@ -882,10 +920,16 @@ static const char *refusal(const struct cx *cx) {
     return NULL;
 }
 
-/* A change while the disk does not keep up its promise; false: the error is said. */
-bool cx_disk_allows(struct cx *cx) {
+/* A change while the disk does not keep up its promise, or where followers are too few, or on a follower; false: the
+ * error is said. */
+bool cx_may_write(struct cx *cx) {
     const char *why = log_error();
     struct persist_info info;
+    if (cx->client->flags & CLIENT_LEADER) return true;
+    if (!cx_check(cx, !log_following() || !config.replica_read_only,
+                  "READONLY You can't write against a read only replica."))
+        return false;
+    if (!cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.")) return false;
     if (why) {
         resp_errorf(cx->out, "MISCONF Errors writing to the AOF file: %s", why);
         return false;
@@ -903,6 +947,20 @@ bool cx_disk_allows(struct cx *cx) {
     return false;
 }
 
+static bool is_paused(const struct cx *cx) {
+    enum pause pause = client_paused();
+    if (!pause || cx->client->flags & (CLIENT_LEADER | CLIENT_FOLLOWER)) return false;
+    uint32_t flags = cx->cmd->flags | (cx->cmd->fn == cmd_exec ? transaction_flags(cx->client) : 0);
+    return pause == PAUSE_ALL || flags & (CMD_WRITE | CMD_MAY_REPLICATE);
+}
+
+static void postpone(struct cx *cx) {
+    if (client_paused() > server.postponed_in) server.postponed_in = client_paused();
+    cx->client->postponed = queued_new(cx);
+    client_block(cx->client);
+    client_arm(cx->client);
+}
+
 static void cx_dispatch(struct cx *cx) {
     struct client *c = cx->client;
     const char *why = NULL;
@@ -912,7 +970,7 @@ static void cx_dispatch(struct cx *cx) {
         resp_error(cx->out, why);
         ok = false;
     }
-    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_disk_allows(cx);
+    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_may_write(cx);
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         server_count_error(cx->out->last_error);
@@ -920,7 +978,8 @@ static void cx_dispatch(struct cx *cx) {
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
         return;
     }
-    if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    if (is_paused(cx)) postpone(cx);
+    else if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
     else cx_call(cx);
 }
 
@@ -935,65 +994,121 @@ static const struct command *client_run(struct client *c, const struct command *
     cx.out = c->own ? c->own : &turn.out;
     size_t len = cx.out->len;
     uint32_t pieces = cx.out->npieces;
-    cx_dispatch(&cx);
+    if (c->flags & CLIENT_LEADER) replication_run(&cx);
+    else cx_dispatch(&cx);
     if (cx.cmd) c->last_cmd = cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
-    if (c->wait_until) return cx.cmd; /* its reply is still to come */
+    if (c->wait_until || c->postponed) return cx.cmd; /* its reply is still to come */
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
     if (c->flags & CLIENT_REPLY_SKIP_NEXT) c->flags |= CLIENT_REPLY_SKIP;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
     return cx.cmd;
 }
 
-/* ==== WAITAOF ================================================================================= */
+/* What was put off runs when no pause is as strict any more; it may be put off again. */
+static void postponed_run(void) {
+    if (client_paused() >= server.postponed_in) return;
+    server.postponed_in = PAUSE_NONE;
+    for (struct client *c = client_next(NULL); c && !server.files_closed; c = client_next(c)) {
+        struct queued *q = c->postponed;
+        if (!q) continue;
+        c->postponed = NULL;
+        output_begin(c);
+        client_run(c, q->cmd, q->argv, q->argc);
+        output_end();
+        queued_free(q);
+        client_unblock(c);
+    }
+}
 
-static void waitaof_reply(struct resp_out *out, uint64_t offset) {
-    resp_array(out, 2);
-    resp_int(out, config.persist.log_on && log_synced() >= offset);
-    resp_int(out, 0); /* followers */
+/* ==== WAIT and WAITAOF ======================================================================== */
+
+static bool wait_over(const struct client *c) {
+    bool local = !c->wait_local || (config.persist.log_on && log_synced() >= c->last_write);
+    return local && (!c->wait_followers || repl_count(c->last_write, c->wait_aof) >= (size_t)c->wait_followers);
+}
+
+static void wait_reply(const struct client *c, struct resp_out *out) {
+    if (c->wait_aof) resp_array(out, 2);
+    if (c->wait_aof) resp_int(out, config.persist.log_on && log_synced() >= c->last_write);
+    resp_int(out, (int64_t)repl_count(c->last_write, c->wait_aof));
+}
+
+/* Blocks until the log, as far as c has changed it, is where it is wanted. Inside a transaction nothing waits. */
+static void wait_begin(struct cx *cx, int64_t timeout) {
+    struct client *c = cx->client;
+    if (c->flags & CLIENT_MULTI || wait_over(c)) {
+        wait_reply(c, cx->out);
+        return;
+    }
+    c->wait_until = !timeout || timeout > INT64_MAX - store_wall_clock() ? INT64_MAX : store_wall_clock() + timeout;
+    if (c->wait_followers) replication_getack();
+    client_block(c);
+    client_arm(c); /* to hear when it leaves */
+    PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
+}
+
+/* The timeout, argument i, in ms. False: the error is said. */
+static bool wait_timeout(struct cx *cx, int i, int64_t *timeout) {
+    return cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, timeout),
+                    "ERR timeout is not an integer or out of range") &&
+           cx_check(cx, *timeout >= 0, "ERR timeout is negative");
+}
+
+void cmd_wait(struct cx *cx) {
+    struct client *c = cx->client;
+    int64_t followers, timeout;
+    if (!cx_check(
+            cx, !log_following(),
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is "
+            "configured to be writable (which is not the default) writes to replicas are just local and are not "
+            "propagated.") ||
+        !cx_int(cx, 1, &followers) || !wait_timeout(cx, 2, &timeout))
+        return;
+    c->wait_aof = c->wait_local = false;
+    c->wait_followers = followers < 0 ? 0 : followers > INT_MAX ? INT_MAX : (int)followers;
+    wait_begin(cx, timeout);
 }
 
 void cmd_waitaof(struct cx *cx) {
     struct client *c = cx->client;
     int64_t local, followers, timeout;
-    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers)) return;
-    if (local < 0 || local > 1) {
-        resp_error(cx->out, "ERR value is out of range, must be between 0 and 1");
-    } else if (followers < 0) {
-        resp_error(cx->out, "ERR value is out of range, must be positive");
-    } else if (!resp_read_int(cx->argv[3].p, cx->argv[3].n, &timeout)) {
-        resp_error(cx->out, "ERR timeout is not an integer or out of range");
-    } else if (timeout < 0) {
-        resp_error(cx->out, "ERR timeout is negative");
-    } else if (local && !config.persist.log_on) {
-        resp_error(cx->out, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
-    } else if (c->flags & CLIENT_MULTI || (!followers && (!local || log_synced() >= log_end()))) {
-        waitaof_reply(cx->out, log_end()); /* inside a transaction nothing waits */
-    } else {
-        c->wait_offset = log_end();
-        c->wait_until = !timeout || timeout > INT64_MAX - store_wall_clock() ? INT64_MAX : store_wall_clock() + timeout;
-        c->wait_followers = followers > 0;
-        client_block(c);
-        client_arm(c); /* to hear when it leaves */
-        PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
-    }
+    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers) ||
+        !cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") ||
+        !cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") ||
+        !wait_timeout(cx, 3, &timeout) ||
+        !cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") ||
+        !cx_check(cx, !local || config.persist.log_on,
+                  "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
+        return;
+    c->wait_aof = true;
+    c->wait_local = local;
+    c->wait_followers = followers > INT_MAX ? INT_MAX : (int)followers;
+    wait_begin(cx, timeout);
 }
 
-/* Those whose log is on the disk by now, or whose time is up, hear how far it is. */
+/* Those who have waited long enough hear how far the log is. */
 static void waiters_check(void) {
     size_t kept = 0;
     for (size_t i = 0; i < server.nwaiting; i++) {
         struct client *c = client_of(server.waiting[i]);
         if (!c) continue;
-        if ((log_synced() < c->wait_offset || c->wait_followers) && store_wall_clock() < c->wait_until) {
+        bool demoted = log_following();
+        if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) {
             server.waiting[kept++] = server.waiting[i];
             continue;
         }
         c->wait_until = 0;
-        if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP))) waitaof_reply(client_output(c), c->wait_offset);
+        bool silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP), failed = c->wait_failed;
+        if (!silent && (demoted || failed))
+            resp_errorf(client_output(c), "UNBLOCKED %s",
+                        failed ? "client unblocked via CLIENT UNBLOCK"
+                               : "force unblock from blocking operation, instance state changed (master -> replica?)");
+        else if (!silent) wait_reply(c, client_output(c));
+        c->wait_failed = false;
         c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
-        if (!(c->flags & CLIENT_HELD)) client_unblock(c);
+        client_unblock(c);
     }
     server.nwaiting = kept;
 }
@@ -1014,7 +1129,8 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
         else *why = "SELECT of a database that --databases does not allow";
         return ok;
     }
-    if (resp_arg_is(&argv[0], "ping")) return true;
+    if (resp_arg_is(&argv[0], "ping replconf function script")) return true;
+    if (cx.cmd && cx.cmd->fn == cmd_publish) return true; /* a message for subscribers of then */
     cx.db = store_db(*db);
     if (cx_resolve(&cx) && cx.cmd->flags & CMD_WRITE) cx_call(&cx);
     else if (replay_out.errors == errors) resp_error(&replay_out, "ERR not a command that changes data");
@@ -1167,11 +1283,18 @@ static void accept_clients(int listener) {
 
 /* ==== the turn ================================================================================ */
 
+void server_set_expiry(void) {
+    bool hide = log_following() || client_paused();
+    store_set_clock(store_wall_clock(), server.loading ? STORE_EXPIRE_IGNORE
+                                        : hide         ? STORE_EXPIRE_HIDE
+                                                       : STORE_EXPIRE_DELETE);
+}
+
 static void clock_read(void) {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
-    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000,
-                    server.loading ? STORE_EXPIRE_IGNORE : STORE_EXPIRE_DELETE);
+    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, STORE_EXPIRE_IGNORE);
+    server_set_expiry(); /* a pause may be over by now */
     server.now_s = (uint32_t)ts.tv_sec;
 }
 
@@ -1201,6 +1324,8 @@ static void event_handle(const struct epoll_event *ev) {
         signal_read();
     } else if (fd == disk_fd()) {
         disk_news();
+    } else if (fd == server.link_fd) {
+        repl_link_event();
     } else {
         accept_clients(fd);
     }
@@ -1219,6 +1344,7 @@ static void cron(void) {
     }
     slice = (slice + 1) % 10;
     server_sample();
+    replication_cron();
     persist_cron(store_wall_clock(), config.save);
 }
 
@@ -1242,6 +1368,7 @@ static bool server_turn(int wait_ms) {
     }
     for (int i = 0; i < n; i++) event_handle(&events[i]);
     batch_run();
+    postponed_run();
     bool more = resp_blob_reap((size_t)16 << 20);
     if (!server.loading) {
         bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
@@ -1254,6 +1381,7 @@ static bool server_turn(int wait_ms) {
         int64_t served_us = snap_running() ? (monotonic_ns() - began) / 1000 : 0;
         more |= persist_tick(n == 0 ? SLICE_MAX_US : served_us / 2 < SLICE_MIN_US ? SLICE_MIN_US : served_us / 2);
         log_flush();
+        replication_turn();
         clients_unhold();
         waiters_check();
     }
@@ -1329,7 +1457,10 @@ static void supervisor_notify(const char *text) {
 /* What is not on the disk yet goes there. False: it could not, the server should stay. */
 static bool server_close_files(bool save) {
     clock_read();
-    if (persist_stop(save) == 0) return true;
+    if (persist_stop(save) == 0) {
+        replication_farewell();
+        return true;
+    }
     server_log(LOG_WARNING, "The data could not be brought to the disk");
     return false;
 }
@@ -1349,7 +1480,6 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
 static void server_start(void) {
     if (chdir(config.dir))
         die("Cannot work in the folder %s: %s. Make it, or choose another with --dir.", config.dir, strerror(errno));
-    if (*config.replicaof) die("--replicaof: following a leader is not built yet. Start without it.");
     if (config.supervised == SUPERVISED_SYSTEMD && !supervisor())
         server_log(LOG_WARNING, "--supervised systemd: NOTIFY_SOCKET is not set, so nobody is told of the start");
     if (config.daemonize && !supervisor() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
@@ -1373,6 +1503,9 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "Server initialized");
 }
 
+static void breathe_loading(void) { server_turn(0); }
+
+static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};
 static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};
 
 int main(int argc, char **argv) {
@@ -1388,7 +1521,12 @@ int main(int argc, char **argv) {
     server_log(LOG_NOTICE, "Ready to accept connections");
     supervisor_notify("STATUS=Ready to accept connections\nREADY=1");
     bool more = false;
-    while (!server.stopping) more = server_turn(more ? 0 : CRON_MS);
+    repl_init(&config.repl, &repl_hooks);
+    replication_start();
+    while (!server.stopping) {
+        more = server_turn(more ? 0 : CRON_MS);
+        repl_load();
+    }
     supervisor_notify("STATUS=Stopping\nSTOPPING=1");
     if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);

@@ -106,6 +106,7 @@ struct store_watch {
 
 static struct {
     struct db *dbs;
+    struct db *staged; /* NULL: none; their ids are -1, -2, ..., which nobody watches */
     int ndbs;
     uint64_t k0, k1; /* SipHash's key: random, so that nobody can choose keys that collide */
     uint64_t rng;
@@ -817,6 +818,27 @@ void store_reserve(struct db *db, size_t keys) {
     db->t[0] = table_new(size);
 }
 
+void store_stage_begin(void) {
+    assert(!g.staged && !snapshot.running);
+    g.staged = must(calloc((size_t)g.ndbs, sizeof *g.staged));
+    for (int i = 0; i < g.ndbs; i++) db_init(&g.staged[i], -1 - i);
+}
+
+struct db *store_staged(int id) {
+    return &g.staged[id];
+}
+
+void store_stage_end(bool take) {
+    assert(!snapshot.running);
+    for (int i = 0; i < g.ndbs; i++) {
+        if (take) store_swap(&g.dbs[i], &g.staged[i]);
+        store_flush(&g.staged[i]);
+        table_free(&g.staged[i].t[0]);
+    }
+    free(g.staged);
+    g.staged = NULL;
+}
+
 /* Frees some buckets of what was flushed; what a running snapshot has not yet of it goes there first. */
 static void dying_step(size_t buckets) {
     while (g.dying && buckets--) {
@@ -961,6 +983,8 @@ bool store_snapshot_step(size_t buckets) {
     if (!snapshot.emit) snapshot.running = false;
     return true;
 }
+
+bool store_snapshot_busy(void) { return snapshot.running; }
 
 void store_snapshot_end(void) {
     snapshot.emit = NULL; /* when given up half-way, store_tick() sets the remaining marks */

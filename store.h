@@ -78,7 +78,12 @@ bool store_copy(struct db *src, struct arg *key, struct db *dst, struct arg *to)
 void store_flush(struct db *db);                /* empties it at once; the memory comes back in slices */
 void store_swap(struct db *a, struct db *b);    /* SWAPDB: the contents change places */
 void store_reserve(struct db *db, size_t keys); /* before loading so many */
-uint64_t store_changes(void);                   /* changes ever made */
+/* A second set of databases beside the first, which nobody sees before store_stage_end(true) puts them in the place of
+ * the first. No snapshot may be running from the beginning to the end. */
+void store_stage_begin(void);
+struct db *store_staged(int id);
+void store_stage_end(bool take); /* false: what was staged goes; both give the memory back in slices */
+uint64_t store_changes(void);    /* changes ever made */
 
 /* ---- walks ----------------------------------------------------------------------------------- */
 
@@ -93,6 +98,7 @@ uint64_t store_scan(struct db *db, uint64_t cursor, void (*fn)(void *arg, struct
 void store_snapshot_begin(void (*emit)(int db, const struct entry *e));
 bool store_snapshot_step(size_t buckets); /* walks so many further; true: all has been emitted */
 void store_snapshot_end(void);            /* after the last step, or to give up */
+bool store_snapshot_busy(void);           /* one runs, or was given up and some traces are still to go */
 
 /* ---- watches: has this key changed since? ---------------------------------------------------- */
 

@@ -374,8 +374,9 @@ void cmd_incrbyfloat(struct cx *cx) {
     if (!read_value(cx, true, e, &v) || !read_number(cx, true, "value", &cx->argv[2], &by) ||
         !cx_check(cx, isfinite(v += by), "ERR increment would produce NaN or Infinity"))
         return;
-    resp_bulk(cx->out, digits, (size_t)resp_write_float(digits, sizeof digits, v));
+    size_t n = (size_t)resp_write_float(digits, sizeof digits, v);
     set_number(cx, digits, "incrbyfloat", e ? store_deadline(e) : STORE_NO_DEADLINE, true);
+    resp_bulk(cx->out, digits, n); /* behind its events, which its client may listen to */
 }
 
 /* ---- INCREX: a counter with bounds and a deadline, which is a rate limiter --------------------------------

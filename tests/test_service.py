@@ -166,6 +166,11 @@ def test_a_log_file_that_was_moved_away_begins_anew(start, tmp_path):
 
 def test_lines_of_the_log_carry_pid_role_time_and_level(start):
     server = start()
+    follower = start(replicaof=["127.0.0.1", str(server.port)])
+    assert f"{follower.pid}:S " in follower.output() and f"{follower.pid}:M " not in follower.output()
+    with follower.client() as c:
+        assert c("REPLICAOF", "NO", "ONE") == OK
+    assert follower.end() == 0 and f"{follower.pid}:M " in follower.output()
     for line in server.output().splitlines():
         assert re.fullmatch(rf"{server.pid}:M \d\d [A-Z][a-z][a-z] \d{{4}} \d\d:\d\d:\d\d\.\d{{3}} [.*#-] \S.*", line)
 
