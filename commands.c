@@ -76,8 +76,8 @@ struct command command_table[] = {
     STRING(incrby, 3, W | M | F, KEY, "1.0.0", "key increment", "Adds to a number"),
     STRING(incrbyfloat, 3, W | M | F, KEY, "2.6.0", "key increment", "Adds to a number with a fraction"),
     STRING(increx, -2, W | M | F, KEY, "8.8.0",
-           "key [BYINT increment | BYFLOAT increment] [LBOUND lowerbound] [UBOUND upperbound] [SATURATE] "
-           "[" DEADLINE "PERSIST] [ENX]",
+           "key [BYINT increment | BYFLOAT increment] [LBOUND lower] [UBOUND upper] [SATURATE] [" DEADLINE
+           "PERSIST] [ENX]",
            "Adds to a number, within bounds; sets the deadline"),
     STRING(lcs, -3, R, TWO, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "What two values share"),
     STRING(mget, -2, R | F, KEYS, "1.0.0", "key...", "The values of several keys"),

@@ -187,6 +187,7 @@ static const struct option options[] = {
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
+    {"supervised", ENUM(supervised, "no", "systemd", "auto"), "no", IMMUTABLE, "tell systemd of the start"},
     {"pidfile", STRING(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
     {"aclfile cluster-enabled include loadmodule tls-port tls-replication user", .type = T_REFUSED},
@@ -194,7 +195,7 @@ static const struct option options[] = {
      "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* latency-* lazyfree-* "
      "lfu-* list-* lua-* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
      "repl-disable-* repl-diskless-* replica-* sanitize-* set-* shutdown-* slowlog-* socket-* "
-     "stream-* supervised syslog-* tls-* tracking-* zset-* *_cpulist",
+     "stream-* syslog-* tls-* tracking-* zset-* *_cpulist",
      .type = T_IGNORED},
 };
 #define OPTIONS (sizeof options / sizeof *options - 2) /* those of some use, which stand before the others */

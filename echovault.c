@@ -79,7 +79,8 @@ void server_log(int level, const char *fmt, ...) {
     clock_gettime(CLOCK_REALTIME, &ts);
     localtime_r(&ts.tv_sec, &tm);
     strftime(when, sizeof when, "%d %b %Y %H:%M:%S", &tm);
-    if (f) fprintf(f, "%d:M %s.%03ld %c %s\n", (int)getpid(), when, ts.tv_nsec / 1000000, ".-*#"[level], text);
+    char role = config.replicaof && *config.replicaof ? 'S' : 'M';
+    if (f) fprintf(f, "%d:%c %s.%03ld %c %s\n", (int)getpid(), role, when, ts.tv_nsec / 1000000, ".-*#"[level], text);
     if (f) fflush(f);
     if (f && to_file) fclose(f);
     if (level == LOG_WARNING && to_file && !server_started) fprintf(stderr, "%s\n", text);
@@ -1422,6 +1423,24 @@ static void pidfile_write(void) {
     fclose(f);
 }
 
+/* The socket at which systemd listens; NULL: it does not, or is not to be told. */
+static const char *supervisor(void) { return config.supervised == SUPERVISED_NO ? NULL : getenv("NOTIFY_SOCKET"); }
+
+/* Tells systemd how far we are, in sd_notify()'s protocol: one datagram. */
+static void supervisor_notify(const char *text) {
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    const char *name = supervisor();
+    if (!name) return;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    size_t n = strnlen(name, sizeof sa.sun_path);
+    memcpy(sa.sun_path, name, n);
+    if (sa.sun_path[0] == '@') sa.sun_path[0] = '\0'; /* a name of no file: Linux's abstract sockets */
+    socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    if (sendto(fd, text, strlen(text), 0, (struct sockaddr *)&sa, length) < 0)
+        server_log(LOG_WARNING, "Cannot tell the supervisor at NOTIFY_SOCKET: %s", strerror(errno));
+    if (fd >= 0) close(fd);
+}
+
 /* What is not on the disk yet goes there. False: it could not, the server should stay. */
 static bool server_close_files(bool save) {
     clock_read();
@@ -1448,7 +1467,9 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
 static void server_start(void) {
     if (chdir(config.dir))
         die("Cannot work in the folder %s: %s. Make it, or choose another with --dir.", config.dir, strerror(errno));
-    if (config.daemonize && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
+    if (config.supervised == SUPERVISED_SYSTEMD && !supervisor())
+        server_log(LOG_WARNING, "--supervised systemd: NOTIFY_SOCKET is not set, so nobody is told of the start");
+    if (config.daemonize && !supervisor() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
     random_id(server.run_id);
     signals_set_up();
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -1478,12 +1499,14 @@ int main(int argc, char **argv) {
     config_load(argc, argv);
     server_start();
     server.loading = true;
+    supervisor_notify("STATUS=Loading the data");
     if (persist_start(&config.persist, &hooks)) exit(1);
     server.loading = false;
     clock_read();
     if (disk_fd() >= 0) epoll_watch(disk_fd());
     server_started = true;
     server_log(LOG_NOTICE, "Ready to accept connections");
+    supervisor_notify("STATUS=Ready to accept connections\nREADY=1");
     bool more = false;
     repl_init(&config.repl, &repl_hooks);
     replication_start();
@@ -1491,6 +1514,7 @@ int main(int argc, char **argv) {
         more = server_turn(more ? 0 : CRON_MS);
         repl_load();
     }
+    supervisor_notify("STATUS=Stopping\nSTOPPING=1");
     if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);
     if (server.unix_listener >= 0) unlink(config.unixsocket);

@@ -286,6 +286,7 @@ struct config {
     char *dir, *logfile, *pidfile, *file; /* file: the path of the one that was read, NULL: none */
     int loglevel;                         /* enum log_level */
     bool daemonize;
+    enum { SUPERVISED_NO, SUPERVISED_SYSTEMD, SUPERVISED_AUTO } supervised;
     int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
     char *requirepass;
     int64_t proto_max_bulk_len, client_query_buffer_limit;

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")"
 
 packages="python3-pytest python3-pytest-timeout python3-redis python3-hypothesis
-    redis-server redis-tools redis-sentinel netcat-openbsd ${EXTRA_PACKAGES-}"
+    redis-server redis-tools redis-sentinel netcat-openbsd groff-base make ${EXTRA_PACKAGES-}"
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
