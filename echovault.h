@@ -195,11 +195,12 @@ int client_class_named(const char *name, size_t n); /* -1: there is none (config
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
 
 /* Dispatch's part of what transactions.c does, and the other way round. */
-void cx_call(struct cx *cx);                       /* runs the command and draws the consequences */
-bool cx_disk_allows(struct cx *cx);                /* false: changes are refused now, the error is said */
-void transaction_queue(struct cx *cx);             /* keeps the command for EXEC; replies */
-void transaction_abort(struct cx *cx, size_t len); /* an EXEC was refused, in the output from len on */
-void transaction_free(struct client *c);           /* nothing queued, nothing watched */
+void cx_call(struct cx *cx);                        /* runs the command and draws the consequences */
+bool cx_disk_allows(struct cx *cx);                 /* false: changes are refused now, the error is said */
+void transaction_queue(struct cx *cx);              /* keeps the command for EXEC; replies */
+void transaction_abort(struct cx *cx, size_t len);  /* an EXEC was refused, in the output from len on */
+void transaction_free(struct client *c);            /* nothing queued, nothing watched */
+uint32_t transaction_flags(const struct client *c); /* enum command_flag: of any of the queued commands */
 size_t transaction_memory(const struct client *c);
 int client_multi_count(const struct client *c); /* commands queued; -1: not in MULTI */
 
@@ -244,7 +245,7 @@ struct config {
     char *output_limits; /* the same as text */
     bool protected_mode;
     int64_t maxmemory;
-    int maxmemory_policy; /* 0: noeviction, the only one */
+    int maxmemory_policy; /* enum store_policy */
     char *notify_keyspace_events;
     char event_letters[16]; /* the same with A spelled out */
     /* persistence */

@@ -30,6 +30,7 @@ struct watched {
 struct transaction {
     struct queued *head, **tail;
     int count;
+    uint32_t flags; /* of all of them together */
     size_t bytes;
     struct watched *watched;
     size_t nwatched, watched_cap;
@@ -75,6 +76,7 @@ int client_multi_count(const struct client *c) { return !(c->flags & CLIENT_MULT
 int client_class(const struct client *c) {
     return c->flags & CLIENT_LEADER ? 3 : c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
 }
+uint32_t transaction_flags(const struct client *c) { return c->tx ? c->tx->flags : 0; }
 size_t transaction_memory(const struct client *c) { return c->tx ? sizeof *c->tx + c->tx->bytes : 0; }
 
 /* Keeps the command for EXEC: its slices are copied, its blobs change owner. */
@@ -100,6 +102,7 @@ void transaction_queue(struct cx *cx) {
     *tx->tail = q;
     tx->tail = &q->next;
     tx->count++;
+    tx->flags |= cx->cmd->flags;
     tx->bytes += bytes;
     resp_status(cx->out, "QUEUED");
 }
