@@ -205,7 +205,7 @@ static const char *const codes[] = {"BUSYKEY", "ERR",     "EXECABORT", "LOADING"
 static struct {
     uint64_t counts[3]; /* of commands, bytes in, bytes out, when the last sample was taken */
     double rates[3];    /* of the same, a second, over the last one or two */
-    uint64_t errors[CODES], expired_before;
+    uint64_t errors[CODES], expired_before, evicted_before;
     size_t peak_memory;
 } stats;
 
@@ -226,6 +226,7 @@ void cmd_config_resetstat(struct cx *cx) {
     server_stats = (struct server_stats){.started_ms = server_stats.started_ms};
     memset(&stats, 0, sizeof stats);
     stats.expired_before = store_expired_count();
+    stats.evicted_before = store_evicted_count();
     for (const struct command *c = command_table; c->name; c++) *c->stats = (struct command_stats){0};
     resp_ok(cx->out);
 }
@@ -304,8 +305,8 @@ static void info_stats(struct resp_out *o) {
     resp_printf(o, "pubsub_channels:%zu\r\npubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\n",
                 pubsub_count(NULL, PUBSUB_CHANNEL), pubsub_count(NULL, PUBSUB_PATTERN),
                 pubsub_count(NULL, PUBSUB_SHARD));
-    resp_printf(o, "evicted_keys:0\r\nkeyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64, s->hits,
-                s->misses, s->errors);
+    resp_printf(o, "evicted_keys:" U64 "keyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64,
+                store_evicted_count() - stats.evicted_before, s->hits, s->misses, s->errors);
 }
 
 static void info_cpu(struct resp_out *o) {

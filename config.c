@@ -157,7 +157,10 @@ static const struct option options[] = {
     {"proto-max-bulk-len", MEMORY(proto_max_bulk_len, 1 << 20), "512mb", 0, "length of one argument or value"},
     {"databases", INT(databases, 1), "16", IMMUTABLE, "number of databases for SELECT"},
     {"maxmemory", MEMORY(maxmemory, 0), "0", 0, "memory that the data may take; 0: no limit"},
-    {"maxmemory-policy", ENUM(maxmemory_policy, "noeviction"), "noeviction", 0, "changes are refused above it"},
+    {"maxmemory-policy",
+     ENUM(maxmemory_policy, "volatile-lru", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-random",
+          "noeviction"),
+     "noeviction", 0, "which keys go to make room"},
     {"notify-keyspace-events", STRING(notify_keyspace_events, check_events), "", 0, "the events to publish, by letter"},
     {"dir", STRING(dir, check_dir), ".", PROTECTED, "folder of the data files"},
     {"dbfilename", STRING(persist.rdb_path, check_filename), "", PROTECTED, "snapshot's name, or database_<port>.rdb"},
@@ -239,6 +242,8 @@ static const char *choice_set(const struct option *o, const char *s) {
     while (o->choices[v] && !same(o->choices[v], s)) v++;
     bool found = o->choices[v];
     if (!found && o->type == T_BOOL) return "argument must be 'yes' or 'no'";
+    if (!found && (same(s, "allkeys-lfu") || same(s, "volatile-lfu")))
+        return "there is no LFU here: the lru policies keep what is used again longer than what is used once";
     for (int i = 0; i < v && !found; i++)
         n += sprintf(error_text + n, "%s%s", i ? ", " : "argument(s) must be one of the following: ", o->choices[i]);
     if (!found) return error_text;

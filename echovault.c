@@ -821,10 +821,15 @@ void cx_bulk_value(struct cx *cx, const struct entry *e) {
 /* Changes that a command made by itself: keys that expired under its look-ups are logged where they are noticed. */
 static uint64_t own_changes(void) { return store_changes() - store_expired_count(); }
 
-static void on_expire(struct db *db, const char *key, size_t n) {
+static void on_reclaim(struct db *db, const char *key, size_t n, bool evicted) {
     struct arg argv[] = {ARG("DEL"), {.p = key, .n = (uint32_t)n}};
     log_append(store_db_id(db), argv, 2);
-    cx_event(db, 'x', "expired", &argv[1]);
+    cx_event(db, evicted ? 'e' : 'x', evicted ? "evicted" : "expired", &argv[1]);
+}
+
+/* Evicts where memory is above the limit; false: what needs memory is to be refused. */
+static bool make_room(void) {
+    return store_make_room((size_t)config.maxmemory, (enum store_policy)config.maxmemory_policy);
 }
 
 /* Runs the command and draws the consequences of what it did. */
@@ -895,10 +900,13 @@ static const char *refusal(const struct cx *cx) {
     static char text[192];
     const struct client *c = cx->client;
     const struct command *cmd = cx->cmd;
+    uint32_t flags = cmd->flags;
     if (!client_authed(c) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
     if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
-    if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
+    if (c->flags & CLIENT_MULTI) /* queueing takes memory, too */
+        flags |= cmd->fn == cmd_exec ? transaction_flags(c) : cmd->flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
+    if (config.maxmemory && flags & CMD_DENYOOM && !make_room())
         return "OOM command not allowed when used memory > 'maxmemory'.";
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
@@ -1363,6 +1371,7 @@ static bool server_turn(int wait_ms) {
             server.next_cron_ms = store_wall_clock() + CRON_MS;
             cron();
         }
+        make_room();
         more |= store_tick(due);
         /* The snapshot gets half of what serving took, so that it slows clients down and does not stop them. */
         int64_t served_us = snap_running() ? (monotonic_ns() - began) / 1000 : 0;
@@ -1479,7 +1488,7 @@ static void server_start(void) {
     turn.buf = must(malloc(TURN_BUFFER));
     resp_parser_init(&turn.parser);
     store_init(config.databases);
-    store_on_expire(on_expire);
+    store_on_reclaim(on_reclaim);
     clock_read();
     server_stats.started_ms = store_wall_clock();
     listen_all();

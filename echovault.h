@@ -295,7 +295,7 @@ struct config {
     char *output_limits; /* the same as text */
     bool protected_mode;
     int64_t maxmemory;
-    int maxmemory_policy; /* 0: noeviction, the only one */
+    int maxmemory_policy; /* enum store_policy */
     char *notify_keyspace_events;
     char event_letters[16]; /* the same with A spelled out */
     /* persistence */
