@@ -214,7 +214,7 @@ void server_sample(void) {
     for (int i = 0; i < 3; i++)
         stats.rates[i] += ((double)(counts[i] - stats.counts[i]) * SAMPLES - stats.rates[i]) / SAMPLES;
     memcpy(stats.counts, counts, sizeof counts);
-    if (store_memory() > stats.peak_memory) stats.peak_memory = store_memory();
+    if ((int64_t)store_memory() > server_stats.peak_memory) server_stats.peak_memory = (int64_t)store_memory();
 }
 
 void server_count_error(const char *text) {
@@ -223,7 +223,8 @@ void server_count_error(const char *text) {
 }
 
 void cmd_config_resetstat(struct cx *cx) {
-    server_stats = (struct server_stats){.started_ms = server_stats.started_ms};
+    server_stats =
+        (struct server_stats){.started_ms = server_stats.started_ms, .peak_memory = server_stats.peak_memory};
     memset(&stats, 0, sizeof stats);
     stats.expired_before = store_expired_count();
     stats.evicted_before = store_evicted_count();
@@ -235,11 +236,11 @@ void cmd_config_resetstat(struct cx *cx) {
 #define U64 "%" PRIu64 "\r\n"
 #define I64 "%" PRId64 "\r\n"
 
-static void put_bytes(struct resp_out *o, const char *name, size_t bytes) {
+static void put_bytes(struct resp_out *o, const char *name, int64_t bytes) {
     double v = (double)bytes;
     int unit = 0;
     for (; v >= 1024 && unit < 4; unit++) v /= 1024;
-    resp_printf(o, "%s:%zu\r\n%s_human:%.*f%c\r\n", name, bytes, name, unit ? 2 : 0, v, "BKMGT"[unit]);
+    resp_printf(o, "%s:" I64 "%s_human:%.*f%c\r\n", name, bytes, name, unit ? 2 : 0, v, "BKMGT"[unit]);
 }
 
 static void info_server(struct resp_out *o) {
@@ -249,8 +250,10 @@ static void info_server(struct resp_out *o) {
                 REDIS_VERSION, ECHOVAULT_VERSION, system.sysname, system.release, system.machine);
     resp_printf(o, "arch_bits:%zu\r\nmultiplexing_api:epoll\r\nprocess_id:%d\r\nrun_id:%s\r\ntcp_port:%d\r\n",
                 8 * sizeof(void *), (int)getpid(), server_run_id(), config.port);
-    resp_printf(o, "uptime_in_seconds:" I64 "hz:10\r\nconfig_file:%s\r\n",
-                (store_wall_clock() - server_stats.started_ms) / 1000, config.file ? config.file : "");
+    int64_t now = store_wall_clock(), uptime = (now - server_stats.started_ms) / 1000;
+    resp_printf(o, "server_time_usec:" I64 "uptime_in_seconds:" I64 "uptime_in_days:" I64, now * 1000, uptime,
+                uptime / 86400);
+    resp_printf(o, "hz:10\r\nconfigured_hz:10\r\nconfig_file:%s\r\n", config.file ? config.file : "");
 }
 
 static void info_clients(struct resp_out *o) {
@@ -260,19 +263,33 @@ static void info_clients(struct resp_out *o) {
                 config.maxclients, blocked);
 }
 
-static void info_memory(struct resp_out *o) {
-    size_t used = store_memory() ? store_memory() : 1, pages = 0;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+struct memory server_memory(void) {
+    size_t pages = 0, of_these;
+    struct memory m = {.used = (int64_t)store_memory(), .tables = (int64_t)store_table_memory()};
     FILE *f = fopen("/proc/self/statm", "r");
     if (f && fscanf(f, "%*u %zu", &pages) != 1) pages = 0;
     if (f) fclose(f);
-    put_bytes(o, "used_memory", used);
-    put_bytes(o, "used_memory_rss", pages * page);
-    put_bytes(o, "used_memory_peak", used > stats.peak_memory ? used : stats.peak_memory);
-    put_bytes(o, "total_system_memory", (size_t)sysconf(_SC_PHYS_PAGES) * page);
-    put_bytes(o, "maxmemory", (size_t)config.maxmemory);
-    resp_printf(o, "maxmemory_policy:%s\r\nmem_fragmentation_ratio:%.2f\r\n", config_text("maxmemory-policy"),
-                (double)(pages * page) / (double)used);
+    m.rss = (int64_t)pages * sysconf(_SC_PAGESIZE);
+    m.peak = m.used > server_stats.peak_memory ? m.used : server_stats.peak_memory;
+    for (struct client *c = client_next(NULL); c; c = client_next(c))
+        *(client_class(c) == 1 ? &m.followers : &m.clients) +=
+            (int64_t)client_memory(c, &of_these, &of_these, &of_these);
+    return m;
+}
+
+static void info_memory(struct resp_out *o) {
+    struct memory m = server_memory();
+    put_bytes(o, "used_memory", m.used);
+    put_bytes(o, "used_memory_rss", m.rss);
+    put_bytes(o, "used_memory_peak", m.peak);
+    put_bytes(o, "total_system_memory", sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
+    put_bytes(o, "maxmemory", config.maxmemory);
+    resp_printf(o, "maxmemory_policy:%s\r\nmem_allocator:libc\r\n", config_text("maxmemory-policy"));
+    resp_printf(o, "mem_fragmentation_ratio:%.2f\r\nused_memory_peak_perc:%.2f%%\r\n", (double)m.rss / (double)m.used,
+                100 * (double)m.used / (double)m.peak);
+    resp_printf(o, "used_memory_overhead:" I64 "used_memory_dataset:" I64 "mem_fragmentation_bytes:" I64, m.tables,
+                m.used - m.tables, m.rss - m.used);
+    resp_printf(o, "mem_clients_normal:" I64 "mem_clients_slaves:" I64, m.clients, m.followers);
 }
 
 static void info_persistence(struct resp_out *o) {
@@ -287,6 +304,10 @@ static void info_persistence(struct resp_out *o) {
                 p.rewrite_running);
     resp_printf(o, "aof_last_rewrite_time_sec:" I64 "aof_last_bgrewrite_status:%s\r\naof_last_write_status:%s\r\n",
                 p.rewrite_seconds, p.rewrite_ok ? "ok" : "err", p.write_ok ? "ok" : "err");
+    resp_printf(o, "aof_current_rewrite_time_sec:" I64, p.rewrite_running ? seconds : -1);
+    if (p.log_on)
+        resp_printf(o, "aof_pending_rewrite:0\r\naof_buffer_length:" U64 "aof_pending_bio_fsync:%d\r\n",
+                    log_end() - log_written(), log_written() > log_synced());
     if (p.log_on)
         resp_printf(o, "aof_current_size:" U64 "aof_base_size:" U64 "aof_delayed_fsync:" U64, p.log_size,
                     p.log_base_size, p.delayed_syncs);
@@ -305,15 +326,20 @@ static void info_stats(struct resp_out *o) {
     resp_printf(o, "pubsub_channels:%zu\r\npubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\n",
                 pubsub_count(NULL, PUBSUB_CHANNEL), pubsub_count(NULL, PUBSUB_PATTERN),
                 pubsub_count(NULL, PUBSUB_SHARD));
+    resp_printf(o, "total_forks:0\r\nlatest_fork_usec:0\r\ntotal_reads_processed:" U64 "total_writes_processed:" U64,
+                s->reads, s->writes);
     resp_printf(o, "evicted_keys:" U64 "keyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64,
                 store_evicted_count() - stats.evicted_before, s->hits, s->misses, s->errors);
 }
 
 static void info_cpu(struct resp_out *o) {
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    resp_printf(o, "used_cpu_sys:%ld.%06ld\r\n", (long)u.ru_stime.tv_sec, (long)u.ru_stime.tv_usec);
-    resp_printf(o, "used_cpu_user:%ld.%06ld\r\n", (long)u.ru_utime.tv_sec, (long)u.ru_utime.tv_usec);
+    static const char *const whose[] = {"", "_children", "_main_thread"};
+    for (int i = 0; i < 3; i++) {
+        struct rusage u;
+        getrusage((int[]){RUSAGE_SELF, RUSAGE_CHILDREN, RUSAGE_THREAD}[i], &u);
+        resp_printf(o, "used_cpu_sys%s:%ld.%06ld\r\n", whose[i], (long)u.ru_stime.tv_sec, (long)u.ru_stime.tv_usec);
+        resp_printf(o, "used_cpu_user%s:%ld.%06ld\r\n", whose[i], (long)u.ru_utime.tv_sec, (long)u.ru_utime.tv_usec);
+    }
 }
 
 static void info_commandstats(struct resp_out *o) {
@@ -354,6 +380,7 @@ static const struct section {
                 {"CPU", info_cpu},
                 {"Commandstats", info_commandstats},
                 {"Errorstats", info_errorstats},
+                {"Latencystats", observe_latencystats},
                 {"Cluster", info_cluster},
                 {"Keyspace", info_keyspace}};
 
@@ -362,7 +389,8 @@ void cmd_info(struct cx *cx) {
     bool all = given(cx, "all") || given(cx, "everything"), usual = cx->argc == 1 || given(cx, "default");
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         const struct section *s = &sections[i];
-        if (!all && !(usual && s->print != info_commandstats) && !given(cx, s->name)) continue;
+        bool long_one = s->print == info_commandstats || s->print == observe_latencystats;
+        if (!all && !(usual && !long_one) && !given(cx, s->name)) continue;
         resp_printf(&text, "%s# %s\r\n", text.len ? "\r\n" : "", s->name);
         s->print(&text);
     }

@@ -21,7 +21,8 @@
 /* ==== the table ============================================================================================= */
 
 /* Flags, short enough for a table. */
-enum { W = CMD_WRITE, R = CMD_READONLY, M = CMD_DENYOOM, F = CMD_FAST, ANYTIME = CMD_LOADING | CMD_STALE };
+enum { W = CMD_WRITE, R = CMD_READONLY, M = CMD_DENYOOM, B = CMD_BRIEF, ANYTIME = CMD_LOADING | CMD_STALE };
+enum { F = CMD_FAST | CMD_BRIEF, L = CMD_FAST /* but it may take long */ };
 enum { ABOUT = ANYTIME | CMD_ACL_CONNECTION, ALL_KEYS = CMD_ACL_KEYSPACE | CMD_DANGEROUS };
 enum { ADMIN = CMD_ADMIN | CMD_NOSCRIPT, BACKGROUND = ADMIN | CMD_NO_ASYNC_LOADING, ANY_ADMIN = ADMIN | ANYTIME };
 enum { SESSION = ANYTIME | CMD_NOSCRIPT, LOGIN = SESSION | F | CMD_NO_AUTH | CMD_ALLOW_BUSY };
@@ -55,6 +56,7 @@ enum { LEAVE = LOGIN | CMD_IN_MULTI | CMD_IN_RESP2_SUB, BRACKET = SESSION | F | 
 #define LISTENER(name, fn, a, ...)   ROW("pubsub", #name, cmd_##fn, a, LISTEN, __VA_ARGS__)
 #define PUBSUB(name, fn, a, ...)     ROW("pubsub", "pubsub|" #name, cmd_pubsub_##fn, a, TELL, NO_KEY, __VA_ARGS__)
 #define TRANSACTION(name, ...)       ROW("transactions", #name, cmd_##name, __VA_ARGS__)
+#define LOOK(box, name, a, fl, ...)  ROW("server", #box "|" #name, cmd_##box##_##name, a, fl, NO_KEY, __VA_ARGS__)
 #define HELP(group, container, fl, v)                                                                                  \
     ROW(group, container "|help", cmd_help, 2, fl, NO_KEY, v, "", "Lists the subcommands")
 
@@ -62,7 +64,7 @@ enum { LEAVE = LOGIN | CMD_IN_MULTI | CMD_IN_RESP2_SUB, BRACKET = SESSION | F | 
 #define DEADLINE "EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | "
 
 struct command command_table[] = {
-    STRING(append, 3, W | M | F, KEY, "2.0.0", "key value", "Adds to the end of a value"),
+    STRING(append, 3, W | M | L, KEY, "2.0.0", "key value", "Adds to the end of a value"),
     STRING(decr, 2, W | M | F, KEY, "1.0.0", "key", "Takes 1 from a number"),
     STRING(decrby, 3, W | M | F, KEY, "1.0.0", "key decrement", "Subtracts from a number"),
     STRING(delex, -2, W | F, KEY, "8.4.0", "key [IFEQ value | IFNE value]", "Deletes a key that has, or not, a value"),
@@ -81,14 +83,14 @@ struct command command_table[] = {
            "Adds to a number, within bounds; sets the deadline"),
     STRING(lcs, -3, R, TWO, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "What two values share"),
     STRING(mget, -2, R | F, KEYS, "1.0.0", "key...", "The values of several keys"),
-    STRING(mset, -3, W | M, PAIRS, "1.0.1", "<key value>...", "Sets several keys at once"),
+    STRING(mset, -3, W | M | B, PAIRS, "1.0.1", "<key value>...", "Sets several keys at once"),
     STRING(msetex, -4, W | M | CMD_COUNTED_KEYS, 2, -1, 2, "8.4.0",
            "numkeys <key value>... [NX | XX] [" DEADLINE "KEEPTTL]", "Sets several keys, if all or none is there"),
-    STRING(msetnx, -3, W | M, PAIRS, "1.0.1", "<key value>...", "Sets several keys, if none is there"),
-    STRING(psetex, 4, W | M, KEY, "2.6.0", "key milliseconds value", "Sets a key for some milliseconds"),
-    STRING(set, -3, W | M, KEY, "1.0.0", "key value [NX | XX | IFEQ value | IFNE value] [GET] [" DEADLINE "KEEPTTL]",
-           "Sets a key"),
-    STRING(setex, 4, W | M, KEY, "2.0.0", "key seconds value", "Sets a key for some seconds"),
+    STRING(msetnx, -3, W | M | B, PAIRS, "1.0.1", "<key value>...", "Sets several keys, if none is there"),
+    STRING(psetex, 4, W | M | B, KEY, "2.6.0", "key milliseconds value", "Sets a key for some milliseconds"),
+    STRING(set, -3, W | M | B, KEY, "1.0.0",
+           "key value [NX | XX | IFEQ value | IFNE value] [GET] [" DEADLINE "KEEPTTL]", "Sets a key"),
+    STRING(setex, 4, W | M | B, KEY, "2.0.0", "key seconds value", "Sets a key for some seconds"),
     ROW("string", "setnx", cmd_msetnx, 3, W | M | F, KEY, "1.0.0", "key value", "Sets a key, if it is not there"),
     STRING(setrange, 4, W | M, KEY, "2.2.0", "key offset value", "Writes over a part of a value"),
     STRING(strlen, 2, R | F, KEY, "2.2.0", "key", "The length of a value"),
@@ -106,7 +108,7 @@ struct command command_table[] = {
     BITMAP(setbit, 4, W | M, KEY, "2.2.0", "key offset value", "Sets one bit of a value"),
 
     GENERIC(copy, -3, W | M, TWO, "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copies keys"),
-    GENERIC(del, -2, W, KEYS, "1.0.0", "key...", "Deletes keys"),
+    GENERIC(del, -2, W | B, KEYS, "1.0.0", "key...", "Deletes keys"),
     GENERIC(dump, 2, R, KEY, "2.6.0", "key", "The value in the form that RESTORE reads"),
     GENERIC(exists, -2, R | F, KEYS, "1.0.0", "key...", "How many of the keys are there"),
     GENERIC(expire, -3, W | F, KEY, "1.0.0", "key seconds" WHEN, "Sets how long a key lives"),
@@ -140,7 +142,7 @@ struct command command_table[] = {
     ROW("generic", "unlink", cmd_del, -2, W | F, KEYS, "4.0.0", "key...", "Deletes keys"),
 
     LISTENER(psubscribe, subscribe, -2, NO_KEY, "2.0.0", "pattern...", "Listens to the channels that match"),
-    ROW("pubsub", "publish", cmd_publish, 3, TELL | F | CMD_MAY_REPLICATE, NO_KEY, "2.0.0", "channel message",
+    ROW("pubsub", "publish", cmd_publish, 3, TELL | L | CMD_MAY_REPLICATE, NO_KEY, "2.0.0", "channel message",
         "Sends to the subscribers"),
     ROW("pubsub", "pubsub", NULL, -2, CMD_CONTAINER, NO_KEY, "2.8.0", "", "About channels and their subscribers"),
     PUBSUB(channels, channels, -2, "2.8.0", "[pattern]", "The channels that have subscribers"),
@@ -150,7 +152,7 @@ struct command command_table[] = {
     PUBSUB(shardchannels, channels, -2, "7.0.0", "[pattern]", "The shard channels that have subscribers"),
     PUBSUB(shardnumsub, numsub, -2, "7.0.0", "[shardchannel...]", "How many subscribers shard channels have"),
     LISTENER(punsubscribe, unsubscribe, -1, NO_KEY, "2.0.0", "[pattern...]", "Ends PSUBSCRIBE's, all or these"),
-    ROW("pubsub", "spublish", cmd_publish, 3, TELL | F | CMD_MAY_REPLICATE, KEY, "7.0.0", "shardchannel message",
+    ROW("pubsub", "spublish", cmd_publish, 3, TELL | L | CMD_MAY_REPLICATE, KEY, "7.0.0", "shardchannel message",
         "Sends to shard channel"),
     LISTENER(ssubscribe, subscribe, -2, KEYS, "7.0.0", "shardchannel...", "Listens to shard channels"),
     LISTENER(subscribe, subscribe, -2, NO_KEY, "2.0.0", "channel...", "Listens to channels"),
@@ -175,7 +177,7 @@ struct command command_table[] = {
     CLIENT("setname", setname, 3, SESSION, "2.6.9", "connection-name", "Names this connection"),
     CLIENT("unblock", unblock, -3, ANY_ADMIN, "5.0.0", "client-id [TIMEOUT | ERROR]", "Ends a client's waiting"),
     CLIENT("unpause", unpause, 2, ANY_ADMIN, "6.2.0", "", "Ends CLIENT PAUSE"),
-    CONNECTION(echo, 2, ANYTIME | F, "1.0.0", "message", "Answers the message"),
+    CONNECTION(echo, 2, ANYTIME | L, "1.0.0", "message", "Answers the message"),
     CONNECTION(hello, -1, LOGIN, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "The handshake"),
     CONNECTION(ping, -1, F | CMD_IN_RESP2_SUB, "1.0.0", "[message]", "Answers PONG, or the message"),
     CONNECTION(quit, -1, LEAVE, "1.0.0", "", "Closes the connection"),
@@ -223,16 +225,36 @@ struct command command_table[] = {
     ROW("server", "slaveof", cmd_replicaof, 3, BACKGROUND | CMD_STALE, NO_KEY, "1.0.0", "<host port | NO ONE>",
         "Follows a leader, or nobody"),
     SERVER(sync, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Follows, from a snapshot on"),
+    ROW("server", "latency", NULL, -2, CMD_CONTAINER, NO_KEY, "2.8.13", "", "What took long"),
+    LOOK(latency, doctor, 2, ANY_ADMIN, "2.8.13", "", "What took long, and what to do"),
+    HELP("server", "latency", ANYTIME, "2.8.13"),
+    LOOK(latency, histogram, -2, ANY_ADMIN, "7.0.0", "[command...]", "How many calls took how long"),
+    LOOK(latency, history, 3, ANY_ADMIN, "2.8.13", "event", "When an event took long, and how long"),
+    LOOK(latency, latest, 2, ANY_ADMIN, "2.8.13", "", "When each event took long the last time"),
+    LOOK(latency, reset, -2, ANY_ADMIN, "2.8.13", "[event...]", "Forgets events"),
+    ROW("server", "memory", NULL, -2, CMD_CONTAINER, NO_KEY, "4.0.0", "", "About the memory in use"),
+    LOOK(memory, doctor, 2, 0, "4.0.0", "", "What is remarkable about it"),
+    HELP("server", "memory", ANYTIME, "4.0.0"),
+    ROW("server", "memory|malloc-stats", cmd_memory_doctor, 2, 0, NO_KEY, "4.0.0", "", "Where it comes from"),
+    LOOK(memory, purge, 2, 0, "4.0.0", "", "Gives free memory back to the system"),
+    LOOK(memory, stats, 2, 0, "4.0.0", "", "What it is used for"),
+    ROW("server", "memory|usage", cmd_memory_usage, -3, R, 2, 2, 1, "4.0.0", "key [SAMPLES count]", "What a key takes"),
+    SERVER(monitor, 1, ANY_ADMIN, "1.0.0", "", "Shows every command that is run, as it comes"),
     SERVER(save, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Saves a snapshot, and waits for it"),
     SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE]",
            "Ends the server"),
-    SERVER(swapdb, 3, W | F | ALL_KEYS, "4.0.0", "index1 index2", "Lets two databases change places"),
+    ROW("server", "slowlog", NULL, -2, CMD_CONTAINER, NO_KEY, "2.2.12", "", "The commands that took long"),
+    LOOK(slowlog, get, -2, CMD_ADMIN | ANYTIME, "2.2.12", "[count]", "The last ones, with time and arguments"),
+    HELP("server", "slowlog", ANYTIME, "6.2.0"),
+    LOOK(slowlog, len, 2, CMD_ADMIN | ANYTIME, "2.2.12", "", "How many are kept"),
+    LOOK(slowlog, reset, 2, CMD_ADMIN | ANYTIME, "2.2.12", "", "Forgets them"),
+    SERVER(swapdb, 3, W | L | ALL_KEYS, "4.0.0", "index1 index2", "Lets two databases change places"),
     SERVER(time, 1, ANYTIME | F, "2.6.0", "", "The server's clock: seconds and microseconds"),
 
-    TRANSACTION(discard, 1, BRACKET, NO_KEY, "2.0.0", "", "Gives the transaction up"),
+    TRANSACTION(discard, 1, BRACKET & ~B, NO_KEY, "2.0.0", "", "Gives the transaction up"),
     TRANSACTION(exec, 1, SESSION | CMD_IN_MULTI | CMD_NO_SLOWLOG, NO_KEY, "1.2.0", "", "Runs the transaction"),
     TRANSACTION(multi, 1, BRACKET, NO_KEY, "1.2.0", "", "Begins a transaction"),
-    TRANSACTION(unwatch, 1, SESSION | F | CMD_ALLOW_BUSY, NO_KEY, "2.2.0", "", "Forgets all watched keys"),
+    TRANSACTION(unwatch, 1, SESSION | L | CMD_ALLOW_BUSY, NO_KEY, "2.2.0", "", "Forgets all watched keys"),
     TRANSACTION(watch, -2, BRACKET, KEYS, "2.2.0", "key...", "Lets EXEC run only if these keys do not change"),
     {.name = NULL},
 };
@@ -362,13 +384,13 @@ static const char *const categories[] = {"@keyspace",  "@read",       "@write", 
                                          "@pubsub",    "@admin",      "@fast",       "@slow",   "@blocking",
                                          "@dangerous", "@connection", "@transaction"};
 enum { BLOCKS = CMD_BLOCKING, RISKY = CMD_ADMIN | CMD_DANGEROUS, ADMINS = CMD_ADMIN | CMD_ACL_ADMIN };
-static const uint32_t category_flags[] = {CMD_ACL_KEYSPACE,   R, W, 0, 0, CMD_PUBSUB, ADMINS, F, 0, BLOCKS, RISKY,
+static const uint32_t category_flags[] = {CMD_ACL_KEYSPACE,   R, W, 0, 0, CMD_PUBSUB, ADMINS, L, 0, BLOCKS, RISKY,
                                           CMD_ACL_CONNECTION, 0};
 static const char *const category_groups[] = {"generic", "", "", "string",     "bitmap",      "", "", "",
                                               "",        "", "", "connection", "transactions"};
 
 static uint32_t categories_of(const struct command *c) {
-    uint32_t set = c->flags & F ? 0 : 1u << 8;
+    uint32_t set = c->flags & L ? 0 : 1u << 8;
     for (size_t i = 0; i < COUNT(categories); i++)
         if (c->flags & category_flags[i] || (c->fn && !strcmp(c->group, category_groups[i]))) set |= 1u << i;
     return c->flags & CMD_ACL_CONNECTION ? set & ~1u : set; /* what waits has no key */
@@ -424,17 +446,22 @@ static void reply_info(struct resp_out *o, const struct command *c) {
     for (int i = 1; i <= command_subs(c); i++) reply_info(o, &c[i]);
 }
 
+const struct command *command_named(const struct arg *name) {
+    const struct command *c = command_table;
+    while (c->name && !resp_arg_is(name, c->name)) c++;
+    return c->name ? c : NULL;
+}
+
 /* Replies for the rows that are named from argv[2] on ("get", "client|id"), or for all. Returns how many. */
 static size_t reply_rows(struct cx *cx, void reply(struct resp_out *, const struct command *), bool null_if_unknown) {
     size_t n = 0;
     for (const struct command *c = command_table; cx->argc <= 2 && c->name; c += command_subs(c) + 1, n++)
         reply(cx->out, c);
     for (int i = 2; i < cx->argc; i++) {
-        const struct command *c = command_table;
-        while (c->name && !resp_arg_is(&cx->argv[i], c->name)) c++;
-        if (c->name) reply(cx->out, c);
+        const struct command *c = command_named(&cx->argv[i]);
+        if (c) reply(cx->out, c);
         else if (null_if_unknown) resp_null(cx->out);
-        n += c->name || null_if_unknown;
+        n += c || null_if_unknown;
     }
     return n;
 }

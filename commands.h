@@ -40,6 +40,11 @@ command_fn cmd_config_get, cmd_config_set, cmd_config_rewrite;
 /* replication.c */
 command_fn cmd_replicaof, cmd_role, cmd_psync, cmd_sync, cmd_replconf, cmd_failover;
 
+/* observe.c */
+command_fn cmd_slowlog_get, cmd_slowlog_len, cmd_slowlog_reset, cmd_monitor, cmd_latency_doctor, cmd_latency_histogram,
+    cmd_latency_history, cmd_latency_latest, cmd_latency_reset, cmd_memory_doctor, cmd_memory_purge, cmd_memory_stats,
+    cmd_memory_usage;
+
 /* transactions.c */
 command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch;
 

@@ -112,6 +112,15 @@ static const char *check_events(char *text) {
     return NULL;
 }
 
+static const char *check_percentiles(char *text) {
+    for (char *p = text, *end; *p; p = end + strspn(end, " ")) {
+        double v = strtod(p, &end);
+        if (end == p || !strchr(" ", *end) || v != v) return "Invalid latency-tracking-info-percentiles parameters";
+        if (v < 0 || v > 100) return "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]";
+    }
+    return NULL;
+}
+
 /* ==== the table ================================================================================================ */
 
 enum type { T_BOOL, T_ENUM, T_INT, T_OCTAL, T_LONG, T_MEMORY, T_STRING, T_IGNORED, T_REFUSED };
@@ -187,6 +196,12 @@ static const struct option options[] = {
     {"min-replicas-to-write", INT(min_replicas_to_write, 0), "0", 0, "refuse changes with fewer followers; 0: never"},
     {"min-replicas-max-lag", INT(min_replicas_max_lag, 0), "10", 0, "seconds that a follower's word counts for that"},
     {"repl-backlog-size", MEMORY(persist.backlog, 0), "16mb", 0, "log to keep for followers that return"},
+    {"slowlog-log-slower-than", LONG(slowlog_slower_than, -1), "10000", 0,
+     "what SLOWLOG keeps, microseconds; -1: none"},
+    {"slowlog-max-len", LONG(slowlog_max_len, 0), "128", 0, "how many commands it keeps"},
+    {"latency-monitor-threshold", LONG(latency_threshold, 0), "0", 0, "what LATENCY keeps, milliseconds; 0: nothing"},
+    {"latency-tracking", BOOL(latency_tracking), "yes", 0, "count by their time what LATENCY HISTOGRAM shows"},
+    {"latency-tracking-info-percentiles", STRING(latency_percentiles, check_percentiles), "50 99 99.9", 0, "in INFO"},
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
@@ -195,9 +210,9 @@ static const struct option options[] = {
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
     {"aclfile cluster-enabled include loadmodule tls-port tls-replication user", .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
-     "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* latency-* lazyfree-* "
+     "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* lazyfree-* "
      "lfu-* list-* lua-* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
-     "repl-disable-* repl-diskless-* replica-* sanitize-* set-* shutdown-* slowlog-* socket-* "
+     "repl-disable-* repl-diskless-* replica-* sanitize-* set-* shutdown-* socket-* "
      "stream-* syslog-* tls-* tracking-* zset-* *_cpulist",
      .type = T_IGNORED},
 };

@@ -54,6 +54,7 @@
 #define TURN_BUFFER   ((size_t)256 << 10)
 #define BATCH_MAX     256               /* commands that are parsed before they run */
 #define WINDOW        16                /* commands whose keys are prefetched together */
+#define BRIEF_ARGS    8                 /* a brief command (CMD_BRIEF) has no more arguments */
 #define REPLY_SHARE   ((size_t)1 << 20) /* bytes of replies to one client in a turn */
 #define LISTENERS_MAX 16
 #define CRON_MS       100
@@ -143,8 +144,11 @@ static struct {
     struct segment segments[BATCH_MAX];
     uint32_t nsegments;
     struct resp_out out;
-    struct resp_out pushed;  /* what the current client gets although its replies are dropped */
-    struct client *current;  /* whose commands are running */
+    struct resp_out pushed; /* what the current client gets although its replies are dropped */
+    struct client *current; /* whose commands are running */
+    int64_t looked_ns;      /* time of the window's commands that were looked at one by one; the others: */
+    const struct command *brief[WINDOW];
+    int nbrief;
     struct client **touched; /* have output to be written */
     size_t ntouched, touched_cap;
     struct handle *again; /* clients with input that can go on without a read */
@@ -277,6 +281,7 @@ static void clients_reap(void) {
         if (c->flags & CLIENT_LEADER || c->follower) replication_gone(c);
         transaction_free(c);
         pubsub_forget(c);
+        observe_forget(c);
         input_free(c);
         output_free(c);
         queued_free(c->postponed);
@@ -299,12 +304,13 @@ size_t client_count(void) { return server.nclients - server.ndead; }
 void client_reset(struct client *c) {
     transaction_free(c);
     pubsub_forget(c);
+    observe_forget(c);
     free(c->name);
     c->name = NULL;
     c->db = 0;
     c->proto = 2;
     c->flags &= (uint32_t) ~(CLIENT_AUTHED | CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT |
-                             CLIENT_NO_EVICT | CLIENT_NO_TOUCH | CLIENT_MONITOR);
+                             CLIENT_NO_EVICT | CLIENT_NO_TOUCH);
     if (!*config.requirepass) c->flags |= CLIENT_AUTHED;
 }
 
@@ -506,6 +512,7 @@ static void client_flush(struct client *c) {
         }
         if (sent < 0) sent = 0;
         server_stats.net_out += (uint64_t)sent;
+        server_stats.writes++;
         if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
     }
     if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
@@ -681,6 +688,7 @@ static void client_read(struct client *c) {
         return;
     }
     server_stats.net_in += (uint64_t)got;
+    server_stats.reads++;
     c->active = server.now_s;
     if (!c->in) {
         turn.used += (size_t)got;
@@ -696,12 +704,6 @@ static void client_read(struct client *c) {
         return;
     }
     segment_parse(segment_new(c, c->in->buf, c->in->len));
-}
-
-static int64_t monotonic_ns(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
 /* ==== the batch =============================================================================== */
@@ -721,14 +723,14 @@ static void window_prefetch(const struct pending *cmd, size_t n) {
     if (found > 1) store_prefetch(l, found);
 }
 
-static const struct command *client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc);
+static void client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc);
 
 /* Bytes of output that wait for c while its commands run. */
 static size_t output_now(const struct client *c) {
     return c->own ? resp_out_pending(c->own) : turn.out.len - c->turn_start + turn.out.piece_bytes;
 }
 
-static void pending_run(struct pending *cmd) {
+static void pending_run(const struct pending *cmd) {
     struct segment *s = &turn.segments[cmd->segment];
     struct client *c = s->c;
     struct arg *argv = turn.args + cmd->arg;
@@ -742,32 +744,26 @@ static void pending_run(struct pending *cmd) {
         s->resume = cmd->start; /* it and what is behind it have to wait */
         skip = true;
     }
-    if (skip) cmd->cmd = NULL;
-    else if (cmd->argc) cmd->cmd = client_run(c, cmd->cmd, argv, cmd->argc);
-    else {
+    if (!skip && cmd->argc) client_run(c, cmd->cmd, argv, cmd->argc);
+    else if (!skip) {
         resp_errorf(c->own ? c->own : &turn.out, "ERR %s", s->error);
         server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
         client_close_after_reply(c);
     }
-    resp_arg_release(argv, cmd->argc);
+    if (c->in) resp_arg_release(argv, cmd->argc); /* a blob is never read into the shared buffer: it is too big */
 }
-
-/* The time that a window took is shared out among its commands: a clock read for each would cost more than many of
- * them. */
-static void window_account(const struct pending *cmd, size_t n, int64_t ns) {
-    for (size_t i = 0; i < n; i++)
-        if (cmd[i].cmd) cmd[i].cmd->stats->ns += (uint64_t)(ns / (int64_t)n);
-}
+_Static_assert(READ_MAX < RESP_BLOB_MIN, "else that may be read there");
 
 /* Runs what has been parsed, in the order in which it came, a window at a time. */
 static void batch_run(void) {
-    int64_t then = turn.nbatch ? monotonic_ns() : 0;
+    int64_t then = turn.nbatch ? observe_clock() : 0;
     for (size_t i = 0; i < turn.nbatch; i += WINDOW) {
         size_t n = turn.nbatch - i < WINDOW ? turn.nbatch - i : WINDOW;
+        turn.looked_ns = turn.nbrief = 0;
         window_prefetch(turn.batch + i, n);
         for (size_t k = 0; k < n; k++) pending_run(&turn.batch[i + k]);
-        int64_t now = monotonic_ns();
-        window_account(turn.batch + i, n, now - then);
+        int64_t now = observe_clock();
+        if (turn.nbrief) observe_share(turn.brief, turn.nbrief, now - then - turn.looked_ns);
         then = now;
     }
     output_end();
@@ -832,10 +828,19 @@ static bool make_room(void) {
     return store_make_room((size_t)config.maxmemory, (enum store_policy)config.maxmemory_policy);
 }
 
+/* Is its time not worth a look at the clock? */
+static bool is_brief(const struct cx *cx) {
+    return cx->cmd->flags & CMD_BRIEF && cx->argc <= BRIEF_ARGS && !observe_all && cx->client &&
+           !(cx->client->flags & CLIENT_MULTI);
+}
+
 /* Runs the command and draws the consequences of what it did. */
 void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
     int db = store_db_id(cx->db);
+    int64_t began = 0;
+    if (is_brief(cx) && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
+    else if (cx->client) began = observe_clock();
     cx->log_argc = cx->log_pairs = 0;
     cx->log_never = false;
     cx->cmd->fn(cx);
@@ -844,6 +849,8 @@ void cx_call(struct cx *cx) {
     cx->cmd->stats->calls++;
     cx->cmd->stats->failed += failed;
     if (failed) server_count_error(cx->out->last_error);
+    int64_t ns = began ? observe_look(cx, began) : 0;
+    if (ns && !(cx->client->flags & CLIENT_MULTI)) turn.looked_ns += ns; /* EXEC's has its commands' in it */
     if (own_changes() == before || cx->log_never) return;
     bool begun = cx->log_pairs && log_begin(); /* within EXEC it has begun */
     for (int i = 0; i == 0 || i < cx->log_pairs; i++) {
@@ -915,6 +922,8 @@ static const char *refusal(const struct cx *cx) {
                  cx->cmd->name);
         return text;
     }
+    if (c->flags & CLIENT_MONITOR && cmd->flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE))
+        return "ERR Replica can't interact with the keyspace";
     return NULL;
 }
 
@@ -984,8 +993,8 @@ static void cx_dispatch(struct cx *cx) {
     else cx_call(cx);
 }
 
-/* One command of a client's input. Returns its row, a subcommand's own; NULL: there is none. */
-static const struct command *client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc) {
+/* One command of a client's input. */
+static void client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc) {
     struct cx cx;
     cx.client = c;
     cx.cmd = cmd;
@@ -1000,11 +1009,10 @@ static const struct command *client_run(struct client *c, const struct command *
     if (cx.cmd) c->last_cmd = cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
-    if (c->wait_until || c->postponed) return cx.cmd; /* its reply is still to come */
+    if (c->wait_until || c->postponed) return; /* its reply is still to come */
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
     if (c->flags & CLIENT_REPLY_SKIP_NEXT) c->flags |= CLIENT_REPLY_SKIP;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
-    return cx.cmd;
 }
 
 /* What was put off runs when no pause is as strict any more; it may be put off again. */
@@ -1333,7 +1341,8 @@ static void cron(void) {
         struct client *c = server.clients[fd];
         if (!c || c->flags & CLIENT_CLOSING) continue;
         if (c->own) output_check_limits(c);
-        if (config.timeout && !c->subs && !(c->flags & (CLIENT_BLOCKED | CLIENT_FOLLOWER | CLIENT_LEADER)) &&
+        if (config.timeout && !c->subs &&
+            !(c->flags & (CLIENT_BLOCKED | CLIENT_FOLLOWER | CLIENT_LEADER | CLIENT_MONITOR)) &&
             server.now_s - c->active > (uint32_t)config.timeout)
             client_close(c);
     }
@@ -1347,7 +1356,7 @@ static void cron(void) {
 static bool server_turn(int wait_ms) {
     static struct epoll_event events[EVENTS_MAX];
     int n = epoll_wait(server.epoll, events, EVENTS_MAX, turn.nagain ? 0 : wait_ms);
-    int64_t began = snap_running() ? monotonic_ns() : 0;
+    int64_t began = snap_running() ? observe_clock() : 0;
     clock_read();
     size_t nagain = turn.nagain;
     for (size_t i = 0; i < nagain; i++) {
@@ -1372,12 +1381,16 @@ static bool server_turn(int wait_ms) {
             cron();
         }
         make_room();
+        int64_t at = config.latency_threshold ? observe_clock() : 0;
         more |= store_tick(due);
+        if (at) at = observe_event(EVENT_EXPIRE, at);
         /* The snapshot gets half of what serving took, so that it slows clients down and does not stop them. */
-        int64_t served_us = snap_running() ? (monotonic_ns() - began) / 1000 : 0;
+        int64_t served_us = snap_running() ? (observe_clock() - began) / 1000 : 0;
         more |= persist_tick(n == 0 ? SLICE_MAX_US : served_us / 2 < SLICE_MIN_US ? SLICE_MIN_US : served_us / 2);
+        if (at) at = observe_event(EVENT_SNAPSHOT, at);
         log_flush();
         replication_turn();
+        if (at) observe_event(EVENT_WRITE, at);
         clients_unhold();
         waiters_check();
     }

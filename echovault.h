@@ -44,10 +44,13 @@ enum command_flag {
     CMD_ACL_CONNECTION = 1 << 22,
     CMD_CONTAINER = 1 << 23,    /* its subcommands' rows stand behind its own */
     CMD_COUNTED_KEYS = 1 << 24, /* argv[1] says how many there are, last_key does not */
+    CMD_BRIEF = 1 << 25,        /* takes about as long whatever the data is (observe.c) */
 };
 
+#define LATENCY_BUCKETS 25 /* the last begins at 0.5 seconds */
 struct command_stats {
     uint64_t calls, ns, rejected, failed;
+    uint64_t latency[LATENCY_BUCKETS]; /* of the calls, by the time they took (observe.c) */
 };
 
 struct command {
@@ -68,8 +71,9 @@ const struct command *command_find(struct arg *name); /* NULL: unknown; a new na
 const struct command *command_find_logged(const struct arg *name);           /* the same whatever rename-command says */
 const char *command_rename(const struct arg *name, const struct arg *alias); /* "": none. NULL, or why it is refused */
 const struct command *command_find_sub(const struct command *c, const struct arg *sub); /* NULL: unknown */
-const char *command_title(const struct command *c); /* its own name in capitals; good until the next call */
-int command_subs(const struct command *c);          /* how many rows behind its own are its subcommands */
+const struct command *command_named(const struct arg *name); /* a subcommand, too, "client|id"; NULL: unknown; slow */
+const char *command_title(const struct command *c);          /* its own name in capitals; good until the next call */
+int command_subs(const struct command *c);                   /* how many rows behind its own are its subcommands */
 
 /* ---- the context of one command -------------------------------------------------------------- */
 
@@ -256,16 +260,29 @@ bool replication_enough(void);             /* min-replicas-to-write is met */
 void replication_getack(void);             /* somebody waits for followers */
 bool replication_link_up(void);            /* the leader's stream comes */
 void info_replication(struct resp_out *o); /* for INFO */
+/* ---- looking at what runs (observe.c) -------------------------------------------------------- */
+
+enum observed { EVENT_COMMAND, EVENT_FAST, EVENT_EXPIRE, EVENT_SNAPSHOT, EVENT_WRITE, EVENTS };
+extern bool observe_all;                                                  /* brief commands are looked at as well */
+int64_t observe_clock(void);                                              /* monotonic, ns */
+int64_t observe_look(const struct cx *cx, int64_t began);                 /* it has run; returns how long it took, ns */
+int64_t observe_event(enum observed event, int64_t began);                /* it is over; returns the clock */
+void observe_share(const struct command *const *rows, int n, int64_t ns); /* among brief commands that ran */
+void observe_forget(struct client *c);                                    /* ends its MONITOR */
+void observe_latencystats(struct resp_out *o);                            /* INFO's section */
 
 /* ---- the server's own facts and the clock ---------------------------------------------------- */
 
 struct server_stats {
-    uint64_t commands, connections, rejected, net_in, net_out, errors;
+    uint64_t commands, connections, rejected, net_in, net_out, reads, writes, errors;
     uint64_t hits, misses; /* counted by the read commands' look-ups */
-    int64_t started_ms;
+    int64_t started_ms, peak_memory;
 };
 extern struct server_stats server_stats;
-void server_set_expiry(void);              /* what the clock means, after a change of that in the middle of a turn */
+void server_set_expiry(void); /* what the clock means, after a change of that in the middle of a turn */
+struct memory {               /* bytes: by the data, of that by tables; of the process; for connections, beside used */
+    int64_t used, peak, tables, rss, clients, followers;
+} server_memory(void);
 void server_sample(void);                  /* ten times a second: what INFO tells rates and peaks from */
 void server_count_error(const char *text); /* an error reply, as resp_out.last_error has it */
 void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force); /* SHUTDOWN; may reply an error */
@@ -297,7 +314,10 @@ struct config {
     int64_t maxmemory;
     int maxmemory_policy; /* enum store_policy */
     char *notify_keyspace_events;
-    char event_letters[16]; /* the same with A spelled out */
+    char event_letters[16];                                          /* the same with A spelled out */
+    int64_t slowlog_slower_than, slowlog_max_len, latency_threshold; /* us, entries, ms */
+    bool latency_tracking;
+    char *latency_percentiles;
     /* persistence */
     struct persist_options persist;
     char *save; /* "seconds changes ..." */

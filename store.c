@@ -800,6 +800,8 @@ int64_t store_avg_ttl(const struct db *db) { return db->avg_ttl; }
 uint64_t store_changes(void) { return g.changes; }
 uint64_t store_expired_count(void) { return g.expired; }
 uint64_t store_evicted_count(void) { return g.evicted; }
+size_t store_table_memory(void) { return g.table_memory; }
+size_t store_entry_memory(const struct entry *e) { return size_of(e) + (e->is_blob ? blob_memory(blob_of(e)) : 0); }
 int64_t store_now(void) { return g.now; }
 int64_t store_wall_clock(void) { return g.wall; }
 void store_on_reclaim(void (*fn)(struct db *db, const char *key, size_t n, bool evicted)) { g.on_reclaim = fn; }

@@ -58,6 +58,7 @@ int64_t store_deadline(const struct entry *e);          /* ms since 1970 or STOR
 uint32_t store_idle(const struct entry *e);             /* seconds since the last noted access */
 void store_set_idle(struct entry *e, uint32_t seconds); /* as if the last access were so long ago */
 bool store_is_raw(const struct entry *e);               /* was edited in place (OBJECT ENCODING says raw) */
+size_t store_entry_memory(const struct entry *e);       /* bytes that it takes, with its value; its table not counted */
 
 /* ---- changes ---------------------------------------------------------------------------------------
  * Each counts one change (store_changes) and touches the key's watchers. */
@@ -118,6 +119,7 @@ uint64_t store_expired_count(void); /* keys deleted because their deadline had p
 /* ---- the memory limit ------------------------------------------------------------------------ */
 
 size_t store_memory(void);          /* bytes in entries, values and tables: what the limit is for */
+size_t store_table_memory(void);    /* those in tables */
 uint64_t store_evicted_count(void); /* keys deleted to make room */
 
 /* Which keys may go (the volatile ones: those with a deadline), and which of them goes first. */
