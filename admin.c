@@ -73,11 +73,27 @@ static bool is_secret(const struct arg *given, const char *secret) {
     return difference == 0;
 }
 
+static bool is_the_user(const struct arg *name) { return name->n == 7 && !memcmp(name->p, "default", 7); }
+
+/* One line a second at most: who guesses passwords must not fill the disk. */
+static void log_refusal(const struct client *c) {
+    static int64_t next;
+    static unsigned refusals;
+    char peer[64], local[64];
+    refusals++;
+    if (store_wall_clock() < next) return;
+    client_addresses(c, peer, local);
+    server_log(LOG_WARNING, "Wrong user name or password from %s, %u since the last such line", peer, refusals);
+    next = store_wall_clock() + 1000;
+    refusals = 0;
+}
+
 /* Which arguments are the user (0: "default" is meant) and the password. False: the error is said. */
 static bool authenticate(struct cx *cx, int user, int password) {
-    bool known = !user || (cx->argv[user].n == 7 && !memcmp(cx->argv[user].p, "default", 7));
+    bool known = !user || is_the_user(&cx->argv[user]);
     bool right = known && (!*config.requirepass || is_secret(&cx->argv[password], config.requirepass));
     if (right) cx->client->flags |= CLIENT_AUTHED;
+    else log_refusal(cx->client);
     return cx_check(cx, right, "WRONGPASS invalid username-password pair or user is disabled.");
 }
 
@@ -138,6 +154,47 @@ void cmd_hello(struct cx *cx) {
     resp_array(cx->out, 0);
 }
 
+/* ==== ACL: one user, who may do everything ==================================================================== */
+
+void cmd_acl_whoami(struct cx *cx) { resp_bulk_str(cx->out, "default"); }
+
+void cmd_acl_users(struct cx *cx) {
+    resp_array(cx->out, 1);
+    resp_bulk_str(cx->out, "default");
+}
+
+void cmd_acl_list(struct cx *cx) {
+    resp_array(cx->out, 1);
+    resp_bulk_str(cx->out,
+                  *config.requirepass ? "user default on #(hidden) ~* &* +@all" : "user default on nopass ~* &* +@all");
+}
+
+void cmd_acl_getuser(struct cx *cx) {
+    bool password = *config.requirepass;
+    if (!is_the_user(&cx->argv[2])) {
+        resp_null(cx->out);
+        return;
+    }
+    resp_map(cx->out, 6);
+    resp_bulk_str(cx->out, "flags");
+    resp_set(cx->out, password ? 1 : 2);
+    resp_bulk_str(cx->out, "on");
+    if (!password) resp_bulk_str(cx->out, "nopass");
+    resp_bulk_str(cx->out, "passwords");
+    resp_array(cx->out, password);
+    if (password) resp_bulk_str(cx->out, "(hidden)");
+    resp_pair(cx->out, "commands", "+@all");
+    resp_pair(cx->out, "keys", "~*");
+    resp_pair(cx->out, "channels", "&*");
+    resp_bulk_str(cx->out, "selectors");
+    resp_array(cx->out, 0);
+}
+
+void cmd_acl_setuser(struct cx *cx) {
+    resp_error(cx->out, "ERR There are no users but 'default' here, who may do everything. Its password is the option "
+                        "requirepass");
+}
+
 /* ==== INFO and its statistics ================================================================================== */
 
 #define SAMPLES 10 /* a second */
@@ -148,7 +205,7 @@ static const char *const codes[] = {"BUSYKEY", "ERR",     "EXECABORT", "LOADING"
 static struct {
     uint64_t counts[3]; /* of commands, bytes in, bytes out, when the last sample was taken */
     double rates[3];    /* of the same, a second, over the last one or two */
-    uint64_t errors[CODES], expired_before;
+    uint64_t errors[CODES], expired_before, evicted_before;
     size_t peak_memory;
 } stats;
 
@@ -169,6 +226,7 @@ void cmd_config_resetstat(struct cx *cx) {
     server_stats = (struct server_stats){.started_ms = server_stats.started_ms};
     memset(&stats, 0, sizeof stats);
     stats.expired_before = store_expired_count();
+    stats.evicted_before = store_evicted_count();
     for (const struct command *c = command_table; c->name; c++) *c->stats = (struct command_stats){0};
     resp_ok(cx->out);
 }
@@ -247,8 +305,8 @@ static void info_stats(struct resp_out *o) {
     resp_printf(o, "pubsub_channels:%zu\r\npubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\n",
                 pubsub_count(NULL, PUBSUB_CHANNEL), pubsub_count(NULL, PUBSUB_PATTERN),
                 pubsub_count(NULL, PUBSUB_SHARD));
-    resp_printf(o, "evicted_keys:0\r\nkeyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64, s->hits,
-                s->misses, s->errors);
+    resp_printf(o, "evicted_keys:" U64 "keyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64,
+                store_evicted_count() - stats.evicted_before, s->hits, s->misses, s->errors);
 }
 
 static void info_cpu(struct resp_out *o) {

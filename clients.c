@@ -137,7 +137,6 @@ static bool filter_takes(const struct filter *f, const struct client *c) {
 /* Takes the pair of words that begins at argument i. False: the error is said. */
 static bool filter_read(struct cx *cx, struct filter *f, int i) {
     const struct arg *v = &cx->argv[i + 1];
-    bool yes = true;
     switch (i + 1 < cx->argc ? resp_arg_flag(&cx->argv[i], "addr laddr type id user skipme") : 0) {
     case 1: return (f->peer = v);
     case 2: return (f->local = v);
@@ -149,12 +148,10 @@ static bool filter_read(struct cx *cx, struct filter *f, int i) {
         if (!f->user) resp_errorf(cx->out, "ERR No such user '%.*s'", (int)v->n, v->p);
         return f->user;
     case 32:
-        f->spare_me = yes = resp_arg_is(v, "yes");
-        yes |= resp_arg_is(v, "no");
-        break;
-    default: yes = false;
+        f->spare_me = resp_arg_is(v, "yes");
+        return cx_check(cx, f->spare_me || resp_arg_is(v, "no"), "ERR syntax error");
+    default: return cx_check(cx, false, "ERR syntax error");
     }
-    return cx_check(cx, yes, "ERR syntax error");
 }
 
 /* The old form is one address, the new one pairs of words. */
@@ -166,13 +163,25 @@ void cmd_client_kill(struct cx *cx) {
         if (!filter_read(cx, &f, i)) return;
     for (struct client *c = client_next(NULL); c; c = client_next(c)) {
         if ((c == cx->client && f.spare_me) || !filter_takes(&f, c)) continue;
+        killed++;
         if (c == cx->client) me = true;
         else client_close(c);
-        killed++;
     }
     if (!old) resp_int(cx->out, killed);
     else if (cx_check(cx, killed, "ERR No such client")) resp_ok(cx->out);
     if (me) client_close_after_reply(cx->client);
+}
+
+/* ==== waiting ================================================================================================== */
+
+bool cx_timeout(struct cx *cx, int i, int64_t *until) {
+    int64_t ms, now = store_wall_clock();
+    if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &ms),
+                  "ERR timeout is not an integer or out of range") ||
+        !cx_check(cx, ms >= 0, "ERR timeout is negative"))
+        return false;
+    *until = !ms ? 0 : ms < INT64_MAX - now ? now + ms : INT64_MAX;
+    return true;
 }
 
 /* Ends a wait as if its time were up; ERROR: with an error in the place of the reply. */
@@ -217,15 +226,13 @@ enum pause client_paused(void) {
 }
 
 void cmd_client_pause(struct cx *cx) {
-    int64_t ms, now = store_wall_clock();
+    int64_t until;
     bool all = cx->argc == 3 || resp_arg_is(&cx->argv[3], "all");
     if (!cx_at_most(cx, 4) ||
         !cx_check(cx, all || resp_arg_is(&cx->argv[3], "write"), "ERR CLIENT PAUSE mode must be WRITE or ALL") ||
-        !cx_check(cx, resp_read_int(cx->argv[2].p, cx->argv[2].n, &ms),
-                  "ERR timeout is not an integer or out of range") ||
-        !cx_check(cx, ms >= 0, "ERR timeout is negative"))
+        !cx_timeout(cx, 2, &until))
         return;
-    client_pause(PAUSE_BY_COMMAND, all, ms ? ms < INT64_MAX - now ? now + ms : INT64_MAX : 0);
+    client_pause(PAUSE_BY_COMMAND, all, until);
     resp_ok(cx->out);
 }
 

@@ -5,6 +5,7 @@
  *
  * command_find() runs for every command of every client. A name is told from all others by its length and its first
  * and last eight bytes, folded to lower case eight at a time; a hash table finds it, nearly always at the first try.
+ * rename-command changes what clients may say, not what is logged: a new name gives way to the row's own at once.
  *
  * Left out: ACL rules (only the categories are told), tips, the history of options; what is done to keys is told by
  * the command's flags alone, and COMMAND DOCS gives each argument as the syntax spells it.
@@ -49,6 +50,7 @@ enum { LEAVE = LOGIN | CMD_IN_MULTI | CMD_IN_RESP2_SUB, BRACKET = SESSION | F | 
 #define CLIENT(name, fn, a, fl, ...) ROW("connection", "client|" name, cmd_client_##fn, a, fl, NO_KEY, __VA_ARGS__)
 #define SERVER(name, a, fl, ...)     ROW("server", #name, cmd_##name, a, fl, NO_KEY, __VA_ARGS__)
 #define COMMAND(name, a, ...)        ROW("server", "command|" #name, cmd_command_##name, a, ABOUT, NO_KEY, __VA_ARGS__)
+#define ACL(name, fn, a, fl, ...)    ROW("server", "acl|" #name, cmd_acl_##fn, a, fl, NO_KEY, "6.0.0", __VA_ARGS__)
 #define CONFIG(name, a, ...)         ROW("server", "config|" #name, cmd_config_##name, a, ANY_ADMIN, NO_KEY, __VA_ARGS__)
 #define LISTENER(name, fn, a, ...)   ROW("pubsub", #name, cmd_##fn, a, LISTEN, __VA_ARGS__)
 #define PUBSUB(name, fn, a, ...)     ROW("pubsub", "pubsub|" #name, cmd_pubsub_##fn, a, TELL, NO_KEY, __VA_ARGS__)
@@ -180,6 +182,17 @@ struct command command_table[] = {
     CONNECTION(reset, 1, LEAVE, "6.2.0", "", "Makes the connection as new"),
     CONNECTION(select, 2, ANYTIME | F, "1.0.0", "index", "Chooses the database"),
 
+    ROW("server", "acl", NULL, -2, CMD_CONTAINER, NO_KEY, "6.0.0", "", "About users: there is one, with every right"),
+    ACL(cat, cat, -2, SESSION, "[category]", "The categories of commands, or one's commands"),
+    ACL(deluser, setuser, -3, ANY_ADMIN, "username...", "Refused: there is one user"),
+    ACL(getuser, getuser, 3, ANY_ADMIN, "username", "What a user may do"),
+    HELP("server", "acl", ANYTIME, "6.0.0"),
+    ACL(list, list, 2, ANY_ADMIN, "", "The users and their rights"),
+    ACL(load, setuser, 2, ANY_ADMIN, "", "Refused: there is one user"),
+    ACL(save, setuser, 2, ANY_ADMIN, "", "Refused: there is one user"),
+    ACL(setuser, setuser, -3, ANY_ADMIN, "username [rule...]", "Refused: there is one user"),
+    ACL(users, users, 2, ANY_ADMIN, "", "The users' names"),
+    ACL(whoami, whoami, 2, SESSION, "", "The name of this connection's user"),
     SERVER(bgrewriteaof, 1, BACKGROUND, "1.0.0", "", "Shortens the log in the background"),
     SERVER(bgsave, -1, BACKGROUND, "1.0.0", "[SCHEDULE]", "Saves a snapshot in the background"),
     ROW("server", "command", cmd_command_info, -1, ABOUT | CMD_CONTAINER, NO_KEY, "2.8.13", "", "About the commands"),
@@ -226,7 +239,7 @@ struct command command_table[] = {
 
 /* ==== finding a row ========================================================================================= */
 
-#define NAME_MAX_LEN 16
+#define NAME_MAX_LEN 16  /* of a row's */
 #define SLOTS        512 /* several times the number of commands */
 
 /* A name as it is compared: in lower case; n == 0: the slot is free. */
@@ -234,6 +247,8 @@ static struct slot {
     uint64_t head, tail; /* its first eight bytes and its last; all bytes of a shorter one are in head */
     size_t n;
     const struct command *row;
+    const char
+        *alias; /* rename-command: the whole of a new name, "" at a row's own that is no longer good; else NULL */
 } slots[SLOTS];
 
 /* Folds the capital letters among eight bytes: those whose low seven bits are 'A' to 'Z', and the eighth clear. */
@@ -273,11 +288,34 @@ static void slots_fill(void) {
     }
 }
 
-const struct command *command_find(const struct arg *name) {
+static struct slot *slot_find(const struct arg *name) {
     static bool filled;
     if (!filled) slots_fill();
     filled = true;
-    return name->n <= NAME_MAX_LEN ? probe(slot_of(name->p, name->n))->row : NULL;
+    return probe(slot_of(name->p, name->n));
+}
+
+const struct command *command_find(struct arg *name) {
+    const struct slot *s = slot_find(name);
+    if (!s->alias) return s->row;
+    if (!resp_arg_is(name, s->alias)) return NULL;
+    *name = (struct arg){.p = s->row->name, .n = (uint32_t)strlen(s->row->name)};
+    return s->row;
+}
+
+const struct command *command_find_logged(const struct arg *name) { return slot_find(name)->row; }
+
+const char *command_rename(const struct arg *name, const struct arg *alias) {
+    struct slot *old = slot_find(name), *new = slot_find(alias);
+    struct arg found = *name;
+    if (!command_find(&found)) return "No such command in rename-command";
+    if (new->n) return "Target command name already exists";
+    old->alias = "";
+    if (!alias->n) return NULL;
+    *new = slot_of(alias->p, alias->n);
+    new->row = old->row;
+    new->alias = resp_need(strndup(alias->p, alias->n));
+    return NULL;
 }
 
 int command_subs(const struct command *c) {
@@ -300,6 +338,15 @@ const char *command_title(const struct command *c) {
         title[n++] = (char)toupper((unsigned char)*p);
     title[n] = 0;
     return title;
+}
+
+bool cx_at_most(struct cx *cx, int argc) {
+    const struct command *container = cx->cmd;
+    if (cx->argc <= argc) return true;
+    while (!(container->flags & CMD_CONTAINER)) container--;
+    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
+                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
+    return false;
 }
 
 /* ==== COMMAND INFO ========================================================================================== */
@@ -325,6 +372,13 @@ static uint32_t categories_of(const struct command *c) {
     for (size_t i = 0; i < COUNT(categories); i++)
         if (c->flags & category_flags[i] || (c->fn && !strcmp(c->group, category_groups[i]))) set |= 1u << i;
     return c->flags & CMD_ACL_CONNECTION ? set & ~1u : set; /* what waits has no key */
+}
+
+/* Its bit among a command's; 0: there is no such category. */
+static uint32_t category_named(const struct arg *name) {
+    for (size_t i = 0; i < COUNT(categories); i++)
+        if (resp_arg_is(name, categories[i] + 1)) return 1u << i;
+    return 0;
 }
 
 static void reply_bits(struct resp_out *o, uint32_t bits, const char *const *names) {
@@ -436,7 +490,8 @@ void cmd_command_docs(struct cx *cx) {
     resp_later_map(cx->out, mark, reply_rows(cx, reply_docs, false));
 }
 
-/* ==== COMMAND LIST and GETKEYS ============================================================================== */
+/* ==== COMMAND LIST, ACL CAT, COMMAND GETKEYS
+ * ============================================================================== */
 
 void cmd_command_list(struct cx *cx) {
     const struct arg *kind = &cx->argv[3], *value = &cx->argv[4];
@@ -447,17 +502,30 @@ void cmd_command_list(struct cx *cx) {
     size_t mark = resp_later(cx->out), n = 0;
     for (const struct command *c = command_table; c->name; c++) {
         bool listed = all || (pattern && glob_match(value->p, value->n, c->name, strlen(c->name), true));
-        for (size_t i = 0; category && i < COUNT(categories); i++)
-            if (resp_arg_is(value, categories[i] + 1)) listed = categories_of(c) >> i & 1;
+        listed |= category && categories_of(c) & category_named(value);
         if (listed) resp_bulk_str(cx->out, c->name);
         n += listed;
     }
     resp_later_array(cx->out, mark, n);
 }
 
+void cmd_acl_cat(struct cx *cx) {
+    uint32_t bit = cx->argc > 2 ? category_named(&cx->argv[2]) : 0;
+    if (!cx_at_most(cx, 3)) return;
+    if (cx->argc > 2 && !bit) {
+        resp_errorf(cx->out, "ERR Unknown category '%.*s'", (int)cx->argv[2].n, cx->argv[2].p);
+        return;
+    }
+    size_t mark = resp_later(cx->out), n = 0;
+    for (size_t i = 0; !bit && i < COUNT(categories); i++, n++) resp_bulk_str(cx->out, categories[i] + 1);
+    for (const struct command *c = command_table; c->name; c++)
+        if (categories_of(c) & bit) n++, resp_bulk_str(cx->out, c->name);
+    resp_later_array(cx->out, mark, n);
+}
+
 /* The command in question is argv[2] with all that follows. */
 void cmd_command_getkeys(struct cx *cx) {
-    const struct arg *argv = cx->argv + 2;
+    struct arg *argv = cx->argv + 2;
     int argc = cx->argc - 2;
     const struct command *c = command_find(argv);
     if (c && c->flags & CMD_CONTAINER) c = command_find_sub(c, &argv[1]);

@@ -20,7 +20,8 @@ command_fn cmd_del, cmd_exists, cmd_touch, cmd_type, cmd_expire, cmd_pexpire, cm
 
 /* admin.c */
 command_fn cmd_ping, cmd_echo, cmd_select, cmd_quit, cmd_reset, cmd_hello, cmd_auth, cmd_time, cmd_info, cmd_shutdown,
-    cmd_save, cmd_bgsave, cmd_bgrewriteaof, cmd_lastsave, cmd_config_resetstat, cmd_debug, cmd_help;
+    cmd_save, cmd_bgsave, cmd_bgrewriteaof, cmd_lastsave, cmd_acl_whoami, cmd_acl_users, cmd_acl_list, cmd_acl_getuser,
+    cmd_acl_setuser, cmd_config_resetstat, cmd_debug, cmd_help;
 
 /* clients.c */
 command_fn cmd_client_id, cmd_client_setname, cmd_client_getname, cmd_client_setinfo, cmd_client_list, cmd_client_info,
@@ -31,7 +32,7 @@ command_fn cmd_client_id, cmd_client_setname, cmd_client_getname, cmd_client_set
 command_fn cmd_subscribe, cmd_unsubscribe, cmd_publish, cmd_pubsub_channels, cmd_pubsub_numsub, cmd_pubsub_numpat;
 
 /* commands.c */
-command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_docs, cmd_command_getkeys;
+command_fn cmd_command_count, cmd_command_list, cmd_command_info, cmd_command_docs, cmd_command_getkeys, cmd_acl_cat;
 
 /* config.c */
 command_fn cmd_config_get, cmd_config_set, cmd_config_rewrite;

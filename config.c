@@ -121,7 +121,7 @@ struct option {
     const char *name; /* of those without use several, with patterns among them */
     enum type type;
     void *field;
-    int64_t min, max;                 /* of a number; min of a text: as many words stand in a line, 0: one, in quotes */
+    int64_t min, max;                 /* of a number; min of a text: 1 where it is a list of words, not one in quotes */
     const char *const *choices;       /* T_ENUM, T_BOOL: the names of the values from 0 on */
     const char *(*check)(char *text); /* of a text, with room for TEXT_MAX; NULL: all are good */
     const char *def;
@@ -136,12 +136,11 @@ struct option {
 #define LONG(field, min)       T_LONG, &config.field, min, INT64_MAX, NULL, NULL
 #define MEMORY(field, min)     T_MEMORY, &config.field, min, INT64_MAX, NULL, NULL
 #define STRING(field, check)   T_STRING, &config.field, 0, 0, NULL, check
-#define WORDS(field, n, check) T_STRING, &config.field, n, 0, NULL, check
+#define WORDS(field, check)    T_STRING, &config.field, 1, 0, NULL, check
 
 static const struct option options[] = {
     {"port", RANGE(port, 0, 65535), "6379", IMMUTABLE, "TCP port; 0: none"},
-    {"bind", WORDS(bind, INT_MAX, NULL), "127.0.0.1 -::1", IMMUTABLE,
-     "addresses to listen on; one after a - may be missing"},
+    {"bind", WORDS(bind, NULL), "127.0.0.1 -::1", IMMUTABLE, "addresses to listen on; one after a - may be missing"},
     {"unixsocket", STRING(unixsocket, NULL), "", IMMUTABLE, "path of a Unix socket to listen on as well"},
     {"unixsocketperm", T_OCTAL, &config.unixsocketperm, 0, 0777, NULL, NULL, "0", IMMUTABLE,
      "its mode, in octal; 0: as the umask says"},
@@ -152,18 +151,20 @@ static const struct option options[] = {
     {"maxclients", RANGE(maxclients, 1, UINT32_MAX), "10000", 0, "connections at once"},
     {"requirepass", STRING(requirepass, NULL), "", 0, "the password that clients have to show"},
     {"client-query-buffer-limit", MEMORY(client_query_buffer_limit, 1 << 20), "1gb", 0, "input that may wait"},
-    {"client-output-buffer-limit", WORDS(output_limits, 4, check_output_limits),
+    {"client-output-buffer-limit", WORDS(output_limits, check_output_limits),
      "normal 1073741824 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", 0,
      "output that may wait: at most, and for how long"},
     {"proto-max-bulk-len", MEMORY(proto_max_bulk_len, 1 << 20), "512mb", 0, "length of one argument or value"},
     {"databases", INT(databases, 1), "16", IMMUTABLE, "number of databases for SELECT"},
     {"maxmemory", MEMORY(maxmemory, 0), "0", 0, "memory that the data may take; 0: no limit"},
-    {"maxmemory-policy", ENUM(maxmemory_policy, "noeviction"), "noeviction", 0, "changes are refused above it"},
+    {"maxmemory-policy",
+     ENUM(maxmemory_policy, "volatile-lru", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-random",
+          "noeviction"),
+     "noeviction", 0, "which keys go to make room"},
     {"notify-keyspace-events", STRING(notify_keyspace_events, check_events), "", 0, "the events to publish, by letter"},
     {"dir", STRING(dir, check_dir), ".", PROTECTED, "folder of the data files"},
     {"dbfilename", STRING(persist.rdb_path, check_filename), "", PROTECTED, "snapshot's name, or database_<port>.rdb"},
-    {"save", WORDS(save, 2, check_save), "300 1", 0,
-     "snapshots: seconds and changes, any number of pairs; empty: never"},
+    {"save", WORDS(save, check_save), "300 1", 0, "snapshots: seconds and changes, any number of pairs; empty: never"},
     {"stop-writes-on-bgsave-error", BOOL(stop_writes_on_bgsave_error), "yes", 0, "refuse changes after a failed one"},
     {"appendonly", BOOL(persist.log_on), "yes", 0, "keep the log of all changes on disk"},
     {"appendfilename", STRING(persist.aof_path, check_filename), "", IMMUTABLE, "log's name, or database_<port>.aof"},
@@ -172,7 +173,7 @@ static const struct option options[] = {
     {"auto-aof-rewrite-percentage", INT(persist.rewrite_percentage, 0), "100", 0,
      "growth to shorten the log at; 0: no"},
     {"auto-aof-rewrite-min-size", MEMORY(persist.rewrite_min, 0), "64mb", 0, "but not while it is smaller"},
-    {"replicaof", WORDS(replicaof, 2, check_leader), "", IMMUTABLE, "host and port of the leader to follow"},
+    {"replicaof", WORDS(replicaof, check_leader), "", IMMUTABLE, "host and port of the leader to follow"},
     {"masterauth", STRING(repl.auth, NULL), "", 0, "the leader's password"},
     {"masteruser", STRING(repl.user, NULL), "", 0, "and user, where it has users"},
     {"replica-read-only", BOOL(replica_read_only), "yes", 0, "a follower refuses changes; else they are its own only"},
@@ -192,7 +193,7 @@ static const struct option options[] = {
     {"supervised", ENUM(supervised, "no", "systemd", "auto"), "no", IMMUTABLE, "tell systemd of the start"},
     {"pidfile", STRING(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
-    {"aclfile cluster-enabled include loadmodule rename-command tls-port tls-replication user", .type = T_REFUSED},
+    {"aclfile cluster-enabled include loadmodule tls-port tls-replication user", .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
      "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* latency-* lazyfree-* "
      "lfu-* list-* lua-* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
@@ -241,6 +242,8 @@ static const char *choice_set(const struct option *o, const char *s) {
     while (o->choices[v] && !same(o->choices[v], s)) v++;
     bool found = o->choices[v];
     if (!found && o->type == T_BOOL) return "argument must be 'yes' or 'no'";
+    if (!found && (same(s, "allkeys-lfu") || same(s, "volatile-lfu")))
+        return "there is no LFU here: the lru policies keep what is used again longer than what is used once";
     for (int i = 0; i < v && !found; i++)
         n += sprintf(error_text + n, "%s%s", i ? ", " : "argument(s) must be one of the following: ", o->choices[i]);
     if (!found) return error_text;
@@ -269,11 +272,21 @@ static const char *text_set(const struct option *o, const char *text) {
     return NULL;
 }
 
+static bool is_like(const char *text, const char *pattern) {
+    return glob_match(pattern, strlen(pattern), text, strlen(text), false);
+}
+
+/* The line that Redis's CONFIG REWRITE adds: the one user may do everything, and needs a password only if one is set.
+ */
+static bool is_the_user(const char *text) {
+    return is_like(text, "default on * ~\\* &\\* +@all") && (*config.requirepass || is_like(text, "* nopass *"));
+}
+
 /* Gives the option a new value; returns NULL, or why it keeps the old one. */
 static const char *option_set(const char *name, const char *text) {
     const struct option *o = option_find(name);
     if (!o) return unknown;
-    if (o->type == T_REFUSED && *text && !same(text, "no") && !same(text, "0"))
+    if (o->type == T_REFUSED && *text && !same(text, "no") && !same(text, "0") && !is_the_user(text))
         return "there is no TLS here, no cluster mode, no module, and no user but the default one";
     if (o->type >= T_IGNORED) server_log(LOG_NOTICE, "The option %s has no effect here", name);
     if (o->type >= T_IGNORED) return NULL;
@@ -306,7 +319,9 @@ static void load_words(const char *where, const struct arg *words, int n) {
     for (int i = 0; i < n && end < max; i++)
         end += snprintf(line + end, (size_t)(max - end), "%s%.*s", i ? " " : "", (int)words[i].n, words[i].p);
     if (end >= max) refuse(where, name, "argument is too long");
-    const char *why = n < 2 ? "wrong number of arguments" : option_set(name, line + len + 1);
+    bool rename = same(name, "rename-command");
+    const char *why = n < 2 || (rename && n != 3) ? "wrong number of arguments" : NULL;
+    if (!why) why = rename ? command_rename(&words[1], &words[2]) : option_set(name, line + len + 1);
     if (why) refuse(where, line, why);
 }
 
@@ -446,26 +461,18 @@ static void put_quoted(struct resp_out *text, const char *name, const char *s) {
     resp_raw(text, "\"\n", 2);
 }
 
-/* Lines of so many words each. */
-static void put_list(struct resp_out *text, const char *name, const char *s, int64_t words) {
-    for (const char *end = s; *s; s = end += *end == ' ') {
-        for (int i = 0; i < words && *end; i++) end += i > 0, end += strcspn(end, " ");
-        resp_printf(text, "%s %.*s\n", name, (int)(end - s), s);
-    }
-}
-
 static void put_memory(struct resp_out *text, const char *name, int64_t v) {
     int unit = 0;
     for (; v && v % 1024 == 0 && unit < 3; unit++) v /= 1024;
     resp_printf(text, "%s %" PRId64 "%s\n", name, v, (const char *const[]){"", "kb", "mb", "gb"}[unit]);
 }
 
-/* The option as lines of a file: none for a list that is empty unless told otherwise. */
+/* The option as a line of a file; a list that is empty unless told otherwise is left out. */
 static void put_option(struct resp_out *text, const struct option *o) {
     const char *value = option_text(o);
-    bool string = o->type == T_STRING, list = string && o->min && (*value || !*o->def);
-    if (list) put_list(text, o->name, value, o->min);
-    else if (string) put_quoted(text, o->name, value);
+    bool string = o->type == T_STRING, list = string && o->min;
+    if (list && !*value && !*o->def) return;
+    if (string && !(list && *value)) put_quoted(text, o->name, value);
     else if (o->type == T_MEMORY) put_memory(text, o->name, *(int64_t *)o->field);
     else resp_printf(text, "%s %s\n", o->name, value);
 }
@@ -486,7 +493,8 @@ static bool rewrite(struct resp_out *text) {
     while (old && getline(&line, &cap, old) >= 0) {
         line[strcspn(line, "\r\n")] = 0;
         const char *start = line + strspn(line, " \t");
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(start, " \t"), start);
+        snprintf(name, sizeof name, "%s", start);
+        name[strcspn(name, " \t")] = 0;
         const struct option *o = option_find(name);
         said |= !strcmp(start, signature);
         if (!o || o->type >= T_IGNORED) resp_printf(text, "%s\n", line);

@@ -543,7 +543,8 @@ static void batch_add(struct pending *cmd, struct resp_parser *p) {
         turn.args_cap = turn.args_cap ? 2 * turn.args_cap : 4096;
         turn.args = must(realloc(turn.args, turn.args_cap * sizeof *turn.args));
     }
-    cmd->cmd = command_find(&p->argv[0]);
+    bool leader = turn.segments[cmd->segment].c->flags & CLIENT_LEADER;
+    cmd->cmd = leader ? command_find_logged(&p->argv[0]) : command_find(&p->argv[0]);
     memcpy(turn.args + turn.nargs, p->argv, n * sizeof *p->argv);
     turn.nargs += n;
     p->argc = 0; /* the batch has them now, their blobs too */
@@ -793,15 +794,6 @@ struct arg cx_number(struct cx *cx, int which, int64_t v) {
 
 void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
 
-bool cx_at_most(struct cx *cx, int argc) {
-    const struct command *container = cx->cmd;
-    if (cx->argc <= argc) return true;
-    while (!(container->flags & CMD_CONTAINER)) container--;
-    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
-                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
-    return false;
-}
-
 void cx_arity_error(struct cx *cx) {
     resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
 }
@@ -829,10 +821,15 @@ void cx_bulk_value(struct cx *cx, const struct entry *e) {
 /* Changes that a command made by itself: keys that expired under its look-ups are logged where they are noticed. */
 static uint64_t own_changes(void) { return store_changes() - store_expired_count(); }
 
-static void on_expire(struct db *db, const char *key, size_t n) {
+static void on_reclaim(struct db *db, const char *key, size_t n, bool evicted) {
     struct arg argv[] = {ARG("DEL"), {.p = key, .n = (uint32_t)n}};
     log_append(store_db_id(db), argv, 2);
-    cx_event(db, 'x', "expired", &argv[1]);
+    cx_event(db, evicted ? 'e' : 'x', evicted ? "evicted" : "expired", &argv[1]);
+}
+
+/* Evicts where memory is above the limit; false: what needs memory is to be refused. */
+static bool make_room(void) {
+    return store_make_room((size_t)config.maxmemory, (enum store_policy)config.maxmemory_policy);
 }
 
 /* Runs the command and draws the consequences of what it did. */
@@ -903,13 +900,14 @@ static const char *refusal(const struct cx *cx) {
     static char text[192];
     const struct client *c = cx->client;
     const struct command *cmd = cx->cmd;
+    uint32_t flags = cmd->flags;
     if (!client_authed(c) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
     if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
-    if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
+    if (c->flags & CLIENT_MULTI) /* queueing takes memory, too */
+        flags |= cmd->fn == cmd_exec ? transaction_flags(c) : cmd->flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
+    if (config.maxmemory && flags & CMD_DENYOOM && !make_room())
         return "OOM command not allowed when used memory > 'maxmemory'.";
-    if (log_following() && !config.replica_serve_stale_data && !replication_link_up() && !(cmd->flags & CMD_STALE))
-        return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
                  "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
@@ -971,6 +969,9 @@ static void cx_dispatch(struct cx *cx) {
         ok = false;
     }
     if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_may_write(cx);
+    if (ok && !(cx->cmd->flags & CMD_STALE))
+        ok = cx_check(cx, config.replica_serve_stale_data || !log_following() || replication_link_up(),
+                      "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         server_count_error(cx->out->last_error);
@@ -1036,48 +1037,40 @@ static void wait_reply(const struct client *c, struct resp_out *out) {
 }
 
 /* Blocks until the log, as far as c has changed it, is where it is wanted. Inside a transaction nothing waits. */
-static void wait_begin(struct cx *cx, int64_t timeout) {
+static void wait_begin(struct cx *cx, int64_t until) {
     struct client *c = cx->client;
     if (c->flags & CLIENT_MULTI || wait_over(c)) {
         wait_reply(c, cx->out);
         return;
     }
-    c->wait_until = !timeout || timeout > INT64_MAX - store_wall_clock() ? INT64_MAX : store_wall_clock() + timeout;
+    c->wait_until = until ? until : INT64_MAX;
     if (c->wait_followers) replication_getack();
     client_block(c);
     client_arm(c); /* to hear when it leaves */
     PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
 }
 
-/* The timeout, argument i, in ms. False: the error is said. */
-static bool wait_timeout(struct cx *cx, int i, int64_t *timeout) {
-    return cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, timeout),
-                    "ERR timeout is not an integer or out of range") &&
-           cx_check(cx, *timeout >= 0, "ERR timeout is negative");
-}
-
 void cmd_wait(struct cx *cx) {
     struct client *c = cx->client;
-    int64_t followers, timeout;
+    int64_t followers, until;
     if (!cx_check(
             cx, !log_following(),
             "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is "
             "configured to be writable (which is not the default) writes to replicas are just local and are not "
             "propagated.") ||
-        !cx_int(cx, 1, &followers) || !wait_timeout(cx, 2, &timeout))
+        !cx_int(cx, 1, &followers) || !cx_timeout(cx, 2, &until))
         return;
     c->wait_aof = c->wait_local = false;
     c->wait_followers = followers < 0 ? 0 : followers > INT_MAX ? INT_MAX : (int)followers;
-    wait_begin(cx, timeout);
+    wait_begin(cx, until);
 }
 
 void cmd_waitaof(struct cx *cx) {
     struct client *c = cx->client;
-    int64_t local, followers, timeout;
+    int64_t local, followers, until;
     if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers) ||
         !cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") ||
-        !cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") ||
-        !wait_timeout(cx, 3, &timeout) ||
+        !cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") || !cx_timeout(cx, 3, &until) ||
         !cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") ||
         !cx_check(cx, !local || config.persist.log_on,
                   "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
@@ -1085,7 +1078,7 @@ void cmd_waitaof(struct cx *cx) {
     c->wait_aof = true;
     c->wait_local = local;
     c->wait_followers = followers > INT_MAX ? INT_MAX : (int)followers;
-    wait_begin(cx, timeout);
+    wait_begin(cx, until);
 }
 
 /* Those who have waited long enough hear how far the log is. */
@@ -1107,6 +1100,7 @@ static void waiters_check(void) {
                                : "force unblock from blocking operation, instance state changed (master -> replica?)");
         else if (!silent) wait_reply(c, client_output(c));
         c->wait_failed = false;
+        if (demoted) client_close_after_reply(c);
         c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
         client_unblock(c);
     }
@@ -1118,7 +1112,8 @@ static void waiters_check(void) {
 static struct resp_out replay_out;
 
 static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) {
-    struct cx cx = {.cmd = command_find(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
+    struct cx cx = {
+        .cmd = command_find_logged(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
     replay_out.proto = 2;
     replay_out.len = 0;
     uint64_t errors = replay_out.errors;
@@ -1376,6 +1371,7 @@ static bool server_turn(int wait_ms) {
             server.next_cron_ms = store_wall_clock() + CRON_MS;
             cron();
         }
+        make_room();
         more |= store_tick(due);
         /* The snapshot gets half of what serving took, so that it slows clients down and does not stop them. */
         int64_t served_us = snap_running() ? (monotonic_ns() - began) / 1000 : 0;
@@ -1492,7 +1488,7 @@ static void server_start(void) {
     turn.buf = must(malloc(TURN_BUFFER));
     resp_parser_init(&turn.parser);
     store_init(config.databases);
-    store_on_expire(on_expire);
+    store_on_reclaim(on_reclaim);
     clock_read();
     server_stats.started_ms = store_wall_clock();
     listen_all();

@@ -63,8 +63,10 @@ struct command {
     struct command_stats *stats;
 };
 
-extern struct command command_table[];                      /* the row that has no name ends it */
-const struct command *command_find(const struct arg *name); /* NULL: unknown */
+extern struct command command_table[];                /* the row that has no name ends it */
+const struct command *command_find(struct arg *name); /* NULL: unknown; a new name gives way to the row's own */
+const struct command *command_find_logged(const struct arg *name);           /* the same whatever rename-command says */
+const char *command_rename(const struct arg *name, const struct arg *alias); /* "": none. NULL, or why it is refused */
 const struct command *command_find_sub(const struct command *c, const struct arg *sub); /* NULL: unknown */
 const char *command_title(const struct command *c); /* its own name in capitals; good until the next call */
 int command_subs(const struct command *c);          /* how many rows behind its own are its subcommands */
@@ -103,12 +105,13 @@ static inline bool cx_check(struct cx *cx, bool well, const char *error) { /* sa
     if (!well) resp_error(cx->out, error);
     return well;
 }
-void cx_syntax_error(struct cx *cx);            /* -ERR syntax error */
-bool cx_at_most(struct cx *cx, int argc);       /* a subcommand's arguments; false: the error is said */
-void cx_arity_error(struct cx *cx);             /* -ERR wrong number of arguments for '...' command */
-bool cx_int(struct cx *cx, int i, int64_t *v);  /* argument i as an integer; false: the error is said */
-struct db *cx_database(struct cx *cx, int i);   /* argument i as a database's number; NULL: the error is said */
-const char *cx_encoding(const struct entry *e); /* how Redis would keep the value (keys.c) */
+void cx_syntax_error(struct cx *cx);                   /* -ERR syntax error */
+bool cx_at_most(struct cx *cx, int argc);              /* a subcommand's arguments; false: the error is said */
+void cx_arity_error(struct cx *cx);                    /* -ERR wrong number of arguments for '...' command */
+bool cx_int(struct cx *cx, int i, int64_t *v);         /* argument i as an integer; false: the error is said */
+bool cx_timeout(struct cx *cx, int i, int64_t *until); /* argument i, ms from now on; 0 stays 0 (clients.c) */
+struct db *cx_database(struct cx *cx, int i);          /* argument i as a database's number; NULL: the error is said */
+const char *cx_encoding(const struct entry *e);        /* how Redis would keep the value (keys.c) */
 void cx_bulk_value(struct cx *cx, const struct entry *e); /* the entry's value as a bulk string, big ones by
                                                              reference; null when e is NULL */
 
@@ -292,7 +295,7 @@ struct config {
     char *output_limits; /* the same as text */
     bool protected_mode;
     int64_t maxmemory;
-    int maxmemory_policy; /* 0: noeviction, the only one */
+    int maxmemory_policy; /* enum store_policy */
     char *notify_keyspace_events;
     char event_letters[16]; /* the same with A spelled out */
     /* persistence */

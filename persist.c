@@ -48,7 +48,7 @@
  *      So what was acknowledged and is not covered is shorter than a sector, and what was synced is covered.
  *   4. A snapshot's file holds exactly the state at its offset; the next command appended says its SELECT, or (a
  *      follower's) repl-stream-db says where its reader stands.
- *   5. No snapshot has offset 0: a log with base 0 is whole without one.
+ *   5. No snapshot has offset 0, but a follower's whose leader was there: a log with base 0 is whole without one.
  *   6. A file gets its name when all its bytes are on the disk, and the file that it replaces is needed no
  *      more: disk_publish(), copy_done().
  *   7. After a failed sync nothing that the old file holds is ever taken as synced.
@@ -787,11 +787,11 @@ static void snap_emit(int db, const struct entry *e) {
 
 int snap_begin(void) {
     errno = EBUSY;
-    if (snap.running || lg.parked || (log_following() && !log_end())) return -1; /* invariant 5 */
+    if (snap.running || lg.parked) return -1;
     snap.wanted = lg.tx >= 0;
     if (snap.wanted) return 0;
     if (lg.live) put_record();
-    else if (!log_end()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
+    else if (!log_end() && !log_following()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
     snap.offset = log_end();
     lg.select = true; /* what a follower's reader is told in another way: rdb_facts.stream_db */
     snap.db = -1;
@@ -1248,7 +1248,7 @@ static int load_rdb(void) {
     free(r.buf);
     if (f->history[0]) boot.rdb_fd = r.fd;
     else close(r.fd);
-    if (!f->offset) f->offset = 1;
+    if (!f->placed) f->offset = 1;
     if (!f->history[0]) memcpy(f->history, f->repl_id, sizeof f->history);
     if (!f->history[0]) snprintf(f->history, sizeof f->history, "rdb-%016" PRIx64, f->crc);
     if (ok) return 0;

@@ -424,7 +424,8 @@ static void step_aux(struct loader *l, struct cursor *c) {
                  : text == 2 ? f->history
                              : f->replaces,
                  sizeof f->history, "%.*s", (int)value->n, value->p);
-    if (!number || !resp_read_int(value->p, value->n, &v) || v <= 0) return;
+    if (!number || !resp_read_int(value->p, value->n, &v) || v < 0) return;
+    f->placed |= number == 1;
     if (number == 1) f->offset = (uint64_t)v;
     else if (v < store_databases()) f->stream_db = (int)v;
 }
@@ -537,7 +538,8 @@ bool rdb_load(struct reader *r, struct rdb_facts *f, bool staged, char why[256])
     reader_pass(r);
     r->passed = NULL;
     if (r->error) snprintf(why, 256, "reading it failed: %s", strerror(r->error));
-    if (!f->offset || strlen(f->repl_id) != 40) f->offset = 0, f->repl_id[0] = '\0';
+    f->placed = f->placed && strlen(f->repl_id) == 40;
+    if (!f->placed) f->offset = 0, f->repl_id[0] = '\0';
     for (int i = 0; i < 2 * BATCH; i++) free(l.batch[i / 2].room[i % 2].p);
     return !why[0];
 }

@@ -45,7 +45,8 @@ bool reader_fill(struct reader *r, size_t n); /* at least n bytes from pos on; f
 /* What a snapshot says about itself in its AUX fields. */
 struct rdb_facts {
     char history[41], repl_id[41]; /* "": it does not say */
-    uint64_t offset;               /* the state after so many bytes of the log; 0: it does not say */
+    uint64_t offset;               /* the state after so many bytes of the log */
+    bool placed;                   /* it does say that, and whose log */
     char replaces[41];             /* a log of this history is out of date, too */
     int stream_db;                 /* the database that the log's reader stands in there */
     uint64_t crc;

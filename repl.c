@@ -54,7 +54,7 @@
 #define MARK        40                  /* bytes that end a snapshot of unknown length */
 #define RETRY_MS    100                 /* the first delay; it doubles up to ... */
 #define RETRY_MAX   1000                /* ... this where nobody answers, */
-#define REFUSED_MAX 60000               /* ... and this where the answer cannot be used */
+#define REFUSED_MAX 10000               /* ... and this where the answer cannot be used */
 #define STEADY_MS   10000               /* a link that held so long begins with the first delay again */
 
 enum { SAY_NOTICE = 2, SAY_WARNING = 3 };
@@ -81,11 +81,13 @@ static struct {
     enum repl_link state;
     char host[256];
     int port;
-    bool failover;  /* PSYNC asks the other side to become the leader */
-    bool aborted;   /* while it is loaded: it is wanted no more */
-    bool lost;      /* repl_lose_place() */
-    int fd;         /* ours up to CONNECTED */
-    int step;       /* of the handshake: what has been said last */
+    bool failover;         /* PSYNC asks the other side to become the leader */
+    bool aborted;          /* while it is loaded: it is wanted no more */
+    bool lost;             /* repl_lose_place() */
+    int fd;                /* ours up to CONNECTED */
+    int step;              /* of the handshake: what has been said last */
+    char line[ANSWER_MAX]; /* of an answer, as far as it is here */
+    size_t line_len;
     char said[300]; /* what was logged last about it, to say it only once */
     int64_t heard_ms, down_ms, up_ms, retry_ms, delay_ms;
     bool refused;
@@ -336,6 +338,7 @@ static void link_connect(void) {
     setsockopt(leader.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     leader.state = REPL_CONNECTING;
     leader.step = -1;
+    leader.line_len = 0;
     leader.heard_ms = repl_clock();
     hooks->watch(leader.fd, true);
 }
@@ -436,17 +439,23 @@ static void size_read(const char *line) {
 
 /* Takes one line off the socket, no byte more. False: it is not whole yet, or the link has failed. */
 static bool link_line(char line[ANSWER_MAX]) {
-    ssize_t n = recv(leader.fd, line, ANSWER_MAX - 1, MSG_PEEK);
+    char *at = leader.line + leader.line_len;
+    size_t room = ANSWER_MAX - leader.line_len;
+    ssize_t n = recv(leader.fd, at, room, MSG_PEEK);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
-    char *end = n > 0 ? memchr(line, '\n', (size_t)n) : NULL;
+    char *end = n > 0 ? memchr(at, '\n', (size_t)n) : NULL;
+    if (n > 0) n = recv(leader.fd, at, end ? (size_t)(end + 1 - at) : (size_t)n, 0);
     if (n == 0) link_fails(false, "it closed the connection");
     else if (n < 0) link_fails(false, "%s", strerror(errno));
-    else if (!end && n == ANSWER_MAX - 1) link_fails(false, "it does not speak this protocol");
-    if (n <= 0 || !end) return false;
-    if (recv(leader.fd, line, (size_t)(end + 1 - line), 0) < 0) return false;
+    else if (!end && (size_t)n == room) link_fails(false, "it does not speak this protocol");
+    if (n <= 0) return false;
+    leader.line_len += (size_t)n;
     leader.heard_ms = repl_clock();
+    if (!end) return false;
     *end = '\0';
-    if (end > line && end[-1] == '\r') end[-1] = '\0';
+    if (end > leader.line && end[-1] == '\r') end[-1] = '\0';
+    memcpy(line, leader.line, leader.line_len);
+    leader.line_len = 0;
     return true;
 }
 

@@ -227,6 +227,7 @@ static void stream_refuse(const struct cx *cx, const char *error) {
                    : cx->argv[1].n < 64 ? cx->argv[1].n
                                         : 64),
              cx->argc < 2 ? "" : cx->argv[1].p, (int)strcspn(error, "\r\n"), error);
+    repl_lose_place(); /* a full resync may do without it; and of a transaction, a part may have been done */
     stream_end(why, true);
 }
 
@@ -254,7 +255,6 @@ void replication_run(struct cx *cx) {
         log_relay(cx->argv, cx->argc);
         return;
     }
-    if (cx->cmd->fn == cmd_exec) repl_lose_place(); /* a part of it may have been done */
     stream_refuse(cx, cx->out->last_error);
 }
 

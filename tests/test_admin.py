@@ -4,11 +4,12 @@ import re
 import select
 import shutil
 import socket
+import subprocess
 import time
 
 import pytest
 
-from ev import NIL, OK, PONG, QUEUED, Error, Server, encode, eventually, need, ours
+from ev import ECHOVAULT, NIL, OK, PONG, QUEUED, Error, Server, encode, eventually, free_port, need, ours
 
 
 @pytest.fixture(params=["mine", "right"])
@@ -136,7 +137,7 @@ def test_rewrite_keeps_the_file_and_replaces_in_place(start, conf):
         assert c("CONFIG", "REWRITE") == OK
         lines = conf.lines()
         before, after = lines[:lines.index(SIGNATURE)], lines[lines.index(SIGNATURE) + 1:]
-        assert before == ["# mine", "", "   # indented", "timeout 9", "save 100 1", "save 200 2", "", "", "hz 20",
+        assert before == ["# mine", "", "   # indented", "timeout 9", "save 100 1 200 2", "", "", "hz 20",
                           "maxmemory 3mb", 'requirepass "a\\"\\\\b\\x0a"']
         assert sorted(line.split()[0] for line in after) == [
             "appendfilename", "dbfilename", "dir", "loglevel", "port"]
@@ -439,3 +440,150 @@ def test_unblock(start, tmp_path):
         other.send(encode("CLIENT", "REPLY", "SKIP") + encode("WAITAOF", "0", "1", "0") + encode("ECHO", "x"))
         eventually(lambda: c("CLIENT", "UNBLOCK", number, "ERROR") == 1)
         assert other.read() == b"x"
+
+
+# ---- who may come in ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["", "WHOAMI", "WHOAMI x", "USERS", "LIST", "GETUSER default", "GETUSER Default", "GETUSER foo", "GETUSER", "foo",
+     "CAT foo", "CAT string x", "CAT Transaction", "CAT bitmap"],
+)
+@pytest.mark.parametrize("proto", [2, 3])
+def test_acl_answers_as_redis(server, oracle, args, proto):
+    with server.client(proto) as c, oracle.client(proto) as r:
+        mine, right = c("ACL", *args.split()), r("ACL", *args.split())
+    if args.startswith("CAT") and isinstance(right, list):
+        mine, right = sorted(mine), sorted(right)
+    assert repr(mine) == repr(right)
+
+
+def test_acl_categories_are_those_of_redis(c, oracle):
+    with oracle.client() as r:
+        names = c("ACL", "CAT")
+        assert [name for name in r("ACL", "CAT") if name in names] == names
+        known = set(c("COMMAND", "LIST")) & set(r("COMMAND", "LIST"))
+        for name in names:
+            assert set(c("ACL", "CAT", name)) & known == set(r("ACL", "CAT", name)) & known
+
+
+@ours
+def test_users_of_ones_own_are_refused_in_clear_words(c):
+    for command in ["SETUSER me on", "DELUSER me", "SAVE", "LOAD"]:
+        assert "no users but 'default'" in c("ACL", *command.split())
+    assert "unknown subcommand 'LOG'" in c("ACL", "LOG")
+
+
+def test_with_a_password(start):
+    server = start(requirepass="se cret")
+    with server.client() as c:
+        for wrong in [["x"], ["default", "x"], ["Default", "se cret"], ["me", "se cret"], ["se cret "], [""]]:
+            assert c("AUTH", *wrong) == Error("WRONGPASS invalid username-password pair or user is disabled.")
+        assert c("ACL", "WHOAMI") == Error("NOAUTH Authentication required.")
+        assert c("AUTH", "default", "se cret") == OK and c("ACL", "WHOAMI") == b"default"
+        listed, shown = c("ACL", "LIST")[0], c("ACL", "GETUSER", "default")
+        assert listed.startswith(b"user default on #") and listed.endswith(b" ~* &* +@all") and b"nopass" not in listed
+        assert shown[1] == [b"on"] and len(shown[3]) == 1
+        assert b"cret" not in listed + repr(shown).encode()
+
+
+@ours
+def test_a_wrong_password_is_logged_and_never_shown(start):
+    server = start(requirepass="right")
+    with server.client() as c:
+        replies = c.pipeline([("AUTH", "guess-%d" % n) for n in range(500)])
+        assert all("WRONGPASS" in reply for reply in replies)
+        assert "WRONGPASS" in c("HELLO", "3", "AUTH", "guess-user", "guess")
+    lines = [line for line in server.output().splitlines() if "Wrong user name or password" in line]
+    assert 1 <= len(lines) < 20 and "127.0.0.1:" in lines[0]
+    assert "guess" not in server.output() and "right" not in server.output()
+
+
+def test_rename_command(start, conf):
+    long = "b840fc02d524045429941cc15f59e41cb7be6c52"
+    conf.write(f'rename-command CONFIG {long}\nrename-command keys ""\nRENAME-COMMAND Set myset\n')
+    server = start(conf.path, rename_command=["DEL", ""])
+    with server.client() as c:
+        for gone in ["CONFIG GET port", "keys *", "SET k v", "DEL k"]:
+            assert f"unknown command '{gone.split()[0]}'" in c(*gone.split())
+        assert c(long.upper(), "GET", "port") == [b"port", b"%d" % server.port]
+        assert "unknown command" in c(long[:8] + "x" * 24 + long[-8:], "GET", "port")
+        assert c("mySET", "k", "v") == OK and c("GET", "k") == b"v"
+        assert c.transaction(("MYSET", "k", "w"), ("GET", "k")) == [OK, b"w"]
+        assert c(long, "REWRITE") == OK
+    assert f"rename-command CONFIG {long}" in conf.lines() and 'rename-command keys ""' in conf.lines()
+
+
+@ours
+def test_what_is_logged_keeps_its_own_name(start, tmp_path):
+    renamed = ["SET", "a-name-that-is-longer-than-those-of-commands"]
+    server = start(folder=str(tmp_path), appendonly="yes", rename_command=renamed)
+    with server.client() as c:
+        assert c(renamed[1], "k", "v") == OK and c(renamed[1], "t", "v", "PX", "1") == OK
+        time.sleep(0.01)
+        assert c("GET", "t") is NIL
+    server.end()
+    server = start(folder=str(tmp_path), appendonly="yes", rename_command=["DEL", ""], port=server.port)
+    with server.client() as c:
+        assert c("GET", "k") == b"v" and c("GET", "t") is NIL and c("SET", "k", "w") == OK
+    server.end()
+    with start(folder=str(tmp_path), appendonly="yes", rename_command=renamed, port=server.port).client() as c:
+        assert c("GET", "k") == b"w"
+
+
+@ours
+def test_a_followers_names_are_not_its_leaders(start):
+    leader = start(rename_command=["SET", "leaders-set"])
+    follower = start(rename_command=["SET", ""], replicaof=["127.0.0.1", leader.port])
+    with leader.client() as c, follower.client() as f:
+        assert c("leaders-set", "k", "v") == OK and c("LEADERS-SET", "t", "v", "PX", "10000") == OK
+        eventually(lambda: f("MGET", "k", "t") == [b"v", b"v"])
+        assert "unknown command 'SET'" in f("SET", "k", "w") and c("DEL", "k") == 1
+        eventually(lambda: f("GET", "k") is NIL)
+
+
+@ours
+def test_a_paused_follower_goes_on_following(start):
+    leader = start()
+    follower = start(replicaof=["127.0.0.1", leader.port])
+    with leader.client() as c, follower.client() as f:
+        c("SET", "k", "1")
+        eventually(lambda: f("GET", "k") == b"1")
+        assert f("CLIENT", "PAUSE", "1000") == OK and c("SET", "k", "2") == OK
+        assert f("GET", "k") == b"2"
+        assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        assert c("WAIT", "1", "5000") == 1 and f("ROLE")[3] == b"connected"
+        assert c("CLIENT", "KILL", "TYPE", "replica") == 1 and f("CLIENT", "KILL", "TYPE", "master", "USER", "default") == 0
+        assert c("CLIENT", "UNPAUSE") == OK and c("SET", "k", "3") == OK
+        eventually(lambda: f("GET", "k") == b"3")
+
+
+@pytest.mark.parametrize("words", [["NOSUCH", "x"], ["GET", "SET"], ["GET"], ["GET", "a", "b"]])
+def test_a_bad_rename_ends_the_start(words, tmp_path):
+    ended = subprocess.run([ECHOVAULT, "--port", str(free_port()), "--rename-command", *words], cwd=tmp_path,
+                           capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 1 and "rename-command" in ended.stdout + ended.stderr
+
+
+def test_the_line_about_the_user_that_redis_writes(start, conf):
+    with Server(binary=need("redis-server"), port=free_port()) as s, s.client() as r:
+        line = r("ACL", "LIST")[0].decode()
+        r("CONFIG", "SET", "requirepass", "x")
+        with_password = r("ACL", "LIST")[0].decode()
+        assert r("CONFIG", "SET", "requirepass", "") == OK
+    conf.write(line)
+    with start(conf.path).client() as c:
+        assert c("PING") == PONG
+    conf.write("requirepass x\n" + with_password)
+    with start(conf.path).client() as c:
+        assert c("PING") == Error("NOAUTH Authentication required.") and c("AUTH", "x") == OK
+
+
+@ours
+@pytest.mark.parametrize("line", ["user default on #00 ~* &* +@all", "user default off nopass ~* &* +@all", "user me on nopass ~* &* +@all",
+                                  "user default on nopass ~* &* +@all -@admin", "user default on nopass ~x &* +@all"])
+def test_other_lines_about_users_are_refused(conf, line):
+    conf.write(line)
+    ended = subprocess.run([ECHOVAULT, conf.path, "--port", str(free_port())], capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 1 and "no user but the default one" in ended.stderr
