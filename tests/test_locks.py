@@ -222,8 +222,9 @@ def test_events(c, other):
 
 
 WORK = [
-    ("SET", "k", "1"), ("SET", "k", "2", "IFEQ", "1"), ("SET", "k", "3", "IFEQ", "1"), ("SET", "k", "4", "IFNE", "0", "EX", "900"),
-    ("SET", "gone", "x"), ("DELIFEQ", "gone", "y"), ("DELIFEQ", "gone", "x"), ("SET", "gone", "x"), ("DELEX", "gone", "IFNE", "y"),
+    ("SET", "k", "1"), ("SET", "k", "2", "IFEQ", "1"), ("SET", "k", "3", "IFEQ", "1"),
+    ("SET", "k", "4", "IFNE", "0", "EX", "900"), ("SET", "gone", "x"), ("DELIFEQ", "gone", "y"), ("DELIFEQ", "gone", "x"),
+    ("SET", "gone", "x"), ("DELEX", "gone", "IFNE", "y"),
     ("MSETEX", "2", "a", "1", "b", "2"), ("MSETEX", "1", "a", "1", "NX"), ("MSETEX", "2", "c", "1", "d", "2", "EX", "900"),
     ("MSETEX", "3", "c", "3", "a", "3", "e", "3", "KEEPTTL"),
     ("INCREX", "n"), ("INCREX", "n", "BYINT", "5", "UBOUND", "4", "SATURATE", "EX", "900"), ("INCREX", "n", "PERSIST"),

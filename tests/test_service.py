@@ -83,7 +83,8 @@ def test_a_supervisor_that_is_not_there(start, tmp_path, monkeypatch):
 
 def test_upstart_is_no_supervisor():
     ended = subprocess.run([ECHOVAULT, "--supervised", "upstart"], capture_output=True, text=True, timeout=20)
-    assert ended.returncode == 1 and "supervised upstart: argument(s) must be one of the following: no, systemd, auto" in ended.stderr
+    assert ended.returncode == 1
+    assert "supervised upstart: argument(s) must be one of the following: no, systemd, auto" in ended.stderr
 
 
 # ---- make install ------------------------------------------------------------------------------------------
@@ -123,7 +124,8 @@ def test_the_unit_starts_a_server_that_says_when_it_is_ready(start, supervisor):
     supervisor.heard()
     assert "READY" in supervisor.heard()
     if shutil.which("systemd-analyze"):
-        said = subprocess.run(["systemd-analyze", "verify", os.path.join(DIST, "echovault.service")], capture_output=True, text=True)
+        said = subprocess.run(["systemd-analyze", "verify", os.path.join(DIST, "echovault.service")],
+                              capture_output=True, text=True)
         said = [line for line in said.stderr.splitlines() if "echovault.service" in line]
         assert [line for line in said if "not executable" not in line and "'man " not in line] == []
 
