@@ -439,10 +439,15 @@ class HandFollower(Client):
         kind, what = self.line().split("$")[1].partition(":")[::2]
         if kind != "EOF":
             return self.input.read(int(kind))
-        data = b""
-        while not data.endswith(what.encode()):
-            data += self.input.read(1)
-        return data[: -len(what)]
+        data, mark = bytearray(), what.encode()
+        while True:
+            tail, new = bytes(data[1 - len(mark) :]), self.input.peek()
+            if not new:
+                raise ConnectionError("cut off in the snapshot")
+            at = (tail + new).find(mark)
+            data += self.input.read(len(new) if at < 0 else at + len(mark) - len(tail))
+            if at >= 0:
+                return bytes(data[: -len(mark)])
 
     def command(self):
         """The next command of the stream."""
