@@ -192,7 +192,7 @@ void rdb_dump(struct resp_out *o, const char *p, size_t n) {
 /* ==== the reader ========================================================================================== */
 
 void reader_pass(struct reader *r) {
-    if (r->passed) r->passed(r->ctx, r->buf + r->seen, r->pos - r->seen);
+    if (r->passed && r->pos > r->seen) r->passed(r->ctx, r->buf + r->seen, r->pos - r->seen);
     r->seen = r->pos;
 }
 
@@ -292,7 +292,7 @@ static bool lzf_expand(const unsigned char *in, size_t n, char *out, size_t want
 }
 
 static char *room_for(struct arg *a, struct scratch *s, size_t n) {
-    if (s->cap < n && !(s->p = realloc(s->p, s->cap = n + 64))) abort();
+    if (s->cap <= n && !(s->p = realloc(s->p, s->cap = n + 64))) abort(); /* never NULL, not even for nothing */
     *a = (struct arg){.p = s->p, .n = (uint32_t)n};
     return s->p;
 }
@@ -408,8 +408,11 @@ static void step_aux(struct loader *l, struct cursor *c) {
     int64_t v;
     if (!get_string(c, name, &it->room[0]) || !get_string(c, value, &it->room[1])) return;
     bool id = resp_arg_is(name, "repl-id"), history = resp_arg_is(name, "echovault-history");
-    if ((id || history) && value->n < sizeof f->history)
-        snprintf(id ? f->repl_id : f->history, sizeof f->history, "%.*s", (int)value->n, value->p);
+    if ((id || history) && value->n < sizeof f->history) {
+        char *to = id ? f->repl_id : f->history;
+        snprintf(to, sizeof f->history, "%.*s", (int)value->n, value->p);
+        if (to[strspn(to, "0123456789abcdefor-")]) *to = '\0'; /* it will stand in the log's header: no spaces there */
+    }
     if (resp_arg_is(name, "repl-offset") && resp_read_int(value->p, value->n, &v) && v > 0) f->offset = (uint64_t)v;
 }
 
@@ -445,6 +448,7 @@ static void step(struct loader *l, struct cursor *c) {
     case OP_RESIZEDB: step_resize(l, c); break;
     case OP_DEADLINE_MS:
         if ((p = take(c, 8))) l->deadline = (int64_t)little(p, 8);
+        if (l->deadline < STORE_NO_DEADLINE) l->deadline = 0; /* before 1970 nothing can expire while the clock is 0 */
         break;
     case OP_DEADLINE_S:
         if ((p = take(c, 4))) l->deadline = (int64_t)little(p, 4) * 1000;
@@ -520,5 +524,6 @@ bool rdb_load(struct reader *r, struct rdb_facts *f, char why[256]) {
     if (r->error) snprintf(why, 256, "reading it failed: %s", strerror(r->error));
     if (!f->offset || strlen(f->repl_id) != 40) f->offset = 0, f->repl_id[0] = '\0';
     for (int i = 0; i < 2 * BATCH; i++) free(l.batch[i / 2].room[i % 2].p);
+    if (why[0]) free(r->buf), r->buf = NULL;
     return !why[0];
 }
