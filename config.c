@@ -352,7 +352,7 @@ static void load_file(const char *path) {
         snprintf(here, sizeof here, "%s:%d: ", path, number);
         if (!*start || *start == '#') continue;
         if (!resp_split_line(&p, start, strcspn(start, "\r\n"))) refuse(here, "a line", "unbalanced quotes");
-        load_words(here, p.argv, p.argc);
+        if (p.argc) load_words(here, p.argv, p.argc);
     }
     resp_parser_free(&p);
     free(line);

@@ -564,7 +564,7 @@ static void parser_leave(struct resp_parser *p, struct resp_parser *own) {
     *own = *p;
     own->cap = p->argc + (p->todo < 16 ? p->todo : 16);
     own->argv = must(malloc((size_t)own->cap * sizeof *argv));
-    memcpy(own->argv, argv, (size_t)p->argc * sizeof *argv);
+    if (argv) memcpy(own->argv, argv, (size_t)p->argc * sizeof *argv);
     resp_parser_init(p);
     p->argv = argv;
     p->cap = cap;
@@ -733,7 +733,7 @@ static size_t output_now(const struct client *c) {
 static void pending_run(const struct pending *cmd) {
     struct segment *s = &turn.segments[cmd->segment];
     struct client *c = s->c;
-    struct arg *argv = turn.args + cmd->arg;
+    struct arg *argv = cmd->argc ? turn.args + cmd->arg : NULL;
     if (turn.current != c) {
         output_end();
         output_begin(c);
@@ -1405,7 +1405,7 @@ static void breathe(void) {
     server_turn(0);
     if (!server.stopping) return;
     server_log(LOG_NOTICE, "Stopped while loading");
-    exit(0); /* loading changes no file */
+    exit(0);
 }
 
 /* ==== the beginning and the end =============================================================== */
@@ -1478,7 +1478,7 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
     (void)now; /* there are no lagging followers to wait for */
     bool snapshot = save || (!nosave && !config.persist.log_on && *config.save);
     server_log(LOG_NOTICE, "User requested shutdown...");
-    if (!server_close_files(snapshot) && !force) {
+    if (!server.loading && !server_close_files(snapshot) && !force) { /* loading changes no file */
         resp_error(cx->out, "ERR Errors trying to SHUTDOWN. Check logs.");
         return;
     }

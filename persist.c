@@ -370,10 +370,14 @@ void log_new_id(void) {
 }
 
 /* Whether anybody wants the log's bytes. Where changes went by uncounted, an offset of now means nothing to
- * who knew the id before. */
+ * who knew the id before, and the log does not go on from a snapshot of before. */
 static void set_live(void) {
     bool live = lg.fd >= 0 || lg.keep || opt->log_on;
-    if (live && lg.lost) take_new_id(false);
+    if (live && lg.lost) {
+        take_new_id(false);
+        lg.h.base = lg.summed = lg.stretch = lg.covered = ++lg.at;
+        lg.sum = (struct sum){0};
+    }
     if (live) lg.lost = false;
     lg.select |= live && !lg.live;
     lg.live = live;
@@ -790,6 +794,7 @@ int snap_begin(void) {
     if (snap.running || lg.parked) return -1;
     snap.wanted = lg.tx >= 0;
     if (snap.wanted) return 0;
+    set_live(); /* the option may have changed this instant: what comes behind the snapshot must not go by */
     if (lg.live) put_record();
     else if (!log_end() && !log_following()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
     snap.offset = log_end();
@@ -943,12 +948,14 @@ static void fresh_done(struct job *j) {
  * the only way back when the old one cannot be trusted any more. */
 static void fresh_begin(void) {
     if (next.fd >= 0 && !next.busy) next_give_up(0);
+    set_live();
     if (next.fd >= 0 || lg.parked || lg.at > snap.offset) return; /* the next snapshot will do */
     if (log_end() > lg.covered) put_record();
     next.base = snap.offset;
     next.fd = log_create(next.base);
     if (next.fd < 0) return;
     struct job j = {.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()};
+    resp_reserve(&lg.out, 1); /* a buffer, even if for nothing */
     next.busy = disk_write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) == 0;
     if (next.busy) disk_post(j, false);
     else next_give_up(errno);
@@ -1032,6 +1039,7 @@ static void walk(struct walk *w) {
     size_t need = 1;
     r->ctx = w;
     r->progress = load_progress;
+    reader_fill(r, 1);
     while (!w->trouble && r->at + r->pos < r->end) {
         const char *p = r->buf + r->pos;
         size_t n = r->len - r->pos, first = w->nargs;
@@ -1439,9 +1447,10 @@ int persist_reload(bool save) {
     int64_t now = store_wall_clock();
     uint64_t changes = save ? 0 : store_changes() - info.changes_since_save;
     bool live = lg.live, lost = lg.lost;
-    if (lg.tx >= 0 || (save && snap_save() < 0)) return -1;
-    snap_cancel();
+    if (info.loading || lg.tx >= 0 || (save && snap_save() < 0)) return -1;
     log_flush();
+    if (lg.trouble != FINE) return -1;
+    snap_cancel();
     lg.live = false; /* what is replayed is in the log already */
     lg.lost = true;
     for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));

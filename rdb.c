@@ -201,7 +201,7 @@ void rdb_dump(struct resp_out *o, const char *p, size_t n) {
 /* ==== the reader ========================================================================================== */
 
 void reader_pass(struct reader *r) {
-    if (r->passed) r->passed(r->ctx, r->buf + r->seen, r->pos - r->seen);
+    if (r->passed && r->pos > r->seen) r->passed(r->ctx, r->buf + r->seen, r->pos - r->seen);
     r->seen = r->pos;
 }
 
@@ -301,7 +301,7 @@ static bool lzf_expand(const unsigned char *in, size_t n, char *out, size_t want
 }
 
 static char *room_for(struct arg *a, struct scratch *s, size_t n) {
-    if (s->cap < n && !(s->p = realloc(s->p, s->cap = n + 64))) abort();
+    if (s->cap <= n && !(s->p = realloc(s->p, s->cap = n + 64))) abort(); /* never NULL, not even for nothing */
     *a = (struct arg){.p = s->p, .n = (uint32_t)n};
     return s->p;
 }
@@ -419,11 +419,11 @@ static void step_aux(struct loader *l, struct cursor *c) {
     if (!get_string(c, name, &it->room[0]) || !get_string(c, value, &it->room[1])) return;
     int text = resp_arg_flag(name, "repl-id echovault-history echovault-replaces");
     int number = resp_arg_flag(name, "repl-offset repl-stream-db");
-    if (text && value->n < sizeof f->history)
-        snprintf(text == 1   ? f->repl_id
-                 : text == 2 ? f->history
-                             : f->replaces,
-                 sizeof f->history, "%.*s", (int)value->n, value->p);
+    if (text && value->n < sizeof f->history) {
+        char *to = text == 1 ? f->repl_id : text == 2 ? f->history : f->replaces;
+        snprintf(to, sizeof f->history, "%.*s", (int)value->n, value->p);
+        if (to[strspn(to, "0123456789abcdefor-")]) *to = '\0'; /* it will stand in the log's header: no spaces there */
+    }
     if (!number || !resp_read_int(value->p, value->n, &v) || v < 0) return;
     f->placed |= number == 1;
     if (number == 1) f->offset = (uint64_t)v;
@@ -464,6 +464,7 @@ static void step(struct loader *l, struct cursor *c) {
     case OP_RESIZEDB: step_resize(l, c); break;
     case OP_DEADLINE_MS:
         if ((p = take(c, 8))) l->deadline = (int64_t)little(p, 8);
+        if (l->deadline < STORE_NO_DEADLINE) l->deadline = 0; /* before 1970 nothing can expire while the clock is 0 */
         break;
     case OP_DEADLINE_S:
         if ((p = take(c, 4))) l->deadline = (int64_t)little(p, 4) * 1000;
@@ -541,5 +542,6 @@ bool rdb_load(struct reader *r, struct rdb_facts *f, bool staged, char why[256])
     f->placed = f->placed && strlen(f->repl_id) == 40;
     if (!f->placed) f->offset = 0, f->repl_id[0] = '\0';
     for (int i = 0; i < 2 * BATCH; i++) free(l.batch[i / 2].room[i % 2].p);
+    if (why[0]) free(r->buf), r->buf = NULL;
     return !why[0];
 }

@@ -60,7 +60,8 @@ struct blob *rdb_put_entry(struct resp_out *o, int *last, int db, const struct e
 #define RDB_END 0xFF /* the last opcode; behind it the CRC-64 of all before, little endian */
 
 /* Loads a file's entries into the store, or into what is staged there, from r's position on, and leaves r behind it.
- * False: *why says what is wrong with it, at r->at + r->pos; the store may hold a part then. */
+ * False: *why says what is wrong with it, at r->at + r->pos; r's memory is freed, and the store may hold a part then.
+ */
 bool rdb_load(struct reader *r, struct rdb_facts *f, bool staged, char why[256]);
 
 #endif
