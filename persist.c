@@ -642,7 +642,7 @@ int snap_begin(void) {
     if (lg.live) put_record();
     else if (!log_end()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
     snap.offset = log_end();
-    if (file_wanted()) { /* a file may begin here, and its first checksum then covers from here on */
+    if (file_wanted() && next.fd < 0) { /* one may begin here, and its first checksum then covers from here on */
         lg.sum = (struct sum){0};
         lg.stretch = lg.covered = lg.summed = snap.offset;
     }
