@@ -29,6 +29,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -53,6 +54,7 @@
 #define TURN_BUFFER   ((size_t)256 << 10)
 #define BATCH_MAX     256               /* commands that are parsed before they run */
 #define WINDOW        16                /* commands whose keys are prefetched together */
+#define BRIEF_ARGS    8                 /* a brief command (CMD_BRIEF) has no more arguments */
 #define REPLY_SHARE   ((size_t)1 << 20) /* bytes of replies to one client in a turn */
 #define LISTENERS_MAX 16
 #define CRON_MS       100
@@ -78,7 +80,8 @@ void server_log(int level, const char *fmt, ...) {
     clock_gettime(CLOCK_REALTIME, &ts);
     localtime_r(&ts.tv_sec, &tm);
     strftime(when, sizeof when, "%d %b %Y %H:%M:%S", &tm);
-    if (f) fprintf(f, "%d:M %s.%03ld %c %s\n", (int)getpid(), when, ts.tv_nsec / 1000000, ".-*#"[level], text);
+    char role = config.replicaof && *config.replicaof ? 'S' : 'M';
+    if (f) fprintf(f, "%d:%c %s.%03ld %c %s\n", (int)getpid(), role, when, ts.tv_nsec / 1000000, ".-*#"[level], text);
     if (f) fflush(f);
     if (f && to_file) fclose(f);
     if (level == LOG_WARNING && to_file && !server_started) fprintf(stderr, "%s\n", text);
@@ -141,8 +144,11 @@ static struct {
     struct segment segments[BATCH_MAX];
     uint32_t nsegments;
     struct resp_out out;
-    struct resp_out pushed;  /* what the current client gets although its replies are dropped */
-    struct client *current;  /* whose commands are running */
+    struct resp_out pushed; /* what the current client gets although its replies are dropped */
+    struct client *current; /* whose commands are running */
+    int64_t looked_ns;      /* time of the window's commands that were looked at one by one; the others: */
+    const struct command *brief[WINDOW];
+    int nbrief;
     struct client **touched; /* have output to be written */
     size_t ntouched, touched_cap;
     struct handle *again; /* clients with input that can go on without a read */
@@ -157,13 +163,14 @@ static struct {
     uint32_t next_gen;
     struct handle *held; /* clients whose replies wait for the disk */
     size_t nheld, held_cap;
-    struct handle *waiting; /* clients blocked in WAITAOF */
+    enum pause postponed_in; /* the strictest pause that any command waits for */
+    struct handle *waiting;  /* clients blocked in WAITAOF */
     size_t nwaiting, waiting_cap;
     struct client **dead; /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
     int epoll, signals, spare_fd;
     int listeners[LISTENERS_MAX], nlisteners;
-    int unix_listener;
+    int unix_listener, link_fd;
     bool stopping, loading, files_closed;
     uint32_t now_s;
     int64_t next_cron_ms;
@@ -183,8 +190,15 @@ static void client_arm(struct client *c) {
     struct epoll_event ev = {.data.u64 = (uint64_t)c->gen << 32 | (uint32_t)c->fd};
     if (!(c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER))) ev.events |= EPOLLIN;
     if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
-    if (c->wait_until) ev.events |= EPOLLRDHUP;
+    if (c->wait_until || c->postponed) ev.events |= EPOLLRDHUP; /* to hear when it leaves */
     epoll_ctl(server.epoll, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+/* The socket of the link to a leader, while repl.c speaks over it. */
+static void link_watch(int fd, bool output) {
+    struct epoll_event ev = {.events = output ? EPOLLOUT : EPOLLIN, .data.u64 = (uint32_t)fd};
+    if (epoll_ctl(server.epoll, EPOLL_CTL_MOD, fd, &ev)) epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev);
+    server.link_fd = fd;
 }
 
 static void input_free(struct client *c) {
@@ -227,13 +241,26 @@ static struct client *client_new(int fd, bool is_unix) {
     return c;
 }
 
+struct client *client_new_link(int fd) {
+    epoll_ctl(server.epoll, EPOLL_CTL_DEL, fd, NULL);
+    struct client *c = client_new(fd, false);
+    if (!c) close(fd);
+    return c;
+}
+
+int client_silence(const struct client *c) { return (int)(server.now_s - c->active); }
+
+void clients_forget_offsets(void) {
+    for (struct client *c = client_next(NULL); c; c = client_next(c)) c->hold = c->last_write = 0;
+}
+
 void client_close(struct client *c) {
     if (c->flags & CLIENT_CLOSING) return;
     c->flags |= CLIENT_CLOSING;
     PUSH(server.dead, server.ndead, server.dead_cap, c);
 }
 
-static void client_touch(struct client *c) {
+void client_touch(struct client *c) {
     if (c->flags & CLIENT_TOUCHED) return;
     c->flags |= CLIENT_TOUCHED;
     PUSH(turn.touched, turn.ntouched, turn.touched_cap, c);
@@ -251,10 +278,13 @@ static void clients_reap(void) {
         server.clients[c->fd] = NULL;
         server.nclients--;
         close(c->fd);
+        if (c->flags & CLIENT_LEADER || c->follower) replication_gone(c);
         transaction_free(c);
         pubsub_forget(c);
+        observe_forget(c);
         input_free(c);
         output_free(c);
+        queued_free(c->postponed);
         free(c->name);
         free(c->lib_name);
         free(c->lib_ver);
@@ -274,12 +304,13 @@ size_t client_count(void) { return server.nclients - server.ndead; }
 void client_reset(struct client *c) {
     transaction_free(c);
     pubsub_forget(c);
+    observe_forget(c);
     free(c->name);
     c->name = NULL;
     c->db = 0;
     c->proto = 2;
     c->flags &= (uint32_t) ~(CLIENT_AUTHED | CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT |
-                             CLIENT_NO_EVICT | CLIENT_NO_TOUCH | CLIENT_MONITOR);
+                             CLIENT_NO_EVICT | CLIENT_NO_TOUCH);
     if (!*config.requirepass) c->flags |= CLIENT_AUTHED;
 }
 
@@ -347,6 +378,7 @@ static void client_again(struct client *c) {
 void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
 
 void client_unblock(struct client *c) {
+    if (c->wait_until || c->postponed || c->flags & CLIENT_HELD) return;
     uint32_t before = c->flags;
     c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
     if (before & CLIENT_DEAF) client_arm(c);
@@ -376,7 +408,7 @@ static void clients_unhold(void) {
         c->hold = 0;
         c->flags &= ~(uint32_t)CLIENT_HELD;
         client_touch(c);
-        if (!c->wait_until) client_unblock(c);
+        client_unblock(c);
     }
     server.nheld = kept;
 }
@@ -480,11 +512,14 @@ static void client_flush(struct client *c) {
         }
         if (sent < 0) sent = 0;
         server_stats.net_out += (uint64_t)sent;
-        if (sent) c->active = server.now_s;
+        server_stats.writes++;
+        if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
     }
     if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
     c->turn_start = c->turn_end = 0;
-    bool wait = c->own && !held;
+    int more = c->flags & CLIENT_FOLLOWER && !c->own ? repl_send(c->follower) : 0;
+    if (more < 0) client_close(c);
+    bool wait = (c->own && !held) || more > 0;
     uint32_t before = c->flags;
     c->flags = wait ? c->flags | CLIENT_WANT_WRITE : c->flags & ~(uint32_t)CLIENT_WANT_WRITE;
     if (c->flags & CLIENT_CLOSE_AFTER && !c->own) client_close(c);
@@ -515,7 +550,8 @@ static void batch_add(struct pending *cmd, struct resp_parser *p) {
         turn.args_cap = turn.args_cap ? 2 * turn.args_cap : 4096;
         turn.args = must(realloc(turn.args, turn.args_cap * sizeof *turn.args));
     }
-    cmd->cmd = command_find(&p->argv[0]);
+    bool leader = turn.segments[cmd->segment].c->flags & CLIENT_LEADER;
+    cmd->cmd = leader ? command_find_logged(&p->argv[0]) : command_find(&p->argv[0]);
     memcpy(turn.args + turn.nargs, p->argv, n * sizeof *p->argv);
     turn.nargs += n;
     p->argc = 0; /* the batch has them now, their blobs too */
@@ -652,6 +688,7 @@ static void client_read(struct client *c) {
         return;
     }
     server_stats.net_in += (uint64_t)got;
+    server_stats.reads++;
     c->active = server.now_s;
     if (!c->in) {
         turn.used += (size_t)got;
@@ -667,12 +704,6 @@ static void client_read(struct client *c) {
         return;
     }
     segment_parse(segment_new(c, c->in->buf, c->in->len));
-}
-
-static int64_t monotonic_ns(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
 /* ==== the batch =============================================================================== */
@@ -692,14 +723,14 @@ static void window_prefetch(const struct pending *cmd, size_t n) {
     if (found > 1) store_prefetch(l, found);
 }
 
-static const struct command *client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc);
+static void client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc);
 
 /* Bytes of output that wait for c while its commands run. */
 static size_t output_now(const struct client *c) {
     return c->own ? resp_out_pending(c->own) : turn.out.len - c->turn_start + turn.out.piece_bytes;
 }
 
-static void pending_run(struct pending *cmd) {
+static void pending_run(const struct pending *cmd) {
     struct segment *s = &turn.segments[cmd->segment];
     struct client *c = s->c;
     struct arg *argv = cmd->argc ? turn.args + cmd->arg : NULL;
@@ -713,32 +744,26 @@ static void pending_run(struct pending *cmd) {
         s->resume = cmd->start; /* it and what is behind it have to wait */
         skip = true;
     }
-    if (skip) cmd->cmd = NULL;
-    else if (cmd->argc) cmd->cmd = client_run(c, cmd->cmd, argv, cmd->argc);
-    else {
+    if (!skip && cmd->argc) client_run(c, cmd->cmd, argv, cmd->argc);
+    else if (!skip) {
         resp_errorf(c->own ? c->own : &turn.out, "ERR %s", s->error);
         server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
         client_close_after_reply(c);
     }
-    resp_arg_release(argv, cmd->argc);
+    if (c->in) resp_arg_release(argv, cmd->argc); /* a blob is never read into the shared buffer: it is too big */
 }
-
-/* The time that a window took is shared out among its commands: a clock read for each would cost more than many of
- * them. */
-static void window_account(const struct pending *cmd, size_t n, int64_t ns) {
-    for (size_t i = 0; i < n; i++)
-        if (cmd[i].cmd) cmd[i].cmd->stats->ns += (uint64_t)(ns / (int64_t)n);
-}
+_Static_assert(READ_MAX < RESP_BLOB_MIN, "else that may be read there");
 
 /* Runs what has been parsed, in the order in which it came, a window at a time. */
 static void batch_run(void) {
-    int64_t then = turn.nbatch ? monotonic_ns() : 0;
+    int64_t then = turn.nbatch ? observe_clock() : 0;
     for (size_t i = 0; i < turn.nbatch; i += WINDOW) {
         size_t n = turn.nbatch - i < WINDOW ? turn.nbatch - i : WINDOW;
+        turn.looked_ns = turn.nbrief = 0;
         window_prefetch(turn.batch + i, n);
         for (size_t k = 0; k < n; k++) pending_run(&turn.batch[i + k]);
-        int64_t now = monotonic_ns();
-        window_account(turn.batch + i, n, now - then);
+        int64_t now = observe_clock();
+        if (turn.nbrief) observe_share(turn.brief, turn.nbrief, now - then - turn.looked_ns);
         then = now;
     }
     output_end();
@@ -792,17 +817,31 @@ void cx_bulk_value(struct cx *cx, const struct entry *e) {
 /* Changes that a command made by itself: keys that expired under its look-ups are logged where they are noticed. */
 static uint64_t own_changes(void) { return store_changes() - store_expired_count(); }
 
-static void on_expire(struct db *db, const char *key, size_t n) {
+static void on_reclaim(struct db *db, const char *key, size_t n, bool evicted) {
     struct arg argv[] = {ARG("DEL"), {.p = key, .n = (uint32_t)n}};
     log_append(store_db_id(db), argv, 2);
-    cx_event(db, 'x', "expired", &argv[1]);
+    cx_event(db, evicted ? 'e' : 'x', evicted ? "evicted" : "expired", &argv[1]);
+}
+
+/* Evicts where memory is above the limit; false: what needs memory is to be refused. */
+static bool make_room(void) {
+    return store_make_room((size_t)config.maxmemory, (enum store_policy)config.maxmemory_policy);
+}
+
+/* Is its time not worth a look at the clock? */
+static bool is_brief(const struct cx *cx) {
+    return cx->cmd->flags & CMD_BRIEF && cx->argc <= BRIEF_ARGS && !observe_all && cx->client &&
+           !(cx->client->flags & CLIENT_MULTI);
 }
 
 /* Runs the command and draws the consequences of what it did. */
 void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
     int db = store_db_id(cx->db);
-    cx->log_argc = 0;
+    int64_t began = 0;
+    if (is_brief(cx) && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
+    else if (cx->client) began = observe_clock();
+    cx->log_argc = cx->log_pairs = 0;
     cx->log_never = false;
     cx->cmd->fn(cx);
     server_stats.commands++;
@@ -810,10 +849,16 @@ void cx_call(struct cx *cx) {
     cx->cmd->stats->calls++;
     cx->cmd->stats->failed += failed;
     if (failed) server_count_error(cx->out->last_error);
+    int64_t ns = began ? observe_look(cx, began) : 0;
+    if (ns && !(cx->client->flags & CLIENT_MULTI)) turn.looked_ns += ns; /* EXEC's has its commands' in it */
     if (own_changes() == before || cx->log_never) return;
-    if (cx->log_argc) log_append(db, cx->log_argv, cx->log_argc);
-    else log_append(db, cx->argv, cx->argc);
-    if (cx->client) cx->client->hold = log_end();
+    bool begun = cx->log_pairs && log_begin(); /* within EXEC it has begun */
+    for (int i = 0; i == 0 || i < cx->log_pairs; i++) {
+        if (cx->log_pairs) memcpy(&cx->log_argv[1], &cx->argv[2 + 2 * i], 2 * sizeof *cx->argv);
+        log_append(db, cx->log_argc ? cx->log_argv : cx->argv, cx->log_argc ? cx->log_argc : cx->argc);
+    }
+    if (begun) log_commit();
+    if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 
 static void unknown_command(struct cx *cx) {
@@ -862,10 +907,13 @@ static const char *refusal(const struct cx *cx) {
     static char text[192];
     const struct client *c = cx->client;
     const struct command *cmd = cx->cmd;
+    uint32_t flags = cmd->flags;
     if (!client_authed(c) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
     if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
-    if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
+    if (c->flags & CLIENT_MULTI) /* queueing takes memory, too */
+        flags |= cmd->fn == cmd_exec ? transaction_flags(c) : cmd->flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
+    if (config.maxmemory && flags & CMD_DENYOOM && !make_room())
         return "OOM command not allowed when used memory > 'maxmemory'.";
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
@@ -874,13 +922,21 @@ static const char *refusal(const struct cx *cx) {
                  cx->cmd->name);
         return text;
     }
+    if (c->flags & CLIENT_MONITOR && cmd->flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE))
+        return "ERR Replica can't interact with the keyspace";
     return NULL;
 }
 
-/* A change while the disk does not keep up its promise; false: the error is said. */
-bool cx_disk_allows(struct cx *cx) {
+/* A change while the disk does not keep up its promise, or where followers are too few, or on a follower; false: the
+ * error is said. */
+bool cx_may_write(struct cx *cx) {
     const char *why = log_error();
     struct persist_info info;
+    if (cx->client->flags & CLIENT_LEADER) return true;
+    if (!cx_check(cx, !log_following() || !config.replica_read_only,
+                  "READONLY You can't write against a read only replica."))
+        return false;
+    if (!cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.")) return false;
     if (why) {
         resp_errorf(cx->out, "MISCONF Errors writing to the AOF file: %s", why);
         return false;
@@ -898,6 +954,20 @@ bool cx_disk_allows(struct cx *cx) {
     return false;
 }
 
+static bool is_paused(const struct cx *cx) {
+    enum pause pause = client_paused();
+    if (!pause || cx->client->flags & (CLIENT_LEADER | CLIENT_FOLLOWER)) return false;
+    uint32_t flags = cx->cmd->flags | (cx->cmd->fn == cmd_exec ? transaction_flags(cx->client) : 0);
+    return pause == PAUSE_ALL || flags & (CMD_WRITE | CMD_MAY_REPLICATE);
+}
+
+static void postpone(struct cx *cx) {
+    if (client_paused() > server.postponed_in) server.postponed_in = client_paused();
+    cx->client->postponed = queued_new(cx);
+    client_block(cx->client);
+    client_arm(cx->client);
+}
+
 static void cx_dispatch(struct cx *cx) {
     struct client *c = cx->client;
     const char *why = NULL;
@@ -907,7 +977,10 @@ static void cx_dispatch(struct cx *cx) {
         resp_error(cx->out, why);
         ok = false;
     }
-    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_disk_allows(cx);
+    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_may_write(cx);
+    if (ok && !(cx->cmd->flags & CMD_STALE))
+        ok = cx_check(cx, config.replica_serve_stale_data || !log_following() || replication_link_up(),
+                      "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         server_count_error(cx->out->last_error);
@@ -915,12 +988,13 @@ static void cx_dispatch(struct cx *cx) {
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
         return;
     }
-    if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    if (is_paused(cx)) postpone(cx);
+    else if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
     else cx_call(cx);
 }
 
-/* One command of a client's input. Returns its row, a subcommand's own; NULL: there is none. */
-static const struct command *client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc) {
+/* One command of a client's input. */
+static void client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc) {
     struct cx cx;
     cx.client = c;
     cx.cmd = cmd;
@@ -930,65 +1004,113 @@ static const struct command *client_run(struct client *c, const struct command *
     cx.out = c->own ? c->own : &turn.out;
     size_t len = cx.out->len;
     uint32_t pieces = cx.out->npieces;
-    cx_dispatch(&cx);
+    if (c->flags & CLIENT_LEADER) replication_run(&cx);
+    else cx_dispatch(&cx);
     if (cx.cmd) c->last_cmd = cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
-    if (c->wait_until) return cx.cmd; /* its reply is still to come */
+    if (c->wait_until || c->postponed) return; /* its reply is still to come */
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
     if (c->flags & CLIENT_REPLY_SKIP_NEXT) c->flags |= CLIENT_REPLY_SKIP;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
-    return cx.cmd;
 }
 
-/* ==== WAITAOF ================================================================================= */
+/* What was put off runs when no pause is as strict any more; it may be put off again. */
+static void postponed_run(void) {
+    if (client_paused() >= server.postponed_in) return;
+    server.postponed_in = PAUSE_NONE;
+    for (struct client *c = client_next(NULL); c && !server.files_closed; c = client_next(c)) {
+        struct queued *q = c->postponed;
+        if (!q) continue;
+        c->postponed = NULL;
+        output_begin(c);
+        client_run(c, q->cmd, q->argv, q->argc);
+        output_end();
+        queued_free(q);
+        client_unblock(c);
+    }
+}
 
-static void waitaof_reply(struct resp_out *out, uint64_t offset) {
-    resp_array(out, 2);
-    resp_int(out, config.persist.log_on && log_synced() >= offset);
-    resp_int(out, 0); /* followers */
+/* ==== WAIT and WAITAOF ======================================================================== */
+
+static bool wait_over(const struct client *c) {
+    bool local = !c->wait_local || (config.persist.log_on && log_synced() >= c->last_write);
+    return local && (!c->wait_followers || repl_count(c->last_write, c->wait_aof) >= (size_t)c->wait_followers);
+}
+
+static void wait_reply(const struct client *c, struct resp_out *out) {
+    if (c->wait_aof) resp_array(out, 2);
+    if (c->wait_aof) resp_int(out, config.persist.log_on && log_synced() >= c->last_write);
+    resp_int(out, (int64_t)repl_count(c->last_write, c->wait_aof));
+}
+
+/* Blocks until the log, as far as c has changed it, is where it is wanted. Inside a transaction nothing waits. */
+static void wait_begin(struct cx *cx, int64_t until) {
+    struct client *c = cx->client;
+    if (c->flags & CLIENT_MULTI || wait_over(c)) {
+        wait_reply(c, cx->out);
+        return;
+    }
+    c->wait_until = until ? until : INT64_MAX;
+    if (c->wait_followers) replication_getack();
+    client_block(c);
+    client_arm(c); /* to hear when it leaves */
+    PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
+}
+
+void cmd_wait(struct cx *cx) {
+    struct client *c = cx->client;
+    int64_t followers, until;
+    if (!cx_check(
+            cx, !log_following(),
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is "
+            "configured to be writable (which is not the default) writes to replicas are just local and are not "
+            "propagated.") ||
+        !cx_int(cx, 1, &followers) || !cx_timeout(cx, 2, &until))
+        return;
+    c->wait_aof = c->wait_local = false;
+    c->wait_followers = followers < 0 ? 0 : followers > INT_MAX ? INT_MAX : (int)followers;
+    wait_begin(cx, until);
 }
 
 void cmd_waitaof(struct cx *cx) {
     struct client *c = cx->client;
-    int64_t local, followers, timeout;
-    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers)) return;
-    if (local < 0 || local > 1) {
-        resp_error(cx->out, "ERR value is out of range, must be between 0 and 1");
-    } else if (followers < 0) {
-        resp_error(cx->out, "ERR value is out of range, must be positive");
-    } else if (!resp_read_int(cx->argv[3].p, cx->argv[3].n, &timeout)) {
-        resp_error(cx->out, "ERR timeout is not an integer or out of range");
-    } else if (timeout < 0) {
-        resp_error(cx->out, "ERR timeout is negative");
-    } else if (local && !config.persist.log_on) {
-        resp_error(cx->out, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
-    } else if (c->flags & CLIENT_MULTI || (!followers && (!local || log_synced() >= log_end()))) {
-        waitaof_reply(cx->out, log_end()); /* inside a transaction nothing waits */
-    } else {
-        c->wait_offset = log_end();
-        c->wait_until = !timeout || timeout > INT64_MAX - store_wall_clock() ? INT64_MAX : store_wall_clock() + timeout;
-        c->wait_followers = followers > 0;
-        client_block(c);
-        client_arm(c); /* to hear when it leaves */
-        PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
-    }
+    int64_t local, followers, until;
+    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers) ||
+        !cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") ||
+        !cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") || !cx_timeout(cx, 3, &until) ||
+        !cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") ||
+        !cx_check(cx, !local || config.persist.log_on,
+                  "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
+        return;
+    c->wait_aof = true;
+    c->wait_local = local;
+    c->wait_followers = followers > INT_MAX ? INT_MAX : (int)followers;
+    wait_begin(cx, until);
 }
 
-/* Those whose log is on the disk by now, or whose time is up, hear how far it is. */
+/* Those who have waited long enough hear how far the log is. */
 static void waiters_check(void) {
     size_t kept = 0;
     for (size_t i = 0; i < server.nwaiting; i++) {
         struct client *c = client_of(server.waiting[i]);
         if (!c) continue;
-        if ((log_synced() < c->wait_offset || c->wait_followers) && store_wall_clock() < c->wait_until) {
+        bool demoted = log_following();
+        if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) {
             server.waiting[kept++] = server.waiting[i];
             continue;
         }
         c->wait_until = 0;
-        if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP))) waitaof_reply(client_output(c), c->wait_offset);
+        bool silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP), failed = c->wait_failed;
+        if (!silent && (demoted || failed))
+            resp_errorf(client_output(c), "UNBLOCKED %s",
+                        failed ? "client unblocked via CLIENT UNBLOCK"
+                               : "force unblock from blocking operation, instance state changed (master -> replica?)");
+        else if (!silent) wait_reply(c, client_output(c));
+        c->wait_failed = false;
+        if (demoted) client_close_after_reply(c);
         c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
-        if (!(c->flags & CLIENT_HELD)) client_unblock(c);
+        client_unblock(c);
     }
     server.nwaiting = kept;
 }
@@ -998,7 +1120,8 @@ static void waiters_check(void) {
 static struct resp_out replay_out;
 
 static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) {
-    struct cx cx = {.cmd = command_find(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
+    struct cx cx = {
+        .cmd = command_find_logged(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
     replay_out.proto = 2;
     replay_out.len = 0;
     uint64_t errors = replay_out.errors;
@@ -1009,7 +1132,8 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
         else *why = "SELECT of a database that --databases does not allow";
         return ok;
     }
-    if (resp_arg_is(&argv[0], "ping")) return true;
+    if (resp_arg_is(&argv[0], "ping replconf function script")) return true;
+    if (cx.cmd && cx.cmd->fn == cmd_publish) return true; /* a message for subscribers of then */
     cx.db = store_db(*db);
     if (cx_resolve(&cx) && cx.cmd->flags & CMD_WRITE) cx_call(&cx);
     else if (replay_out.errors == errors) resp_error(&replay_out, "ERR not a command that changes data");
@@ -1162,11 +1286,18 @@ static void accept_clients(int listener) {
 
 /* ==== the turn ================================================================================ */
 
+void server_set_expiry(void) {
+    bool hide = log_following() || client_paused();
+    store_set_clock(store_wall_clock(), server.loading ? STORE_EXPIRE_IGNORE
+                                        : hide         ? STORE_EXPIRE_HIDE
+                                                       : STORE_EXPIRE_DELETE);
+}
+
 static void clock_read(void) {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
-    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000,
-                    server.loading ? STORE_EXPIRE_IGNORE : STORE_EXPIRE_DELETE);
+    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, STORE_EXPIRE_IGNORE);
+    server_set_expiry(); /* a pause may be over by now */
     server.now_s = (uint32_t)ts.tv_sec;
 }
 
@@ -1196,6 +1327,8 @@ static void event_handle(const struct epoll_event *ev) {
         signal_read();
     } else if (fd == disk_fd()) {
         disk_news();
+    } else if (fd == server.link_fd) {
+        repl_link_event();
     } else {
         accept_clients(fd);
     }
@@ -1208,12 +1341,14 @@ static void cron(void) {
         struct client *c = server.clients[fd];
         if (!c || c->flags & CLIENT_CLOSING) continue;
         if (c->own) output_check_limits(c);
-        if (config.timeout && !c->subs && !(c->flags & (CLIENT_BLOCKED | CLIENT_FOLLOWER | CLIENT_LEADER)) &&
+        if (config.timeout && !c->subs &&
+            !(c->flags & (CLIENT_BLOCKED | CLIENT_FOLLOWER | CLIENT_LEADER | CLIENT_MONITOR)) &&
             server.now_s - c->active > (uint32_t)config.timeout)
             client_close(c);
     }
     slice = (slice + 1) % 10;
     server_sample();
+    replication_cron();
     persist_cron(store_wall_clock(), config.save);
 }
 
@@ -1221,7 +1356,7 @@ static void cron(void) {
 static bool server_turn(int wait_ms) {
     static struct epoll_event events[EVENTS_MAX];
     int n = epoll_wait(server.epoll, events, EVENTS_MAX, turn.nagain ? 0 : wait_ms);
-    int64_t began = snap_running() ? monotonic_ns() : 0;
+    int64_t began = snap_running() ? observe_clock() : 0;
     clock_read();
     size_t nagain = turn.nagain;
     for (size_t i = 0; i < nagain; i++) {
@@ -1237,6 +1372,7 @@ static bool server_turn(int wait_ms) {
     }
     for (int i = 0; i < n; i++) event_handle(&events[i]);
     batch_run();
+    postponed_run();
     bool more = resp_blob_reap((size_t)16 << 20);
     if (!server.loading) {
         bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
@@ -1244,11 +1380,17 @@ static bool server_turn(int wait_ms) {
             server.next_cron_ms = store_wall_clock() + CRON_MS;
             cron();
         }
+        make_room();
+        int64_t at = config.latency_threshold ? observe_clock() : 0;
         more |= store_tick(due);
+        if (at) at = observe_event(EVENT_EXPIRE, at);
         /* The snapshot gets half of what serving took, so that it slows clients down and does not stop them. */
-        int64_t served_us = snap_running() ? (monotonic_ns() - began) / 1000 : 0;
+        int64_t served_us = snap_running() ? (observe_clock() - began) / 1000 : 0;
         more |= persist_tick(n == 0 ? SLICE_MAX_US : served_us / 2 < SLICE_MIN_US ? SLICE_MIN_US : served_us / 2);
+        if (at) at = observe_event(EVENT_SNAPSHOT, at);
         log_flush();
+        replication_turn();
+        if (at) observe_event(EVENT_WRITE, at);
         clients_unhold();
         waiters_check();
     }
@@ -1303,10 +1445,31 @@ static void pidfile_write(void) {
     fclose(f);
 }
 
+/* The socket at which systemd listens; NULL: it does not, or is not to be told. */
+static const char *supervisor(void) { return config.supervised == SUPERVISED_NO ? NULL : getenv("NOTIFY_SOCKET"); }
+
+/* Tells systemd how far we are, in sd_notify()'s protocol: one datagram. */
+static void supervisor_notify(const char *text) {
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    const char *name = supervisor();
+    if (!name) return;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    size_t n = strnlen(name, sizeof sa.sun_path);
+    memcpy(sa.sun_path, name, n);
+    if (sa.sun_path[0] == '@') sa.sun_path[0] = '\0'; /* a name of no file: Linux's abstract sockets */
+    socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    if (sendto(fd, text, strlen(text), 0, (struct sockaddr *)&sa, length) < 0)
+        server_log(LOG_WARNING, "Cannot tell the supervisor at NOTIFY_SOCKET: %s", strerror(errno));
+    if (fd >= 0) close(fd);
+}
+
 /* What is not on the disk yet goes there. False: it could not, the server should stay. */
 static bool server_close_files(bool save) {
     clock_read();
-    if (persist_stop(save) == 0) return true;
+    if (persist_stop(save) == 0) {
+        replication_farewell();
+        return true;
+    }
     server_log(LOG_WARNING, "The data could not be brought to the disk");
     return false;
 }
@@ -1326,8 +1489,9 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
 static void server_start(void) {
     if (chdir(config.dir))
         die("Cannot work in the folder %s: %s. Make it, or choose another with --dir.", config.dir, strerror(errno));
-    if (*config.replicaof) die("--replicaof: following a leader is not built yet. Start without it.");
-    if (config.daemonize && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
+    if (config.supervised == SUPERVISED_SYSTEMD && !supervisor())
+        server_log(LOG_WARNING, "--supervised systemd: NOTIFY_SOCKET is not set, so nobody is told of the start");
+    if (config.daemonize && !supervisor() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
     random_id(server.run_id);
     signals_set_up();
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -1337,7 +1501,7 @@ static void server_start(void) {
     turn.buf = must(malloc(TURN_BUFFER));
     resp_parser_init(&turn.parser);
     store_init(config.databases);
-    store_on_expire(on_expire);
+    store_on_reclaim(on_reclaim);
     clock_read();
     server_stats.started_ms = store_wall_clock();
     listen_all();
@@ -1348,20 +1512,31 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "Server initialized");
 }
 
+static void breathe_loading(void) { server_turn(0); }
+
+static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};
 static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};
 
 int main(int argc, char **argv) {
     config_load(argc, argv);
     server_start();
     server.loading = true;
+    supervisor_notify("STATUS=Loading the data");
     if (persist_start(&config.persist, &hooks)) exit(1);
     server.loading = false;
     clock_read();
     if (disk_fd() >= 0) epoll_watch(disk_fd());
     server_started = true;
     server_log(LOG_NOTICE, "Ready to accept connections");
+    supervisor_notify("STATUS=Ready to accept connections\nREADY=1");
     bool more = false;
-    while (!server.stopping) more = server_turn(more ? 0 : CRON_MS);
+    repl_init(&config.repl, &repl_hooks);
+    replication_start();
+    while (!server.stopping) {
+        more = server_turn(more ? 0 : CRON_MS);
+        repl_load();
+    }
+    supervisor_notify("STATUS=Stopping\nSTOPPING=1");
     if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);
     if (server.unix_listener >= 0) unlink(config.unixsocket);
