@@ -142,8 +142,8 @@ static struct peer *obey(struct peer *p, enum order order, uint8_t operand) {
     case PIECES: seam.read_max = operand ? operand : SIZE_MAX; return p;
     case INTERRUPT: seam.interrupt = operand; return p;
     case CLOCK:
-        if (operand < 128) seam.wall_ns += INT64_C(1000000) << operand % 42;
-        else seam.wall_ns -= INT64_C(1000000) << operand % 40;
+        seam.wall_ns += (operand < 128 ? 1 : -1) * (INT64_C(1000000) << operand % 42);
+        if (seam.wall_ns < 0 || seam.wall_ns > INT64_MAX / 2) seam.wall_ns = SEAM_START_MS * 1000000;
         return p;
     case DISK: disk(operand); return p;
     case WAIT:

@@ -48,7 +48,10 @@ void harness_settle(void) {
     }
 }
 
-bool harness_stop(void) { return server.files_closed || server_close_files(!config.persist.log_on); }
+bool harness_stop(void) {
+    if (server.files_closed) return persist_keeps(); /* by a SHUTDOWN, perhaps without saving */
+    return server_close_files(!config.persist.log_on);
+}
 
 static void drain(void) {
     snap_cancel();
