@@ -373,7 +373,11 @@ void log_new_id(void) {
  * who knew the id before. */
 static void set_live(void) {
     bool live = lg.fd >= 0 || lg.keep || opt->log_on;
-    if (live && lg.lost) take_new_id(false);
+    if (live && lg.lost) {
+        take_new_id(false);
+        buffer_drop(0, true);
+        lg.h.base = lg.summed = ++lg.at; /* snapshots of before, even one that runs, lack those changes */
+    }
     if (live) lg.lost = false;
     lg.select |= live && !lg.live;
     lg.live = live;
