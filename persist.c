@@ -375,7 +375,9 @@ static void set_live(void) {
     bool live = lg.fd >= 0 || lg.keep || opt->log_on;
     if (live && lg.lost) {
         take_new_id(false);
-        lg.h.base = lg.summed = lg.stretch = lg.covered = ++lg.at;
+        buffer_drop(0, true);
+        lg.h.base = lg.summed = lg.stretch = lg.covered =
+            ++lg.at; /* snapshots of before, even one that runs, lack them */
         lg.sum = (struct sum){0};
     }
     if (live) lg.lost = false;
