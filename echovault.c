@@ -913,7 +913,7 @@ static void unknown_command(struct cx *cx) {
 }
 
 /* Finds the row of a container's subcommand and checks the number of arguments. False: the error is said. */
-static bool cx_resolve(struct cx *cx) {
+bool cx_resolve(struct cx *cx) {
     if (!cx->cmd) {
         if (cx->client && (resp_arg_is(&cx->argv[0], "post") || resp_arg_is(&cx->argv[0], "host:"))) {
             server_log(LOG_WARNING,

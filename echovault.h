@@ -234,9 +234,10 @@ struct queued *queued_new(struct cx *cx); /* the arguments' slices are copied, i
 void queued_free(struct queued *q);
 
 /* Dispatch's part of what transactions.c does, and the other way round. */
-void cx_call(struct cx *cx);                        /* runs the command and draws the consequences */
-bool cx_may_write(struct cx *cx);                   /* false: changes are refused now, the error is said */
-void transaction_queue(struct cx *cx);              /* keeps the command for EXEC; replies */
+bool cx_resolve(struct cx *cx);        /* finds a subcommand's row, counts the arguments; false: the error is said */
+void cx_call(struct cx *cx);           /* runs the command and draws the consequences */
+bool cx_may_write(struct cx *cx);      /* false: changes are refused now, the error is said */
+void transaction_queue(struct cx *cx); /* keeps the command for EXEC; replies */
 void transaction_abort(struct cx *cx, size_t len);  /* an EXEC was refused, in the output from len on */
 void transaction_free(struct client *c);            /* nothing queued, nothing watched */
 size_t transaction_memory(const struct client *c);  /* of what is queued, and of what is postponed */

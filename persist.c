@@ -939,8 +939,9 @@ static void fresh_work(struct job *j) {
 
 static void fresh_done(struct job *j) {
     next.busy = false;
-    if (j->error) next_give_up(j->error);
-    if (j->error) return;
+    bool gap = lg.lost || lg.at > j->to; /* the log was off in between */
+    if (j->error || gap) next_give_up(j->error);
+    if (j->error || gap) return;
     next_take_over();
     lg.written = lg.synced = j->to;
     log_is_fine();

@@ -384,9 +384,13 @@ static void say_next(int said) {
     }
 }
 
+/* It will stand in our files, and be looked for there. */
+static bool is_id(const char *s) { return strlen(s) == 40 && strspn(s, "0123456789abcdef") == 40; }
+
 static bool transfer_begin(const char *line) {
     unsigned long long offset;
-    if (sscanf(line, "+FULLRESYNC %40s %llu", leader.id, &offset) != 2 || strlen(leader.id) != 40) return false;
+    if (sscanf(line, "+FULLRESYNC %40s %llu", leader.id, &offset) != 2 || !is_id(leader.id) || offset > INT64_MAX / 2)
+        return false;
     leader.offset = offset;
     leader.file = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (leader.file < 0) leader.file = memfd_create("transfer", MFD_CLOEXEC); /* a file system without O_TMPFILE */
@@ -402,7 +406,7 @@ static bool transfer_begin(const char *line) {
 static void psync_answered(const char *line) {
     char id[ANSWER_MAX] = "";
     if (!strncmp(line, "+CONTINUE", 9)) {
-        if (sscanf(line + 9, "%511s", id) == 1 && strlen(id) == 40 && strcmp(id, log_id()) != 0) {
+        if (sscanf(line + 9, "%511s", id) == 1 && is_id(id) && strcmp(id, log_id()) != 0) {
             repl_drop_followers(); /* they hear the id when they come back */
             log_continue(id);
         } else {

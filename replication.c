@@ -243,6 +243,10 @@ void replication_run(struct cx *cx) {
         stream_refuse(cx, "this server keeps strings only, and does not know it");
         return;
     }
+    if (cx->cmd && !cx_resolve(cx)) {
+        stream_refuse(cx, cx->out->last_error);
+        return;
+    }
     if (cx->cmd && cx->cmd->fn == cmd_replconf && cx->argc == 3 && resp_arg_is(&cx->argv[1], "getack")) ack_send();
     store_set_clock(store_wall_clock(), STORE_EXPIRE_IGNORE);
     if (c->flags & CLIENT_MULTI && !(cx->cmd && cx->cmd->flags & CMD_IN_MULTI)) {

@@ -6,6 +6,7 @@
  * another start, and after a clean end and another.
  */
 #include "harness.h"
+#include "rdb.h"
 
 #include <errno.h>
 
@@ -50,7 +51,10 @@ static void write_files(uint8_t how, const uint8_t *p, size_t n) {
         seam_put(HARNESS_AOF, file, len);
         if (how & 4) { /* and a snapshot of the same history that stands for some offset */
             struct resp_out o = {0};
-            rdb_put_head(&o, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", p[1], "cccccccccccccccccccccccccccccccccccccccc");
+            struct rdb_facts f = {.offset = p[1], .stream_db = p[3] >> 2 & 3};
+            memset(f.repl_id, 'a', 40);
+            memset(f.history, 'c', 40);
+            rdb_put_head(&o, &f);
             resp_raw(&o, "\0\1a\1b\xFF\0\0\0\0\0\0\0\0", 14);
             seam_put(HARNESS_RDB, o.buf, o.len);
             resp_out_free(&o);

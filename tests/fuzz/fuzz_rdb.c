@@ -12,7 +12,7 @@ static bool load(const void *p, size_t n, size_t window, struct rdb_facts *f, ch
     seam_put("file", p, n);
     seam.window = window;
     struct reader r = {.fd = seam_open_file("file", O_RDONLY), .end = n};
-    bool well = rdb_load(&r, f, why);
+    bool well = rdb_load(&r, f, false, why);
     if (r.at + r.pos > n) abort();
     free(r.buf);
     seam_close(r.fd);
@@ -35,7 +35,7 @@ static void check_again(uint64_t data) {
     uint64_t again, sum;
     resp_truncate(&out, 0, 0);
     last = -1;
-    rdb_put_head(&out, "0123456789012345678901234567890123456789", 7, "h");
+    rdb_put_head(&out, &(struct rdb_facts){.repl_id = "0123456789012345678901234567890123456789", .offset = 7});
     store_snapshot_begin(put);
     while (!store_snapshot_step(64)) {}
     store_snapshot_end();

@@ -7,6 +7,7 @@
 #include "echovault.c"
 
 #include "harness.h"
+#include "repl.h"
 
 static bool verbose; /* SEAM_LOG is set: tell what the data are */
 
@@ -32,18 +33,23 @@ bool harness_load(void) {
     server.loading = false;
     clock_read();
     epoll_watch(disk_fd());
+    repl_init(&config.repl, &repl_hooks);
+    replication_start();
     return true;
 }
 
 void harness_turn(void) {
     if (config.proto_max_bulk_len > 1 << 20) config.proto_max_bulk_len = 1 << 20;
     server_turn(0);
+    repl_load();
     if (server.stopping && !server.files_closed) abort(); /* nobody has sent a signal */
 }
 
 void harness_settle(void) {
     for (int i = 0; i < 60; i++) {
-        if (!server_turn(0) && !turn.nagain && seam_idle() && persist_idle()) return;
+        bool more = server_turn(0);
+        repl_load();
+        if (!more && !turn.nagain && seam_idle() && persist_idle()) return;
         if (i == 30) seam.disk_slow = false, seam.interrupt = 0;
     }
 }
@@ -70,6 +76,9 @@ void harness_kill(void) {
     for (int i = 0; i < 3; i++) seam_thread_join(), disk_news();
     drain();
     persist_forget();
+    repl_forget();
+    replication_forget();
+    for (int i = 0; i < PAUSE_PURPOSES; i++) client_unpause((enum pause_purpose)i);
 }
 
 void harness_forget(void) {
@@ -79,6 +88,7 @@ void harness_forget(void) {
     store_set_sweep(true);
     clock_read();
     server.next_cron_ms = 0;
+    server.postponed_in = PAUSE_NONE;
     server.stopping = server.files_closed = false;
     server.next_id = server.next_gen = 0;
     resp_out_free(&turn.out);
@@ -116,4 +126,8 @@ bool harness_check_clients(void) {
         if (c->turn_start != c->turn_end || c->flags & CLIENT_TOUCHED) return false;
     }
     return true;
+}
+
+bool harness_is_follower(int fd) {
+    return fd >= 0 && fd < server.clients_cap && server.clients[fd] && server.clients[fd]->follower;
 }

@@ -19,6 +19,12 @@ uint64_t harness_data(void);             /* a sum of all keys, values and deadli
 void harness_set(const char *name, const char *value); /* an option */
 bool harness_check_clients(void);        /* the invariants of the connections; what strangers may cost */
 
+bool harness_is_follower(int fd); /* what goes there is no reply, but a snapshot and a log */
+
+/* repl_again.c, replication_again.c */
+void repl_forget(void);
+void replication_forget(void);
+
 /* config_again.c */
 void config_keep(void); /* the options as they are now ... */
 void config_back(void); /* ... and again */

@@ -4,14 +4,16 @@
 #include "harness.h"
 
 void persist_forget(void) {
-    __typeof__(lg) log = {.fd = -1, .db = -1, .tx = -1};
+    __typeof__(lg) log = {.fd = -1, .select = true, .tx = -1, .pin = UINT64_MAX};
     __typeof__(next) none = {.fd = -1};
     resp_out_free(&lg.out);
+    resp_out_free(&lg.relay);
     free(lg.marks);
     lg = log;
     next = none;
     resp_out_free(&snap.chunk.out);
     memset(&snap, 0, sizeof snap);
+    snap.kept_fd = -1;
     memset(&boot, 0, sizeof boot);
     memset(&info, 0, sizeof info);
     memset(&file, 0, sizeof file);

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LONGEST = {"parser": 700, "dump": 1000, "rdb": 2000, "config": 1000, "log": 3000, "server": 3000}
+LONGEST = {"parser": 700, "dump": 1000, "rdb": 2000, "config": 1000, "log": 3000, "server": 3000, "follower": 2000}
 
 
 def run(build, target, seconds):

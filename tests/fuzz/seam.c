@@ -143,15 +143,17 @@ static struct slot *slot_of(int fd, enum kind kind) {
 }
 
 int seam_open_file(const char *path, int flags, ...) {
-    bool folder = !strcmp(path, "."), null = !strcmp(path, "/dev/null");
-    struct file *f = folder || null ? NULL : file_find(path);
-    if (!folder && !null && !f && !(flags & O_CREAT)) return fails(ENOENT);
+    bool nameless = (flags & O_TMPFILE) == O_TMPFILE, folder = !nameless && !strcmp(path, "."), null = !strcmp(path, "/dev/null");
+    struct file *f = folder || null || nameless ? NULL : file_find(path);
+    if (nameless) path = "nameless";
+    else if (!folder && !null && !f && !(flags & O_CREAT)) return fails(ENOENT);
     if (f && flags & O_EXCL) return fails(EEXIST);
     if (!folder && !null && !f && !(f = file_new(path))) return fails(ENOSPC);
     int fd = slot_new(f ? FILE_FD : FOLDER);
     if (fd < 0 || !f) return fd;
     slots[fd].file = f;
     f->opens++;
+    if (nameless) f->name[0] = '\0';
     if (flags & O_TRUNC) f->len = 0;
     return fd;
 }
@@ -188,6 +190,16 @@ ssize_t seam_pwrite(int fd, const void *p, size_t n, off_t at) {
     if (n) memcpy(f->data + at, p, n);
     if (end > f->len) f->len = end;
     return (ssize_t)n;
+}
+
+int seam_fcntl(int fd, int what, int how) {
+    struct slot *s = slot_of(fd, FILE_FD);
+    if (what != F_DUPFD_CLOEXEC || !s) return how < 0 ? fails(EINVAL) : 0;
+    int copy = slot_new(FILE_FD);
+    if (copy < 0) return -1;
+    slots[copy].file = s->file;
+    s->file->opens++;
+    return copy;
 }
 
 static int stat_file(const struct file *f, struct stat *st) {
@@ -317,7 +329,9 @@ bool seam_idle(void) {
 
 int seam_dialled(int nth) { return nth < ndialled ? (int)(dialled[nth] - conns) : -1; }
 
-ssize_t seam_read(int fd, void *p, size_t n) {
+int seam_fd(int conn) { return conn_of(conn)->fd; }
+
+ssize_t seam_recv(int fd, void *p, size_t n, int flags) {
     struct slot *s = slot_of(fd, STREAM);
     if (!s) return fails(EAGAIN);
     struct conn *c = s->conn;
@@ -328,10 +342,13 @@ ssize_t seam_read(int fd, void *p, size_t n) {
     if (n > have) n = have;
     if (n > seam.read_max) n = seam.read_max;
     memcpy(p, c->in + c->in_at, n);
+    if (flags & MSG_PEEK) return (ssize_t)n;
     c->in_at += n;
     if (c->in_at == c->in_len) c->in_at = c->in_len = 0;
     return (ssize_t)n;
 }
+
+ssize_t seam_read(int fd, void *p, size_t n) { return seam_recv(fd, p, n, 0); }
 
 ssize_t seam_write(int fd, const void *p, size_t n) {
     struct slot *s = slot_of(fd, STREAM);
@@ -392,6 +409,16 @@ int seam_accept4(int fd, struct sockaddr *sa, socklen_t *n, int flags) {
         return stream_new(&conns[i]);
     }
     return fails(EAGAIN);
+}
+
+int seam_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **found) {
+    static struct sockaddr_in in;
+    static struct addrinfo one = {.ai_family = AF_INET, .ai_addr = (struct sockaddr *)&in, .ai_addrlen = sizeof in};
+    one.ai_socktype = hints->ai_socktype;
+    in = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+    if (host && strchr(host, '!')) return EAI_NONAME;
+    *found = &one;
+    return 0;
 }
 
 int seam_dial(int fd, const struct sockaddr *sa, socklen_t n) {
@@ -513,6 +540,7 @@ int seam_eventfd_read(int fd, eventfd_t *v) {
 int seam_poll(struct pollfd *p, nfds_t n, int wait_ms) {
     helper_run();
     struct slot *s = n == 1 ? slot_of(p->fd, COUNTER) : NULL;
+    if (!s) seam.wall_ns += (int64_t)wait_ms * 1000000, seam.steady_ns += (int64_t)wait_ms * 1000000;
     if (s && !s->count && wait_ms < 0) broken("the loop waits for the helper thread, which has nothing to do");
     return 1;
 }

@@ -24,8 +24,10 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -56,6 +58,7 @@ void seam_put(const char *name, const void *p, size_t n); /* a file */
 const void *seam_get(const char *name, size_t *n);        /* its bytes; NULL: there is none */
 uint64_t seam_sum(void);                                  /* of all files' names and bytes */
 
+int seam_fd(int conn); /* the server's end of it */
 int seam_connect(void);                              /* a client that the server has still to accept; its number */
 bool seam_open(int conn);                            /* false: the server has closed it */
 void seam_send(int conn, const void *p, size_t n);   /* to the server */
@@ -77,6 +80,7 @@ ssize_t seam_write(int fd, const void *p, size_t n);
 ssize_t seam_writev(int fd, const struct iovec *iov, int n);
 ssize_t seam_pread(int fd, void *p, size_t n, off_t at);
 ssize_t seam_pwrite(int fd, const void *p, size_t n, off_t at);
+ssize_t seam_recv(int fd, void *p, size_t n, int flags);
 ssize_t seam_sendfile(int to, int from, off_t *at, size_t n);
 int seam_fstat(int fd, struct stat *st);
 int seam_stat(const char *path, struct stat *st);
@@ -95,6 +99,8 @@ int seam_accept4(int fd, struct sockaddr *sa, socklen_t *n, int flags);
 int seam_dial(int fd, const struct sockaddr *sa, socklen_t n);
 int seam_getsockopt(int fd, int level, int name, void *value, socklen_t *n);
 int seam_name(int fd, struct sockaddr *sa, socklen_t *n);
+int seam_fcntl(int fd, int what, int how);
+int seam_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **found);
 int seam_epoll_create1(int flags);
 int seam_epoll_ctl(int epoll, int op, int fd, struct epoll_event *ev);
 int seam_epoll_wait(int epoll, struct epoll_event *ev, int max, int wait_ms);
@@ -121,6 +127,12 @@ _Noreturn void seam_exit(int status);
 #define pread                        seam_pread
 #define pwrite                       seam_pwrite
 #define sendfile                     seam_sendfile
+#define send(fd, p, n, flags)        seam_write(fd, p, n)
+#define recv                         seam_recv
+#define shutdown(fd, how)            ((void)(fd))
+#define memfd_create(name, flags)    seam_open_file(".", O_TMPFILE)
+#define getaddrinfo                  seam_getaddrinfo
+#define freeaddrinfo(found)          ((void)(found))
 #define fstat                        seam_fstat
 #define stat(...)                    seam_stat(__VA_ARGS__)
 #define ftruncate                    seam_ftruncate
@@ -144,7 +156,7 @@ _Noreturn void seam_exit(int status);
 #define getsockopt(fd, l, o, v, n)   seam_getsockopt(fd, l, o, v, n)
 #define getpeername                  seam_name
 #define getsockname                  seam_name
-#define fcntl(fd, what, how)         ((void)(fd), 0)
+#define fcntl                        seam_fcntl
 #define chmod(path, mode)            ((void)(path), 0)
 #define epoll_create1                seam_epoll_create1
 #define epoll_ctl                    seam_epoll_ctl

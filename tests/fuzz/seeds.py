@@ -145,6 +145,21 @@ def log_inputs(random):
         yield b"\x48" + file + encode("SET", "a", "b")
 
 
+def follower_inputs(random):
+    full = b"+FULLRESYNC " + b"d" * 40 + b" %d\r\n"
+    turn, rdb = bytes([255, 0, 3]), lambda keys: bytes([255, 6, keys])  # noqa: E731
+    for how in (0xC0, 0x80, 0xC6, 0x82, 0x4A):
+        for n, sequence in enumerate(random[:12]):
+            stream = b"".join(encode(*said) + (bytes([255, 7, i], ) if i % 7 == 6 else b"") for i, (_, said) in enumerate(sequence)
+                              if said[0] in (b"SET", b"DEL", b"MULTI", b"EXEC", b"INCR", b"SELECT", b"APPEND", b"MSET", b"PING"))
+            orders = [bytes([255, 5, n]), bytes([255, 1, n % 2]), bytes([255, 4, 1]), bytes([255, 2, 17]), bytes([255, 3, 9])]
+            yield bytes([how]) + full % (n * 100) + turn + rdb(n % 5 + 1) + turn + stream[:1500] + orders[n % 5] + turn
+        yield bytes([how]) + b"+CONTINUE " + b"e" * 40 + b"\r\n" + turn + encode("SET", "a", "b") + turn
+        yield bytes([how]) + full % 7 + b"$EOF:" + b"m" * 40 + b"\r\nREDIS0009\xfe\0\0\1a\1b\xff".replace(b"\xff", bytes([255, 8, 255])) + bytes(8) + b"m" * 40
+        yield bytes([how]) + b"+FULLRESYNC " + b"d" * 40 + b" 18446744073709551615\r\n" + turn + rdb(3) + turn + encode("SET", "a", "b") + turn
+        yield bytes([how]) + b"-NOMASTERLINK x\r\n" + turn + b"-LOADING\r\n\n\n+CONTINUE\r\n" + encode("REPLCONF", "GETACK", "*") + turn
+
+
 def config_inputs(random):
     rows = re.findall(r"^\| `([a-z-]+)` \|.*\| (?:`(.*)`)? ?\|$", open(os.path.join(ROOT, "README.md")).read(), re.M)
     yield b"".join(b"%s %s\n" % (name.encode(), value.encode() or b'""') for name, value in rows) + b"\0"
@@ -156,10 +171,11 @@ def config_inputs(random):
 
 def dictionary(name):
     found = set()
-    if name in ("server", "log", "parser"):
+    if name in ("server", "log", "parser", "follower"):
         found |= {w for w in re.findall(r"[A-Z][A-Z_-]+", GRAMMAR + " ".join(SESSIONS))}
         found |= {"\\r\\n", "*3\\r\\n$3\\r\\nSET\\r\\n$1\\r\\na\\r\\n$1\\r\\nb\\r\\n", "*2\\r\\n$3\\r\\nGET\\r\\n$1\\r\\na\\r\\n", "$600\\r\\n"}
-        found |= {f"\\xff\\x{o:02x}\\x{v:02x}" for o in range(11) for v in (0, 1, 3, 12, 64, 140, 255)} if name == "server" else set()
+        found |= {f"\\xff\\x{o:02x}\\x{v:02x}" for o in range(11) for v in (0, 1, 3, 12, 64, 140, 255)} if name in ("server", "follower") else set()
+        found |= {"+FULLRESYNC dddddddddddddddddddddddddddddddddddddddd 5\\r\\n", "+CONTINUE", "$EOF:", "-NOAUTH"} if name == "follower" else set()
     if name in ("server", "config"):
         found |= set(re.findall(r"^\| `([a-z-]+)` \|", open(os.path.join(ROOT, "README.md")).read(), re.M))
         found |= {"normal", "replica", "pubsub", "everysec", "always", "1mb", "yes", "no", "local", "KEA"}
@@ -172,7 +188,7 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     folder = sys.argv[1]
     random = sampled(60)
-    for name in ("server", "parser", "dump", "rdb", "log", "config"):
+    for name in ("server", "parser", "dump", "rdb", "log", "config", "follower"):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
         for n, data in enumerate(globals()[name + "_inputs"](random)):
             with open(os.path.join(folder, name, f"{n:03}"), "wb") as f:
