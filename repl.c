@@ -111,6 +111,17 @@ struct follower *repl_follower_new(int fd, void *owner) {
     return f;
 }
 
+static uint64_t oldest_cursor(void) {
+    uint64_t oldest = UINT64_MAX;
+    for (const struct follower *f = repl_followers; f; f = f->next) {
+        uint64_t cursor = f->phase == REPL_WAITING ? snap_begun() : f->phase == REPL_NEW ? UINT64_MAX : f->cursor;
+        if (cursor < oldest) oldest = cursor;
+    }
+    uint64_t limit = (uint64_t)*opt->memory_limit;
+    if (!log_in_file() && limit && oldest < log_end() && log_end() - oldest > limit) oldest = log_end() - limit;
+    return oldest;
+}
+
 void repl_follower_free(struct follower *f) {
     if (!f) return;
     struct follower **at = &repl_followers;
@@ -118,6 +129,7 @@ void repl_follower_free(struct follower *f) {
     *at = f->next;
     disk_close_later(f->rdb_fd);
     free(f);
+    log_pin(oldest_cursor());
 }
 
 void repl_drop_followers(void) {
@@ -164,17 +176,6 @@ void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_ou
     f->phase = REPL_WAITING;
     followers_serve();
     hooks->say(SAY_NOTICE, "A follower asks for a full resync.");
-}
-
-static uint64_t oldest_cursor(void) {
-    uint64_t oldest = UINT64_MAX;
-    for (const struct follower *f = repl_followers; f; f = f->next) {
-        uint64_t cursor = f->phase == REPL_WAITING ? snap_begun() : f->phase == REPL_NEW ? UINT64_MAX : f->cursor;
-        if (cursor < oldest) oldest = cursor;
-    }
-    uint64_t limit = (uint64_t)*opt->memory_limit;
-    if (!log_in_file() && limit && oldest < log_end() && log_end() - oldest > limit) oldest = log_end() - limit;
-    return oldest;
 }
 
 bool repl_offer(struct follower *f, struct resp_out *(*output)(void *owner)) {
