@@ -229,6 +229,8 @@ struct queued *queued_new(struct cx *cx); /* the arguments' slices are copied, i
 void queued_free(struct queued *q);
 
 /* Dispatch's part of what transactions.c does, and the other way round. */
+/* Finds the row of a container's subcommand and checks the number of arguments. False: the error is said. */
+bool cx_resolve(struct cx *cx);
 void cx_call(struct cx *cx);                        /* runs the command and draws the consequences */
 bool cx_may_write(struct cx *cx);                   /* false: changes are refused now, the error is said */
 void transaction_queue(struct cx *cx);              /* keeps the command for EXEC; replies */
@@ -250,6 +252,7 @@ void replication_turn(void);               /* once a turn, when the log has been
 void replication_cron(void);               /* ten times a second */
 void replication_farewell(void);           /* the log is complete: the end */
 void replication_run(struct cx *cx);       /* a command of the leader's */
+void replication_refuse(const char *why);  /* what the leader sends is no stream */
 void replication_gone(struct client *c);   /* c is about to be freed */
 void replication_promote(void);            /* from follower to leader */
 bool replication_enough(void);             /* min-replicas-to-write is met */

@@ -1457,7 +1457,7 @@ int persist_reload(bool save) {
     if (ok && lg.fd >= 0)
         ok = replay(lg.fd, file_pos(boot.rdb.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
     disk_close_later(boot.rdb_fd);
-    store_set_clock(now, STORE_EXPIRE_DELETE);
+    store_set_clock(now, log_following() ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE);
     lg.live = live;
     lg.lost = lost;
     info.changes_since_save = store_changes() - changes;

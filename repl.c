@@ -386,7 +386,9 @@ static void say_next(int said) {
 
 static bool transfer_begin(const char *line) {
     unsigned long long offset;
-    if (sscanf(line, "+FULLRESYNC %40s %llu", leader.id, &offset) != 2 || strlen(leader.id) != 40) return false;
+    if (sscanf(line, "+FULLRESYNC %40s %llu", leader.id, &offset) != 2 || strlen(leader.id) != 40 ||
+        offset > INT64_MAX / 2) /* no sum of it and anything else runs over */
+        return false;
     leader.offset = offset;
     leader.file = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (leader.file < 0) leader.file = memfd_create("transfer", MFD_CLOEXEC); /* a file system without O_TMPFILE */
@@ -401,7 +403,7 @@ static bool transfer_begin(const char *line) {
 /* The answer to PSYNC. */
 static void psync_answered(const char *line) {
     char id[ANSWER_MAX] = "";
-    if (!strncmp(line, "+CONTINUE", 9)) {
+    if (!strncmp(line, "+CONTINUE", 9) && !leader.lost) {
         if (sscanf(line + 9, "%511s", id) == 1 && strlen(id) == 40 && strcmp(id, log_id()) != 0) {
             repl_drop_followers(); /* they hear the id when they come back */
             log_continue(id);
@@ -565,6 +567,7 @@ void repl_load(void) {
     store_stage_end(take);
     if (take) {
         leader.lost = false;
+        repl_drop_followers(); /* their cursors count in another history */
         log_adopt(leader.id, leader.offset, facts.stream_db);
         leader.state = REPL_CONNECTED;
         hooks->say(SAY_NOTICE, "Full resync done: %zu keys loaded in %.3f seconds.", keys_in(store_db),

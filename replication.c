@@ -219,6 +219,12 @@ static void stream_end(const char *why, bool refused) {
     if (why) repl_link_lost(why, refused);
 }
 
+/* What comes cannot be followed: a full resync may do without it; and of a transaction, a part may have been done. */
+void replication_refuse(const char *why) {
+    repl_lose_place();
+    stream_end(why, true);
+}
+
 static void stream_refuse(const struct cx *cx, const char *error) {
     char why[256];
     snprintf(why, sizeof why, "its command %.*s %.*s cannot be run: %.*s", (int)(cx->argv->n < 32 ? cx->argv->n : 32),
@@ -227,15 +233,15 @@ static void stream_refuse(const struct cx *cx, const char *error) {
                    : cx->argv[1].n < 64 ? cx->argv[1].n
                                         : 64),
              cx->argc < 2 ? "" : cx->argv[1].p, (int)strcspn(error, "\r\n"), error);
-    repl_lose_place(); /* a full resync may do without it; and of a transaction, a part may have been done */
-    stream_end(why, true);
+    replication_refuse(why);
 }
 
 /* A command of the leader's stream. */
 void replication_run(struct cx *cx) {
     struct client *c = cx->client;
-    bool known = cx->cmd && (cx->cmd->flags & (CMD_WRITE | CMD_IN_MULTI) || cx->cmd->fn == cmd_publish ||
-                             cx->cmd->fn == cmd_select || cx->cmd->fn == cmd_ping || cx->cmd->fn == cmd_replconf);
+    static void (*const others[])(struct cx *) = {cmd_multi, cmd_exec, cmd_select, cmd_publish, cmd_ping, cmd_replconf};
+    bool known = cx->cmd && cx->cmd->flags & CMD_WRITE;
+    for (size_t i = 0; cx->cmd && i < sizeof others / sizeof *others; i++) known |= cx->cmd->fn == others[i];
     bool none = !known && resp_arg_is(cx->argv, "function script"); /* nothing of theirs is for strings */
     uint64_t errors = cx->out->errors;
     if (c != leader) return;
@@ -245,11 +251,9 @@ void replication_run(struct cx *cx) {
     }
     if (cx->cmd && cx->cmd->fn == cmd_replconf && cx->argc == 3 && resp_arg_is(&cx->argv[1], "getack")) ack_send();
     store_set_clock(store_wall_clock(), STORE_EXPIRE_IGNORE);
-    if (c->flags & CLIENT_MULTI && !(cx->cmd && cx->cmd->flags & CMD_IN_MULTI)) {
-        if (!none) transaction_queue(cx);
-    } else if (!none) {
-        cx_call(cx);
-    }
+    bool runs = !none && cx_resolve(cx);
+    if (runs && c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    else if (runs) cx_call(cx);
     store_set_clock(store_wall_clock(), STORE_EXPIRE_HIDE);
     if (cx->out->errors == errors) {
         log_relay(cx->argv, cx->argc);
@@ -261,6 +265,7 @@ void replication_run(struct cx *cx) {
 void replication_promote(void) {
     if (leader) stream_end(NULL, false);
     repl_unfollow();
+    server_set_expiry(); /* this turn's next command must see what has expired go */
     free(config.replicaof);
     config.replicaof = resp_need(strdup(""));
     server_log(LOG_NOTICE, "This is a leader now, with the replication id %s.", log_id());
@@ -274,6 +279,7 @@ static void follow(const char *host, int port, bool takes_over) {
     if (leader) stream_end(NULL, false);
     clients_forget_offsets();
     repl_follow(host, port, takes_over);
+    server_set_expiry();
     server_log(LOG_NOTICE, "Following %s:%d.", host, port);
 }
 
