@@ -1503,7 +1503,10 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "Server initialized");
 }
 
-static void breathe_loading(void) { server_turn(0); }
+static bool breathe_loading(void) {
+    server_turn(0);
+    return !server.stopping;
+}
 
 static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};
 static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};

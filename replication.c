@@ -134,10 +134,12 @@ bool replication_enough(void) {
 static struct resp_out *output_of(void *owner) { return client_output(owner); }
 
 static void stream_begin(int fd);
+static void stream_end(const char *why, bool refused);
 
 void replication_turn(void) {
     int fd = repl_take_link();
     if (fd >= 0) stream_begin(fd);
+    if (leader && log_error()) stream_end("what it sends cannot be kept", false); /* memory is no place for it */
     for (struct follower *f = repl_followers; f; f = f->next) {
         struct client *c = f->owner;
         if (f->done) client_close(c);
@@ -155,7 +157,7 @@ static void followers_second(void) {
         struct client *c = f->owner;
         any |= f->phase == REPL_ONLINE;
         if (f->phase == REPL_WAITING) resp_raw(client_output(c), "\n", 1);
-        if (f->phase != REPL_ONLINE || now - f->acked_ms <= limit || client_silence(c) <= config.repl.timeout) continue;
+        if (f->phase < REPL_SENDING || now - f->acked_ms <= limit || client_silence(c) <= config.repl.timeout) continue;
         server_log(LOG_WARNING, "A follower was dropped: nothing was heard of it for repl-timeout");
         client_close(c);
     }

@@ -1,13 +1,16 @@
 """Replication where something goes wrong: leaders that lie, roles that change at a bad moment, disks that are full, and
 ends of the process at every step of a full resync."""
 import contextlib
+import os
+import re
+import signal
 import socket
 import time
 
 import pytest
 
-from ev import NIL, OK, encode, eventually, ours
-from repl_tools import HandLeader, Node, linked, wait_for, wait_same, wait_sync
+from ev import NIL, OK, Error, encode, eventually, ours
+from repl_tools import OUR_FOLLOWERS, HandLeader, Node, linked, wait_for, wait_same, wait_sync
 
 pytestmark = ours
 
@@ -165,5 +168,71 @@ def test_promotion_and_commands_in_one_breath(node):
     assert b.pipeline([("REPLICAOF", "NO", "ONE"), ("INCR", "SET:0"), ("APPEND", "SET:1", "x"), ("DBSIZE",)]) == [OK, 1, 1, 3]
     wait_same(b, c)
     b.kill()
-    b.start_again()
+    b.start_again(replicaof=None)
     assert b("GET", "SET:0") == b"1" and b("GET", "SET:1") == b"x"
+
+
+@pytest.mark.parametrize("how", ["TERM", "SHUTDOWN", "SAVE"])
+def test_an_end_while_a_full_resync_is_loaded(node, how):
+    """It does not wait for the load, and leaves the old data."""
+    a, b = node(), node(appendfsync="always")
+    with a.client() as c:
+        c.pipeline([("SET", f"k{i}", i) for i in range(200000)])
+    b("SET", "mine", 1)
+    with b.client() as c:
+        b.follow(a)
+        while not (left := re.search(rb"sync_left_bytes:(\d+)", c("INFO", "replication"))) or left[1] != b"0":
+            pass
+        if how == "TERM":
+            b.process.send_signal(signal.SIGTERM)
+        else:
+            with pytest.raises(ConnectionError):
+                raise AssertionError(c("SHUTDOWN", *([how] if how == "SAVE" else [])))
+    assert b.process.wait(20) == 0
+    assert "Full resync done" not in b.output(), "the load was too quick for this test"
+    b.start_again(replicaof=None)
+    assert b("GET", "mine") == b"1" and b("DBSIZE") == 1
+
+
+# ---- disks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leader, follower", OUR_FOLLOWERS)
+def test_a_followers_log_is_trimmed(node, leader, follower):
+    a = node(leader)
+    b = node(follower, follow=a, repl_backlog_size="1mb")
+    wait_sync(a, b)
+    for _ in range(3):
+        a.pipeline([("SET", f"k{i % 50}", "x" * 1000) for i in range(2000)])
+        wait_sync(a, b)
+        assert not isinstance(b("BGREWRITEAOF"), Error)
+        wait_for(lambda: not b.fact("aof_rewrite_in_progress"))
+    assert b.fact("aof_current_size") < 3 << 20 and b.fact("repl_backlog_histlen") >= 1 << 20
+    assert b("DEBUG", "LOADAOF") == OK
+    wait_same(a, b)
+    b.kill()
+    b.start_again()
+    wait_same(a, b)
+    assert a.syncs()[0] == 1
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec"])
+def test_a_followers_full_disk_stops_the_stream(small_disk, node, policy):
+    """What cannot be kept is not taken, so the log does not grow in memory; it goes on when there is room again."""
+    ballast = os.path.join(small_disk, "ballast")
+    a = node()
+    b = node(follow=a, folder=small_disk, appendfsync=policy, repl_backlog_size="1mb")
+    wait_sync(a, b)
+    with open(ballast, "wb") as f:
+        f.write(bytes(1 << 20))
+    a.pipeline([("SET", f"k{i % 10}", os.urandom(10000)) for i in range(110)])
+    wait_for(lambda: not linked(b), tell=b.output)
+    assert "cannot be kept" in b.output() and b.fact("aof_last_write_status") == "err"
+    stopped = b.fact("master_repl_offset")
+    a.pipeline([("SET", f"k{i % 10}", os.urandom(10000)) for i in range(50)])
+    time.sleep(0.5)
+    assert b.fact("master_repl_offset") == stopped
+    os.remove(ballast)
+    wait_for(lambda: linked(b), tell=b.output)
+    wait_same(a, b)
+    b.kill()
