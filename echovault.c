@@ -600,6 +600,10 @@ static void segment_parse(struct segment *s) {
         if (turn.nbatch > first && p->pos < s->len && p->todo == 0 && s->buf[p->pos] != '*') break;
         r = resp_parse(p, s->buf, s->len, &error);
         if (r == RESP_MORE) break;
+        if (r == RESP_OK && c->flags & CLIENT_LEADER && (p->argc == 0 || s->buf[p->start] != '*')) {
+            r = RESP_ERROR; /* the log would not have its length */
+            error = "the stream is not made of arrays";
+        }
         if (r == RESP_OK && p->argc == 0) continue;
         cmd->segment = (uint32_t)(s - turn.segments);
         cmd->start = p->start;
@@ -785,6 +789,7 @@ static void pending_run(const struct pending *cmd) {
         skip = true;
     }
     if (!skip && cmd->argc) client_run(c, cmd->cmd, argv, cmd->argc);
+    else if (!skip && c->flags & CLIENT_LEADER) replication_refuse(s->error);
     else if (!skip) {
         resp_errorf(c->own ? c->own : &turn.out, "ERR %s", s->error);
         server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
@@ -912,7 +917,6 @@ static void unknown_command(struct cx *cx) {
                 (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, args);
 }
 
-/* Finds the row of a container's subcommand and checks the number of arguments. False: the error is said. */
 bool cx_resolve(struct cx *cx) {
     if (!cx->cmd) {
         if (cx->client && (resp_arg_is(&cx->argv[0], "post") || resp_arg_is(&cx->argv[0], "host:"))) {
@@ -1438,7 +1442,10 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "Server initialized");
 }
 
-static void breathe_loading(void) { server_turn(0); }
+static bool breathe_loading(void) {
+    server_turn(0);
+    return !server.stopping;
+}
 
 static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};
 static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};

@@ -256,6 +256,7 @@ void replication_turn(void);               /* once a turn, when the log has been
 void replication_cron(void);               /* ten times a second */
 void replication_farewell(void);           /* the log is complete: the end */
 void replication_run(struct cx *cx);       /* a command of the leader's */
+void replication_refuse(const char *why);  /* what the leader sends is no stream */
 void replication_gone(struct client *c);   /* c is about to be freed */
 void replication_promote(void);            /* from follower to leader */
 bool replication_enough(void);             /* min-replicas-to-write is met */
