@@ -142,17 +142,6 @@ static bool has_bytes(const char *id, uint64_t cursor) {
     return (ours || before) && cursor >= log_base();
 }
 
-static uint64_t oldest_cursor(void) {
-    uint64_t oldest = UINT64_MAX;
-    for (const struct follower *f = repl_followers; f; f = f->next) {
-        uint64_t cursor = f->phase == REPL_WAITING ? snap_begun() : f->phase == REPL_NEW ? UINT64_MAX : f->cursor;
-        if (cursor < oldest) oldest = cursor;
-    }
-    uint64_t limit = (uint64_t)*opt->memory_limit;
-    if (!log_in_file() && limit && oldest < log_end() && log_end() - oldest > limit) oldest = log_end() - limit;
-    return oldest;
-}
-
 /* Where somebody waits for a snapshot and none is there or made, one is begun. */
 static void followers_serve(void) {
     static int64_t tried = INT64_MIN / 2;
