@@ -8,7 +8,7 @@
  * type and its value go through SHA-1 one after the other, and the keys' digests are combined by exclusive or, so that
  * the order of the walk does not matter.
  *
- * Left out: users (there is one, "default", who has every right), client-side caching, pausing clients.
+ * Left out: users (there is one, "default", who has every right), client-side caching.
  */
 #include "commands.h"
 
@@ -73,11 +73,27 @@ static bool is_secret(const struct arg *given, const char *secret) {
     return difference == 0;
 }
 
+static bool is_the_user(const struct arg *name) { return name->n == 7 && !memcmp(name->p, "default", 7); }
+
+/* One line a second at most: who guesses passwords must not fill the disk. */
+static void log_refusal(const struct client *c) {
+    static int64_t next;
+    static unsigned refusals;
+    char peer[64], local[64];
+    refusals++;
+    if (store_wall_clock() < next) return;
+    client_addresses(c, peer, local);
+    server_log(LOG_WARNING, "Wrong user name or password from %s, %u since the last such line", peer, refusals);
+    next = store_wall_clock() + 1000;
+    refusals = 0;
+}
+
 /* Which arguments are the user (0: "default" is meant) and the password. False: the error is said. */
 static bool authenticate(struct cx *cx, int user, int password) {
-    bool known = !user || (cx->argv[user].n == 7 && !memcmp(cx->argv[user].p, "default", 7));
+    bool known = !user || is_the_user(&cx->argv[user]);
     bool right = known && (!*config.requirepass || is_secret(&cx->argv[password], config.requirepass));
     if (right) cx->client->flags |= CLIENT_AUTHED;
+    else log_refusal(cx->client);
     return cx_check(cx, right, "WRONGPASS invalid username-password pair or user is disabled.");
 }
 
@@ -90,8 +106,7 @@ void cmd_auth(struct cx *cx) {
         resp_ok(cx->out);
 }
 
-/* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
-static bool keep_name(struct cx *cx, char **field, const struct arg *name, const char *what) {
+bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what) {
     for (size_t i = 0; i < name->n; i++)
         if (name->p[i] < '!' || name->p[i] > '~') {
             resp_errorf(cx->out, "ERR %s cannot contain spaces, newlines or special characters.", what);
@@ -115,7 +130,7 @@ void cmd_hello(struct cx *cx) {
             if (!authenticate(cx, i + 1, i + 2)) return;
             i += 2;
         } else if (resp_arg_is(option, "setname") && i + 1 < cx->argc) {
-            if (!keep_name(cx, &c->name, &cx->argv[++i], "Client names")) return;
+            if (!client_keep_name(cx, &c->name, &cx->argv[++i], "Client names")) return;
         } else {
             resp_errorf(cx->out, "ERR Syntax error in HELLO option '%.*s'", (int)option->n, option->p);
             return;
@@ -139,97 +154,46 @@ void cmd_hello(struct cx *cx) {
     resp_array(cx->out, 0);
 }
 
-/* ==== CLIENT =================================================================================================== */
+/* ==== ACL: one user, who may do everything ==================================================================== */
 
-void cmd_client_id(struct cx *cx) { resp_int(cx->out, (int64_t)cx->client->id); }
+void cmd_acl_whoami(struct cx *cx) { resp_bulk_str(cx->out, "default"); }
 
-void cmd_client_setname(struct cx *cx) {
-    if (keep_name(cx, &cx->client->name, &cx->argv[2], "Client names")) resp_ok(cx->out);
+void cmd_acl_users(struct cx *cx) {
+    resp_array(cx->out, 1);
+    resp_bulk_str(cx->out, "default");
 }
 
-void cmd_client_getname(struct cx *cx) {
-    if (cx->client->name) resp_bulk_str(cx->out, cx->client->name);
-    else resp_null(cx->out);
+void cmd_acl_list(struct cx *cx) {
+    resp_array(cx->out, 1);
+    resp_bulk_str(cx->out,
+                  *config.requirepass ? "user default on #(hidden) ~* &* +@all" : "user default on nopass ~* &* +@all");
 }
 
-void cmd_client_setinfo(struct cx *cx) {
-    bool name = resp_arg_is(&cx->argv[2], "lib-name"), version = resp_arg_is(&cx->argv[2], "lib-ver");
-    char **field = name ? &cx->client->lib_name : &cx->client->lib_ver;
-    if (!name && !version) resp_errorf(cx->out, "ERR Unrecognized option '%.*s'", (int)cx->argv[2].n, cx->argv[2].p);
-    else if (keep_name(cx, field, &cx->argv[3], name ? "lib-name" : "lib-ver")) resp_ok(cx->out);
-}
-
-/* A client's line of CLIENT LIST. */
-static void put_client(struct resp_out *o, const struct cx *cx, const struct client *c) {
-    static const char letters[] = "Acx.....eT.b.UOMS"; /* by the bits of enum client_flag */
-    char peer[64], local[64], flags[sizeof letters + 1] = "N";
-    size_t query, query_free, multi, n = 0, waits = c->own ? resp_out_pending(c->own) : 0;
-    size_t total = client_memory(c, &query, &query_free, &multi);
-    uint32_t now = (uint32_t)(store_wall_clock() / 1000);
-    const struct command *cmd = c == cx->client ? cx->cmd : c->last_cmd;
-    client_addresses(c, peer, local);
-    for (int i = 0; letters[i]; i++)
-        if (c->flags >> i & 1 && letters[i] != '.') flags[n++] = letters[i];
-    if (c->subs) flags[n++] = 'P';
-    resp_printf(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d ", c->id, peer, local,
-                c->fd, c->name ? c->name : "", now - c->created, now - c->active, flags, c->db);
-    resp_printf(o, "sub=%zu psub=%zu ssub=%zu ", pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
-                pubsub_count(c, PUBSUB_SHARD));
-    resp_printf(o, "multi=%d qbuf=%zu qbuf-free=%zu multi-mem=%zu obl=0 oll=%d omem=%zu tot-mem=%zu events=%s ",
-                client_multi_count(c), query, query_free, multi, waits > 0, waits, total,
-                c->flags & CLIENT_WANT_WRITE ? "rw" : "r");
-    resp_printf(o, "cmd=%s user=default redir=-1 resp=%d lib-name=%s lib-ver=%s\n", cmd ? cmd->name : "NULL", c->proto,
-                c->lib_name ? c->lib_name : "", c->lib_ver ? c->lib_ver : "");
-}
-
-void cmd_client_info(struct cx *cx) {
-    struct resp_out text = {0};
-    put_client(&text, cx, cx->client);
-    resp_verbatim(cx->out, text.buf, text.len);
-    resp_out_free(&text);
-}
-
-void cmd_client_list(struct cx *cx) {
-    struct resp_out text = {0};
-    char id[RESP_INT_MAX];
-    int64_t n;
-    int class = -1;
-    bool by_type = cx->argc == 4 && resp_arg_is(&cx->argv[2], "type");
-    bool by_id = cx->argc > 3 && resp_arg_is(&cx->argv[2], "id");
-    if (!cx_check(cx, cx->argc == 2 || by_type || by_id, "ERR syntax error")) return;
-    if (by_type && (class = client_class_named(cx->argv[3].p, cx->argv[3].n)) < 0) {
-        resp_errorf(cx->out, "ERR Unknown client type '%.*s'", (int)cx->argv[3].n, cx->argv[3].p);
+void cmd_acl_getuser(struct cx *cx) {
+    bool password = *config.requirepass;
+    if (!is_the_user(&cx->argv[2])) {
+        resp_null(cx->out);
         return;
     }
-    for (int i = 3; by_id && i < cx->argc; i++)
-        if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &n), "ERR Invalid client ID")) return;
-    for (struct client *c = client_next(NULL); c; c = client_next(c)) {
-        resp_write_int(id, (int64_t)c->id);
-        if (by_id ? given(cx, id) : class < 0 || class == client_class(c)) put_client(&text, cx, c);
-    }
-    resp_verbatim(cx->out, text.buf, text.len);
-    resp_out_free(&text);
+    resp_map(cx->out, 6);
+    resp_bulk_str(cx->out, "flags");
+    resp_set(cx->out, password ? 1 : 2);
+    resp_bulk_str(cx->out, "on");
+    if (!password) resp_bulk_str(cx->out, "nopass");
+    resp_bulk_str(cx->out, "passwords");
+    resp_array(cx->out, password);
+    if (password) resp_bulk_str(cx->out, "(hidden)");
+    resp_pair(cx->out, "commands", "+@all");
+    resp_pair(cx->out, "keys", "~*");
+    resp_pair(cx->out, "channels", "&*");
+    resp_bulk_str(cx->out, "selectors");
+    resp_array(cx->out, 0);
 }
 
-void cmd_client_reply(struct cx *cx) {
-    bool on = resp_arg_is(&cx->argv[2], "on"), off = resp_arg_is(&cx->argv[2], "off");
-    uint32_t *flags = &cx->client->flags;
-    if (!cx_check(cx, on || off || resp_arg_is(&cx->argv[2], "skip"), "ERR syntax error")) return;
-    if (on) *flags &= ~(uint32_t)(CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT);
-    else if (off) *flags |= CLIENT_REPLY_OFF;
-    else if (!(*flags & CLIENT_REPLY_OFF)) *flags |= CLIENT_REPLY_SKIP_NEXT;
-    if (on) resp_ok(cx->out);
+void cmd_acl_setuser(struct cx *cx) {
+    resp_error(cx->out, "ERR There are no users but 'default' here, who may do everything. Its password is the option "
+                        "requirepass");
 }
-
-static void switch_flag(struct cx *cx, uint32_t flag) {
-    bool on = resp_arg_is(&cx->argv[2], "on");
-    if (!cx_check(cx, on || resp_arg_is(&cx->argv[2], "off"), "ERR syntax error")) return;
-    cx->client->flags = on ? cx->client->flags | flag : cx->client->flags & ~flag;
-    resp_ok(cx->out);
-}
-
-void cmd_client_no_evict(struct cx *cx) { switch_flag(cx, CLIENT_NO_EVICT); }
-void cmd_client_no_touch(struct cx *cx) { switch_flag(cx, CLIENT_NO_TOUCH); }
 
 /* ==== INFO and its statistics ================================================================================== */
 
@@ -241,7 +205,8 @@ static const char *const codes[] = {"BUSYKEY", "ERR",     "EXECABORT", "LOADING"
 static struct {
     uint64_t counts[3]; /* of commands, bytes in, bytes out, when the last sample was taken */
     double rates[3];    /* of the same, a second, over the last one or two */
-    uint64_t errors[CODES], expired_before;
+    uint64_t errors[CODES], expired_before, evicted_before;
+    size_t peak_memory;
 } stats;
 
 void server_sample(void) {
@@ -262,6 +227,7 @@ void cmd_config_resetstat(struct cx *cx) {
         (struct server_stats){.started_ms = server_stats.started_ms, .peak_memory = server_stats.peak_memory};
     memset(&stats, 0, sizeof stats);
     stats.expired_before = store_expired_count();
+    stats.evicted_before = store_evicted_count();
     for (const struct command *c = command_table; c->name; c++) *c->stats = (struct command_stats){0};
     resp_ok(cx->out);
 }
@@ -355,28 +321,15 @@ static void info_stats(struct resp_out *o) {
                 stats.rates[0], s->net_in, s->net_out);
     resp_printf(o, "instantaneous_input_kbps:%.2f\r\ninstantaneous_output_kbps:%.2f\r\nrejected_connections:" U64,
                 stats.rates[1] / 1024, stats.rates[2] / 1024, s->rejected);
-    resp_printf(o,
-                "sync_full:0\r\nsync_partial_ok:0\r\nsync_partial_err:"
-                "0\r\nexpired_keys:" U64,
-                store_expired_count() - stats.expired_before);
+    resp_printf(o, "sync_full:" U64 "sync_partial_ok:" U64 "sync_partial_err:" U64 "expired_keys:" U64, repl_stats.full,
+                repl_stats.partial_ok, repl_stats.partial_err, store_expired_count() - stats.expired_before);
     resp_printf(o, "pubsub_channels:%zu\r\npubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\n",
                 pubsub_count(NULL, PUBSUB_CHANNEL), pubsub_count(NULL, PUBSUB_PATTERN),
                 pubsub_count(NULL, PUBSUB_SHARD));
     resp_printf(o, "total_forks:0\r\nlatest_fork_usec:0\r\ntotal_reads_processed:" U64 "total_writes_processed:" U64,
                 s->reads, s->writes);
-    resp_printf(o, "evicted_keys:0\r\nkeyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64, s->hits,
-                s->misses, s->errors);
-}
-
-static void info_replication(struct resp_out *o) {
-    bool has_id2 = *log_id2();
-    resp_printf(o, "role:master\r\nconnected_slaves:0\r\nmaster_replid:%s\r\n", log_id());
-    resp_printf(o, "master_replid2:%s\r\nmaster_repl_offset:" U64 "second_repl_offset:" I64,
-                has_id2 ? log_id2() : "0000000000000000000000000000000000000000", log_end(),
-                has_id2 ? (int64_t)log_id2_end() + 1 : -1);
-    resp_printf(o, "repl_backlog_active:1\r\nrepl_backlog_size:" I64 "repl_backlog_first_byte_offset:" U64,
-                config.persist.backlog, log_base() + 1);
-    resp_printf(o, "repl_backlog_histlen:" U64, log_end() - log_base());
+    resp_printf(o, "evicted_keys:" U64 "keyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64,
+                store_evicted_count() - stats.evicted_before, s->hits, s->misses, s->errors);
 }
 
 static void info_cpu(struct resp_out *o) {

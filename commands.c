@@ -5,6 +5,7 @@
  *
  * command_find() runs for every command of every client. A name is told from all others by its length and its first
  * and last eight bytes, folded to lower case eight at a time; a hash table finds it, nearly always at the first try.
+ * rename-command changes what clients may say, not what is logged: a new name gives way to the row's own at once.
  *
  * Left out: ACL rules (only the categories are told), tips, the history of options; what is done to keys is told by
  * the command's flags alone, and COMMAND DOCS gives each argument as the syntax spells it.
@@ -50,6 +51,7 @@ enum { LEAVE = LOGIN | CMD_IN_MULTI | CMD_IN_RESP2_SUB, BRACKET = SESSION | F | 
 #define CLIENT(name, fn, a, fl, ...) ROW("connection", "client|" name, cmd_client_##fn, a, fl, NO_KEY, __VA_ARGS__)
 #define SERVER(name, a, fl, ...)     ROW("server", #name, cmd_##name, a, fl, NO_KEY, __VA_ARGS__)
 #define COMMAND(name, a, ...)        ROW("server", "command|" #name, cmd_command_##name, a, ABOUT, NO_KEY, __VA_ARGS__)
+#define ACL(name, fn, a, fl, ...)    ROW("server", "acl|" #name, cmd_acl_##fn, a, fl, NO_KEY, "6.0.0", __VA_ARGS__)
 #define CONFIG(name, a, ...)         ROW("server", "config|" #name, cmd_config_##name, a, ANY_ADMIN, NO_KEY, __VA_ARGS__)
 #define LISTENER(name, fn, a, ...)   ROW("pubsub", #name, cmd_##fn, a, LISTEN, __VA_ARGS__)
 #define PUBSUB(name, fn, a, ...)     ROW("pubsub", "pubsub|" #name, cmd_pubsub_##fn, a, TELL, NO_KEY, __VA_ARGS__)
@@ -65,6 +67,8 @@ struct command command_table[] = {
     STRING(append, 3, W | M | L, KEY, "2.0.0", "key value", "Adds to the end of a value"),
     STRING(decr, 2, W | M | F, KEY, "1.0.0", "key", "Takes 1 from a number"),
     STRING(decrby, 3, W | M | F, KEY, "1.0.0", "key decrement", "Subtracts from a number"),
+    STRING(delex, -2, W | F, KEY, "8.4.0", "key [IFEQ value | IFNE value]", "Deletes a key that has, or not, a value"),
+    ROW("string", "delifeq", cmd_delex, 3, W | F, KEY, "9.0.0", "key value", "Deletes a key that has the value"),
     STRING(get, 2, R | F, KEY, "1.0.0", "key", "The value of a key"),
     STRING(getdel, 2, W | F, KEY, "6.2.0", "key", "The value of a key, which is deleted"),
     STRING(getex, -2, W | F, KEY, "6.2.0", "key [" DEADLINE "PERSIST]", "A value; changes the deadline"),
@@ -73,14 +77,21 @@ struct command command_table[] = {
     STRING(incr, 2, W | M | F, KEY, "1.0.0", "key", "Adds 1 to a number"),
     STRING(incrby, 3, W | M | F, KEY, "1.0.0", "key increment", "Adds to a number"),
     STRING(incrbyfloat, 3, W | M | F, KEY, "2.6.0", "key increment", "Adds to a number with a fraction"),
+    STRING(increx, -2, W | M | F, KEY, "8.8.0",
+           "key [BYINT increment | BYFLOAT increment] [LBOUND lower] [UBOUND upper] [SATURATE] [" DEADLINE
+           "PERSIST] [ENX]",
+           "Adds to a number, within bounds; sets the deadline"),
     STRING(lcs, -3, R, TWO, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "What two values share"),
     STRING(mget, -2, R | F, KEYS, "1.0.0", "key...", "The values of several keys"),
     STRING(mset, -3, W | M | B, PAIRS, "1.0.1", "<key value>...", "Sets several keys at once"),
+    STRING(msetex, -4, W | M | CMD_COUNTED_KEYS, 2, -1, 2, "8.4.0",
+           "numkeys <key value>... [NX | XX] [" DEADLINE "KEEPTTL]", "Sets several keys, if all or none is there"),
     STRING(msetnx, -3, W | M | B, PAIRS, "1.0.1", "<key value>...", "Sets several keys, if none is there"),
     STRING(psetex, 4, W | M | B, KEY, "2.6.0", "key milliseconds value", "Sets a key for some milliseconds"),
-    STRING(set, -3, W | M | B, KEY, "1.0.0", "key value [NX | XX] [GET] [" DEADLINE "KEEPTTL]", "Sets a key"),
+    STRING(set, -3, W | M | B, KEY, "1.0.0",
+           "key value [NX | XX | IFEQ value | IFNE value] [GET] [" DEADLINE "KEEPTTL]", "Sets a key"),
     STRING(setex, 4, W | M | B, KEY, "2.0.0", "key seconds value", "Sets a key for some seconds"),
-    STRING(setnx, 3, W | M | F, KEY, "1.0.0", "key value", "Sets a key, if it is not there"),
+    ROW("string", "setnx", cmd_msetnx, 3, W | M | F, KEY, "1.0.0", "key value", "Sets a key, if it is not there"),
     STRING(setrange, 4, W | M, KEY, "2.2.0", "key offset value", "Writes over a part of a value"),
     STRING(strlen, 2, R | F, KEY, "2.2.0", "key", "The length of a value"),
     ROW("string", "substr", cmd_getrange, 4, R, KEY, "1.0.0", "key start end", "A part of a value"),
@@ -123,13 +134,16 @@ struct command command_table[] = {
             "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Makes a key of a DUMP"),
     GENERIC(scan, -2, R, NO_KEY, "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "All keys, by and by"),
     GENERIC(touch, -2, R | F, KEYS, "3.2.1", "key...", "Notes that keys are in use"),
-    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING, NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Waits for disk"),
+    GENERIC(wait, 3, CMD_NOSCRIPT | CMD_ACL_CONNECTION, NO_KEY, "3.0.0", "numreplicas timeout", "Waits for followers"),
+    GENERIC(waitaof, 4, CMD_NOSCRIPT | CMD_BLOCKING | CMD_ACL_CONNECTION, NO_KEY, "7.2.0",
+            "numlocal numreplicas timeout", "Waits for disk"),
     GENERIC(ttl, 2, R | F, KEY, "1.0.0", "key", "How long a key still lives, in seconds"),
     GENERIC(type, 2, R | F, KEY, "1.0.0", "key", "The type of a key's value"),
     ROW("generic", "unlink", cmd_del, -2, W | F, KEYS, "4.0.0", "key...", "Deletes keys"),
 
     LISTENER(psubscribe, subscribe, -2, NO_KEY, "2.0.0", "pattern...", "Listens to the channels that match"),
-    ROW("pubsub", "publish", cmd_publish, 3, TELL | L, NO_KEY, "2.0.0", "channel message", "Sends to the subscribers"),
+    ROW("pubsub", "publish", cmd_publish, 3, TELL | L | CMD_MAY_REPLICATE, NO_KEY, "2.0.0", "channel message",
+        "Sends to the subscribers"),
     ROW("pubsub", "pubsub", NULL, -2, CMD_CONTAINER, NO_KEY, "2.8.0", "", "About channels and their subscribers"),
     PUBSUB(channels, channels, -2, "2.8.0", "[pattern]", "The channels that have subscribers"),
     HELP("pubsub", "pubsub", ANYTIME, "6.2.0"),
@@ -138,7 +152,8 @@ struct command command_table[] = {
     PUBSUB(shardchannels, channels, -2, "7.0.0", "[pattern]", "The shard channels that have subscribers"),
     PUBSUB(shardnumsub, numsub, -2, "7.0.0", "[shardchannel...]", "How many subscribers shard channels have"),
     LISTENER(punsubscribe, unsubscribe, -1, NO_KEY, "2.0.0", "[pattern...]", "Ends PSUBSCRIBE's, all or these"),
-    ROW("pubsub", "spublish", cmd_publish, 3, TELL | L, KEY, "7.0.0", "shardchannel message", "Sends to shard channel"),
+    ROW("pubsub", "spublish", cmd_publish, 3, TELL | L | CMD_MAY_REPLICATE, KEY, "7.0.0", "shardchannel message",
+        "Sends to shard channel"),
     LISTENER(ssubscribe, subscribe, -2, KEYS, "7.0.0", "shardchannel...", "Listens to shard channels"),
     LISTENER(subscribe, subscribe, -2, NO_KEY, "2.0.0", "channel...", "Listens to channels"),
     LISTENER(sunsubscribe, unsubscribe, -1, KEYS, "7.0.0", "[shardchannel...]", "Ends SSUBSCRIBE's, all or these"),
@@ -150,12 +165,18 @@ struct command command_table[] = {
     HELP("connection", "client", ANYTIME, "5.0.0"),
     CLIENT("id", id, 2, SESSION, "5.0.0", "", "This connection's number, never given twice"),
     CLIENT("info", info, 2, SESSION, "6.2.0", "", "This connection's line of CLIENT LIST"),
+    CLIENT("kill", kill, -3, ANY_ADMIN, "2.4.0",
+           "<ip:port | <ID client-id | TYPE type | USER username | ADDR ip:port | LADDR ip:port | SKIPME yes-no>...>",
+           "Closes connections"),
     CLIENT("list", list, -2, ANY_ADMIN, "2.4.0", "[TYPE type] [ID client-id...]", "All clients"),
     CLIENT("no-evict", no_evict, 3, ANY_ADMIN, "7.0.0", "<ON | OFF>", "Spares this connection when memory is short"),
     CLIENT("no-touch", no_touch, 3, SESSION, "7.2.0", "<ON | OFF>", "Lets its reads leave the keys' age alone"),
+    CLIENT("pause", pause, -3, ANY_ADMIN, "3.0.0", "timeout [WRITE | ALL]", "Puts off what clients send"),
     CLIENT("reply", reply, 3, SESSION, "3.2.0", "<ON | OFF | SKIP>", "Whether commands are answered"),
     CLIENT("setinfo", setinfo, 4, SESSION, "7.2.0", "<LIB-NAME libname | LIB-VER libver>", "Notes the client library"),
     CLIENT("setname", setname, 3, SESSION, "2.6.9", "connection-name", "Names this connection"),
+    CLIENT("unblock", unblock, -3, ANY_ADMIN, "5.0.0", "client-id [TIMEOUT | ERROR]", "Ends a client's waiting"),
+    CLIENT("unpause", unpause, 2, ANY_ADMIN, "6.2.0", "", "Ends CLIENT PAUSE"),
     CONNECTION(echo, 2, ANYTIME | L, "1.0.0", "message", "Answers the message"),
     CONNECTION(hello, -1, LOGIN, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "The handshake"),
     CONNECTION(ping, -1, F | CMD_IN_RESP2_SUB, "1.0.0", "[message]", "Answers PONG, or the message"),
@@ -163,6 +184,17 @@ struct command command_table[] = {
     CONNECTION(reset, 1, LEAVE, "6.2.0", "", "Makes the connection as new"),
     CONNECTION(select, 2, ANYTIME | F, "1.0.0", "index", "Chooses the database"),
 
+    ROW("server", "acl", NULL, -2, CMD_CONTAINER, NO_KEY, "6.0.0", "", "About users: there is one, with every right"),
+    ACL(cat, cat, -2, SESSION, "[category]", "The categories of commands, or one's commands"),
+    ACL(deluser, setuser, -3, ANY_ADMIN, "username...", "Refused: there is one user"),
+    ACL(getuser, getuser, 3, ANY_ADMIN, "username", "What a user may do"),
+    HELP("server", "acl", ANYTIME, "6.0.0"),
+    ACL(list, list, 2, ANY_ADMIN, "", "The users and their rights"),
+    ACL(load, setuser, 2, ANY_ADMIN, "", "Refused: there is one user"),
+    ACL(save, setuser, 2, ANY_ADMIN, "", "Refused: there is one user"),
+    ACL(setuser, setuser, -3, ANY_ADMIN, "username [rule...]", "Refused: there is one user"),
+    ACL(users, users, 2, ANY_ADMIN, "", "The users' names"),
+    ACL(whoami, whoami, 2, SESSION, "", "The name of this connection's user"),
     SERVER(bgrewriteaof, 1, BACKGROUND, "1.0.0", "", "Shortens the log in the background"),
     SERVER(bgsave, -1, BACKGROUND, "1.0.0", "[SCHEDULE]", "Saves a snapshot in the background"),
     ROW("server", "command", cmd_command_info, -1, ABOUT | CMD_CONTAINER, NO_KEY, "2.8.13", "", "About the commands"),
@@ -176,6 +208,7 @@ struct command command_table[] = {
     CONFIG(get, -3, "2.0.0", "parameter...", "The options that match patterns, and their values"),
     HELP("server", "config", ANYTIME, "5.0.0"),
     CONFIG(resetstat, 2, "2.0.0", "", "Sets INFO's statistics to zero"),
+    CONFIG(rewrite, 2, "2.8.0", "", "Writes the options to the file that the server was started with"),
     CONFIG(set, -4, "2.0.0", "<parameter value>...", "Gives options new values, all or none"),
     SERVER(dbsize, 1, R | F | CMD_ACL_KEYSPACE, "1.0.0", "", "How many keys the database has"),
     SERVER(debug, -2, ANY_ADMIN, "1.0.0", "subcommand [arg...]", "For tests"),
@@ -183,6 +216,15 @@ struct command command_table[] = {
     SERVER(flushdb, -1, W | ALL_KEYS, "1.0.0", "[ASYNC | SYNC]", "Deletes the database's keys"),
     SERVER(info, -1, ANYTIME | CMD_DANGEROUS, "1.0.0", "[section...]", "What the server says of itself"),
     SERVER(lastsave, 1, ANYTIME | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "1.0.0", "", "When the last snapshot was saved"),
+    SERVER(failover, -1, ADMIN | CMD_STALE, "6.2.0", "[TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]",
+           "Lets a follower take over"),
+    SERVER(psync, -3, BACKGROUND | CMD_NO_MULTI, "2.8.0", "replicationid offset", "Follows, from there on"),
+    SERVER(replconf, -1, ANY_ADMIN | CMD_ALLOW_BUSY, "3.0.0", "[option value]...", "What leader and follower tell"),
+    SERVER(replicaof, 3, BACKGROUND | CMD_STALE, "5.0.0", "<host port | NO ONE>", "Follows a leader, or nobody"),
+    SERVER(role, 1, SESSION | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "2.8.12", "", "Leader or follower, and how far"),
+    ROW("server", "slaveof", cmd_replicaof, 3, BACKGROUND | CMD_STALE, NO_KEY, "1.0.0", "<host port | NO ONE>",
+        "Follows a leader, or nobody"),
+    SERVER(sync, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Follows, from a snapshot on"),
     ROW("server", "latency", NULL, -2, CMD_CONTAINER, NO_KEY, "2.8.13", "", "What took long"),
     LOOK(latency, doctor, 2, ANY_ADMIN, "2.8.13", "", "What took long, and what to do"),
     HELP("server", "latency", ANYTIME, "2.8.13"),
@@ -219,7 +261,7 @@ struct command command_table[] = {
 
 /* ==== finding a row ========================================================================================= */
 
-#define NAME_MAX_LEN 16
+#define NAME_MAX_LEN 16  /* of a row's */
 #define SLOTS        512 /* several times the number of commands */
 
 /* A name as it is compared: in lower case; n == 0: the slot is free. */
@@ -227,6 +269,8 @@ static struct slot {
     uint64_t head, tail; /* its first eight bytes and its last; all bytes of a shorter one are in head */
     size_t n;
     const struct command *row;
+    const char
+        *alias; /* rename-command: the whole of a new name, "" at a row's own that is no longer good; else NULL */
 } slots[SLOTS];
 
 /* Folds the capital letters among eight bytes: those whose low seven bits are 'A' to 'Z', and the eighth clear. */
@@ -266,11 +310,34 @@ static void slots_fill(void) {
     }
 }
 
-const struct command *command_find(const struct arg *name) {
+static struct slot *slot_find(const struct arg *name) {
     static bool filled;
     if (!filled) slots_fill();
     filled = true;
-    return name->n <= NAME_MAX_LEN ? probe(slot_of(name->p, name->n))->row : NULL;
+    return probe(slot_of(name->p, name->n));
+}
+
+const struct command *command_find(struct arg *name) {
+    const struct slot *s = slot_find(name);
+    if (!s->alias) return s->row;
+    if (!resp_arg_is(name, s->alias)) return NULL;
+    *name = (struct arg){.p = s->row->name, .n = (uint32_t)strlen(s->row->name)};
+    return s->row;
+}
+
+const struct command *command_find_logged(const struct arg *name) { return slot_find(name)->row; }
+
+const char *command_rename(const struct arg *name, const struct arg *alias) {
+    struct slot *old = slot_find(name), *new = slot_find(alias);
+    struct arg found = *name;
+    if (!command_find(&found)) return "No such command in rename-command";
+    if (new->n) return "Target command name already exists";
+    old->alias = "";
+    if (!alias->n) return NULL;
+    *new = slot_of(alias->p, alias->n);
+    new->row = old->row;
+    new->alias = resp_need(strndup(alias->p, alias->n));
+    return NULL;
 }
 
 int command_subs(const struct command *c) {
@@ -295,13 +362,21 @@ const char *command_title(const struct command *c) {
     return title;
 }
 
+bool cx_at_most(struct cx *cx, int argc) {
+    const struct command *container = cx->cmd;
+    if (cx->argc <= argc) return true;
+    while (!(container->flags & CMD_CONTAINER)) container--;
+    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
+                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
+    return false;
+}
+
 /* ==== COMMAND INFO ========================================================================================== */
 
 /* By the flags' bits, beginning with CMD_WRITE. */
 static const char *const flag_names[] = {
-    "write",        "readonly",     "denyoom",       "admin",      "pubsub",          "noscript",
-    "blocking",     "loading",      "stale",         "fast",       "no_auth",         "no_multi",
-    "skip_monitor", "skip_slowlog", "may_replicate", "allow_busy", "no_async_loading"};
+    "write", "readonly", "denyoom", "admin",    "pubsub",       "noscript",     "blocking",   "loading",
+    "stale", "fast",     "no_auth", "no_multi", "skip_monitor", "skip_slowlog", "allow_busy", "no_async_loading"};
 static const char *const key_flag_names[] = {"RO", "RW", "access", "update", "not_key"};
 
 /* The ACL categories: a command is in those that go with its group or one of its flags; slow is what is not fast. */
@@ -318,7 +393,14 @@ static uint32_t categories_of(const struct command *c) {
     uint32_t set = c->flags & L ? 0 : 1u << 8;
     for (size_t i = 0; i < COUNT(categories); i++)
         if (c->flags & category_flags[i] || (c->fn && !strcmp(c->group, category_groups[i]))) set |= 1u << i;
-    return set;
+    return c->flags & CMD_ACL_CONNECTION ? set & ~1u : set; /* what waits has no key */
+}
+
+/* Its bit among a command's; 0: there is no such category. */
+static uint32_t category_named(const struct arg *name) {
+    for (size_t i = 0; i < COUNT(categories); i++)
+        if (resp_arg_is(name, categories[i] + 1)) return 1u << i;
+    return 0;
 }
 
 static void reply_bits(struct resp_out *o, uint32_t bits, const char *const *names) {
@@ -353,7 +435,7 @@ static void reply_info(struct resp_out *o, const struct command *c) {
     resp_array(o, 10);
     resp_bulk_str(o, c->name);
     resp_int(o, c->arity);
-    reply_bits(o, c->flags & (CMD_IN_MULTI - 1), flag_names);
+    reply_bits(o, c->flags & (CMD_MAY_REPLICATE - 1), flag_names);
     resp_int(o, c->first_key);
     resp_int(o, c->last_key);
     resp_int(o, c->key_step);
@@ -435,7 +517,8 @@ void cmd_command_docs(struct cx *cx) {
     resp_later_map(cx->out, mark, reply_rows(cx, reply_docs, false));
 }
 
-/* ==== COMMAND LIST and GETKEYS ============================================================================== */
+/* ==== COMMAND LIST, ACL CAT, COMMAND GETKEYS
+ * ============================================================================== */
 
 void cmd_command_list(struct cx *cx) {
     const struct arg *kind = &cx->argv[3], *value = &cx->argv[4];
@@ -446,17 +529,30 @@ void cmd_command_list(struct cx *cx) {
     size_t mark = resp_later(cx->out), n = 0;
     for (const struct command *c = command_table; c->name; c++) {
         bool listed = all || (pattern && glob_match(value->p, value->n, c->name, strlen(c->name), true));
-        for (size_t i = 0; category && i < COUNT(categories); i++)
-            if (resp_arg_is(value, categories[i] + 1)) listed = categories_of(c) >> i & 1;
+        listed |= category && categories_of(c) & category_named(value);
         if (listed) resp_bulk_str(cx->out, c->name);
         n += listed;
     }
     resp_later_array(cx->out, mark, n);
 }
 
+void cmd_acl_cat(struct cx *cx) {
+    uint32_t bit = cx->argc > 2 ? category_named(&cx->argv[2]) : 0;
+    if (!cx_at_most(cx, 3)) return;
+    if (cx->argc > 2 && !bit) {
+        resp_errorf(cx->out, "ERR Unknown category '%.*s'", (int)cx->argv[2].n, cx->argv[2].p);
+        return;
+    }
+    size_t mark = resp_later(cx->out), n = 0;
+    for (size_t i = 0; !bit && i < COUNT(categories); i++, n++) resp_bulk_str(cx->out, categories[i] + 1);
+    for (const struct command *c = command_table; c->name; c++)
+        if (categories_of(c) & bit) n++, resp_bulk_str(cx->out, c->name);
+    resp_later_array(cx->out, mark, n);
+}
+
 /* The command in question is argv[2] with all that follows. */
 void cmd_command_getkeys(struct cx *cx) {
-    const struct arg *argv = cx->argv + 2;
+    struct arg *argv = cx->argv + 2;
     int argc = cx->argc - 2;
     const struct command *c = command_find(argv);
     if (c && c->flags & CMD_CONTAINER) c = command_find_sub(c, &argv[1]);
@@ -466,6 +562,10 @@ void cmd_command_getkeys(struct cx *cx) {
                   "ERR Invalid number of arguments specified for command"))
         return;
     int last = c->last_key < 0 ? argc + c->last_key : c->last_key;
-    resp_array(cx->out, (size_t)((last - c->first_key) / c->key_step + 1));
-    for (int i = c->first_key; i <= last; i += c->key_step) resp_bulk(cx->out, argv[i].p, argv[i].n);
+    int64_t keys = (last - c->first_key) / c->key_step + 1;
+    bool well = !(c->flags & CMD_COUNTED_KEYS) ||
+                (resp_read_int(argv[1].p, argv[1].n, &keys) && keys > 0 && keys <= (argc - c->first_key) / c->key_step);
+    if (!cx_check(cx, well, "ERR Invalid arguments specified for command")) return;
+    resp_array(cx->out, (size_t)keys);
+    for (int i = c->first_key; keys; i += c->key_step, keys--) resp_bulk(cx->out, argv[i].p, argv[i].n);
 }

@@ -7,13 +7,16 @@
  * so that an existing file starts the server, but refused where that would leave it less safe. Left out: include.
  */
 #include "commands.h"
+#include "disk.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TEXT_MAX  2048 /* of an option's text, or of an error about one */
@@ -57,6 +60,14 @@ static const char *check_save(char *text) {
     if (n) text[n] = ' ';
     save_given = loading;
     return NULL;
+}
+
+static const char *check_leader(char *text) {
+    char host[256];
+    int port, used = 0;
+    bool good =
+        !*text || (sscanf(text, "%255s %d%n", host, &port, &used) == 2 && !text[used] && port > 0 && port < 65536);
+    return good ? NULL : "it takes a host and a port";
 }
 
 int client_class_named(const char *name, size_t n) {
@@ -119,7 +130,7 @@ struct option {
     const char *name; /* of those without use several, with patterns among them */
     enum type type;
     void *field;
-    int64_t min, max;                 /* of a number */
+    int64_t min, max;                 /* of a number; min of a text: 1 where it is a list of words, not one in quotes */
     const char *const *choices;       /* T_ENUM, T_BOOL: the names of the values from 0 on */
     const char *(*check)(char *text); /* of a text, with room for TEXT_MAX; NULL: all are good */
     const char *def;
@@ -134,10 +145,11 @@ struct option {
 #define LONG(field, min)       T_LONG, &config.field, min, INT64_MAX, NULL, NULL
 #define MEMORY(field, min)     T_MEMORY, &config.field, min, INT64_MAX, NULL, NULL
 #define STRING(field, check)   T_STRING, &config.field, 0, 0, NULL, check
+#define WORDS(field, check)    T_STRING, &config.field, 1, 0, NULL, check
 
 static const struct option options[] = {
     {"port", RANGE(port, 0, 65535), "6379", IMMUTABLE, "TCP port; 0: none"},
-    {"bind", STRING(bind, NULL), "127.0.0.1 -::1", IMMUTABLE, "addresses to listen on; one after a - may be missing"},
+    {"bind", WORDS(bind, NULL), "127.0.0.1 -::1", IMMUTABLE, "addresses to listen on; one after a - may be missing"},
     {"unixsocket", STRING(unixsocket, NULL), "", IMMUTABLE, "path of a Unix socket to listen on as well"},
     {"unixsocketperm", T_OCTAL, &config.unixsocketperm, 0, 0777, NULL, NULL, "0", IMMUTABLE,
      "its mode, in octal; 0: as the umask says"},
@@ -148,16 +160,20 @@ static const struct option options[] = {
     {"maxclients", RANGE(maxclients, 1, UINT32_MAX), "10000", 0, "connections at once"},
     {"requirepass", STRING(requirepass, NULL), "", 0, "the password that clients have to show"},
     {"client-query-buffer-limit", MEMORY(client_query_buffer_limit, 1 << 20), "1gb", 0, "input that may wait"},
-    {"client-output-buffer-limit", STRING(output_limits, check_output_limits),
-     "normal 1gb 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60", 0, "output that may wait: at most, and for how long"},
+    {"client-output-buffer-limit", WORDS(output_limits, check_output_limits),
+     "normal 1073741824 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", 0,
+     "output that may wait: at most, and for how long"},
     {"proto-max-bulk-len", MEMORY(proto_max_bulk_len, 1 << 20), "512mb", 0, "length of one argument or value"},
     {"databases", INT(databases, 1), "16", IMMUTABLE, "number of databases for SELECT"},
     {"maxmemory", MEMORY(maxmemory, 0), "0", 0, "memory that the data may take; 0: no limit"},
-    {"maxmemory-policy", ENUM(maxmemory_policy, "noeviction"), "noeviction", 0, "changes are refused above it"},
+    {"maxmemory-policy",
+     ENUM(maxmemory_policy, "volatile-lru", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-random",
+          "noeviction"),
+     "noeviction", 0, "which keys go to make room"},
     {"notify-keyspace-events", STRING(notify_keyspace_events, check_events), "", 0, "the events to publish, by letter"},
     {"dir", STRING(dir, check_dir), ".", PROTECTED, "folder of the data files"},
     {"dbfilename", STRING(persist.rdb_path, check_filename), "", PROTECTED, "snapshot's name, or database_<port>.rdb"},
-    {"save", STRING(save, check_save), "300 1", 0, "snapshots: seconds and changes, any number of pairs; empty: never"},
+    {"save", WORDS(save, check_save), "300 1", 0, "snapshots: seconds and changes, any number of pairs; empty: never"},
     {"stop-writes-on-bgsave-error", BOOL(stop_writes_on_bgsave_error), "yes", 0, "refuse changes after a failed one"},
     {"appendonly", BOOL(persist.log_on), "yes", 0, "keep the log of all changes on disk"},
     {"appendfilename", STRING(persist.aof_path, check_filename), "", IMMUTABLE, "log's name, or database_<port>.aof"},
@@ -166,7 +182,19 @@ static const struct option options[] = {
     {"auto-aof-rewrite-percentage", INT(persist.rewrite_percentage, 0), "100", 0,
      "growth to shorten the log at; 0: no"},
     {"auto-aof-rewrite-min-size", MEMORY(persist.rewrite_min, 0), "64mb", 0, "but not while it is smaller"},
-    {"replicaof", STRING(replicaof, NULL), "", IMMUTABLE, "host and port of the leader to follow"},
+    {"replicaof", WORDS(replicaof, check_leader), "", IMMUTABLE, "host and port of the leader to follow"},
+    {"masterauth", STRING(repl.auth, NULL), "", 0, "the leader's password"},
+    {"masteruser", STRING(repl.user, NULL), "", 0, "and user, where it has users"},
+    {"replica-read-only", BOOL(replica_read_only), "yes", 0, "a follower refuses changes; else they are its own only"},
+    {"replica-serve-stale-data", BOOL(replica_serve_stale_data), "yes", 0, "answer while the leader cannot be reached"},
+    {"replica-refuse-empty-sync", BOOL(repl.refuse_empty), "no", 0, "keep the keys when the leader has none"},
+    {"replica-priority", INT(replica_priority, 0), "100", 0, "for Sentinel's choice of a new leader; 0: never"},
+    {"replica-announce-ip", STRING(repl.announce_ip, NULL), "", 0, "the address to tell a leader"},
+    {"replica-announce-port", RANGE(repl.announce_port, 0, 65535), "0", 0, "and the port; 0: as it is"},
+    {"repl-timeout", INT(repl.timeout, 1), "60", 0, "seconds of silence that end a link"},
+    {"repl-ping-replica-period", INT(repl_ping_period, 1), "10", 0, "seconds between a leader's signs of life"},
+    {"min-replicas-to-write", INT(min_replicas_to_write, 0), "0", 0, "refuse changes with fewer followers; 0: never"},
+    {"min-replicas-max-lag", INT(min_replicas_max_lag, 0), "10", 0, "seconds that a follower's word counts for that"},
     {"repl-backlog-size", MEMORY(persist.backlog, 0), "16mb", 0, "log to keep for followers that return"},
     {"slowlog-log-slower-than", LONG(slowlog_slower_than, -1), "10000", 0,
      "what SLOWLOG keeps, microseconds; -1: none"},
@@ -174,24 +202,34 @@ static const struct option options[] = {
     {"latency-monitor-threshold", LONG(latency_threshold, 0), "0", 0, "what LATENCY keeps, milliseconds; 0: nothing"},
     {"latency-tracking", BOOL(latency_tracking), "yes", 0, "count by their time what LATENCY HISTOGRAM shows"},
     {"latency-tracking-info-percentiles", STRING(latency_percentiles, check_percentiles), "50 99 99.9", 0, "in INFO"},
+    {"io-uring", BOOL(io_uring), "yes", IMMUTABLE, "a turn's reads, and its writes, in one system call where possible"},
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
+    {"supervised", ENUM(supervised, "no", "systemd", "auto"), "no", IMMUTABLE, "tell systemd of the start"},
     {"pidfile", STRING(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
-    {"aclfile cluster-enabled include loadmodule min-replicas-* rename-command tls-port tls-replication user",
-     .type = T_REFUSED},
+    {"aclfile cluster-enabled include loadmodule tls-port tls-replication user", .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
      "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* lazyfree-* "
-     "lfu-* list-* lua-* master* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
-     "repl-disable-* repl-diskless-* repl-ping-* repl-timeout replica-* sanitize-* set-* shutdown-* socket-* "
-     "stream-* supervised syslog-* tls-* tracking-* zset-* *_cpulist",
+     "lfu-* list-* lua-* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
+     "repl-disable-* repl-diskless-* replica-* sanitize-* set-* shutdown-* socket-* "
+     "stream-* syslog-* tls-* tracking-* zset-* *_cpulist",
      .type = T_IGNORED},
 };
 #define OPTIONS (sizeof options / sizeof *options - 2) /* those of some use, which stand before the others */
 
+/* Redis's old names: a "slave" in them is a "replica" now. */
+static const char *option_name(const char *name, char now[NAME_SIZE]) {
+    const char *old = strcasestr(name, "slave");
+    if (old) snprintf(now, NAME_SIZE, "%.*sreplica%s", (int)(old - name), name, old + 5);
+    return old ? now : name;
+}
+
 /* NULL: there is no such option. */
 static const struct option *option_find(const char *name) {
+    char now[NAME_SIZE];
+    name = option_name(name, now);
     for (const struct option *o = options; o < options + OPTIONS + 2; o++)
         for (const char *p = o->name, *end; *p; p = end + strspn(end, " ")) {
             end = p + strcspn(p, " ");
@@ -220,6 +258,8 @@ static const char *choice_set(const struct option *o, const char *s) {
     while (o->choices[v] && !same(o->choices[v], s)) v++;
     bool found = o->choices[v];
     if (!found && o->type == T_BOOL) return "argument must be 'yes' or 'no'";
+    if (!found && (same(s, "allkeys-lfu") || same(s, "volatile-lfu")))
+        return "there is no LFU here: the lru policies keep what is used again longer than what is used once";
     for (int i = 0; i < v && !found; i++)
         n += sprintf(error_text + n, "%s%s", i ? ", " : "argument(s) must be one of the following: ", o->choices[i]);
     if (!found) return error_text;
@@ -228,9 +268,19 @@ static const char *choice_set(const struct option *o, const char *s) {
     return NULL;
 }
 
+/* Leaves one space between words. */
+static void squeeze(char *text) {
+    char *to = text;
+    for (const char *p = text; *p; p++)
+        if (!isspace((unsigned char)*p)) *to++ = *p;
+        else if (to > text && p[1] && !isspace((unsigned char)p[1])) *to++ = ' ';
+    *to = 0;
+}
+
 static const char *text_set(const struct option *o, const char *text) {
     char kept[TEXT_MAX];
     if (snprintf(kept, sizeof kept, "%s", text) >= TEXT_MAX) return "argument is too long";
+    if (o->min) squeeze(kept);
     const char *why = o->check ? o->check(kept) : NULL;
     if (why) return why;
     free(*(char **)o->field);
@@ -238,11 +288,21 @@ static const char *text_set(const struct option *o, const char *text) {
     return NULL;
 }
 
+static bool is_like(const char *text, const char *pattern) {
+    return glob_match(pattern, strlen(pattern), text, strlen(text), false);
+}
+
+/* The line that Redis's CONFIG REWRITE adds: the one user may do everything, and needs a password only if one is set.
+ */
+static bool is_the_user(const char *text) {
+    return is_like(text, "default on * ~\\* &\\* +@all") && (*config.requirepass || is_like(text, "* nopass *"));
+}
+
 /* Gives the option a new value; returns NULL, or why it keeps the old one. */
 static const char *option_set(const char *name, const char *text) {
     const struct option *o = option_find(name);
     if (!o) return unknown;
-    if (o->type == T_REFUSED && *text && !same(text, "no") && !same(text, "0"))
+    if (o->type == T_REFUSED && *text && !same(text, "no") && !same(text, "0") && !is_the_user(text))
         return "there is no TLS here, no cluster mode, no module, and no user but the default one";
     if (o->type >= T_IGNORED) server_log(LOG_NOTICE, "The option %s has no effect here", name);
     if (o->type >= T_IGNORED) return NULL;
@@ -270,12 +330,14 @@ static _Noreturn void refuse(const char *where, const char *what, const char *wh
 
 /* One line of the file, or one option of the command line. where: "file:line: " or "--". */
 static void load_words(const char *where, const struct arg *words, int n) {
-    char line[TEXT_MAX] = "", name[NAME_SIZE];
-    int len = snprintf(name, sizeof name, "%.*s", (int)words->n, words->p), end = 0;
-    for (int i = 0; i < n && end < TEXT_MAX; i++)
-        end += snprintf(line + end, (size_t)(TEXT_MAX - end), "%s%.*s", i ? " " : "", (int)words[i].n, words[i].p);
-    if (end >= TEXT_MAX) refuse(where, name, "argument is too long");
-    const char *why = n < 2 ? "wrong number of arguments" : option_set(name, line + len + 1);
+    char line[NAME_SIZE + TEXT_MAX] = "", name[NAME_SIZE];
+    int len = snprintf(name, sizeof name, "%.*s", (int)words->n, words->p), end = 0, max = sizeof line;
+    for (int i = 0; i < n && end < max; i++)
+        end += snprintf(line + end, (size_t)(max - end), "%s%.*s", i ? " " : "", (int)words[i].n, words[i].p);
+    if (end >= max) refuse(where, name, "argument is too long");
+    bool rename = same(name, "rename-command");
+    const char *why = n < 2 || (rename && n != 3) ? "wrong number of arguments" : NULL;
+    if (!why) why = rename ? command_rename(&words[1], &words[2]) : option_set(name, line + len + 1);
     if (why) refuse(where, line, why);
 }
 
@@ -291,7 +353,7 @@ static void load_file(const char *path) {
         snprintf(here, sizeof here, "%s:%d: ", path, number);
         if (!*start || *start == '#') continue;
         if (!resp_split_line(&p, start, strcspn(start, "\r\n"))) refuse(here, "a line", "unbalanced quotes");
-        load_words(here, p.argv, p.argc);
+        if (p.argc) load_words(here, p.argv, p.argc);
     }
     resp_parser_free(&p);
     free(line);
@@ -339,6 +401,8 @@ void config_load(int argc, char **argv) {
     free(words);
     load_name("dbfilename", "rdb");
     load_name("appendfilename", "aof");
+    config.repl.port = config.port;
+    config.repl.memory_limit = &config.output_hard[1];
 }
 
 /* ==== CONFIG =================================================================================================== */
@@ -395,4 +459,100 @@ void cmd_config_set(struct cx *cx) {
     else resp_errorf(cx->out, "ERR CONFIG SET failed (possibly related to argument '%s') - %s", words[at], why);
     for (int i = 0; i < n; i++) free(words[i]);
     free(words);
+}
+
+/* ==== CONFIG REWRITE ===========================================================================================
+ * The file's lines stay, in their order, comments and what has no effect here among them. The first line that sets an
+ * option gives way to what the option is now, its other lines go. Options that no line sets are added at the end,
+ * behind a line that says so, unless they are at their default. */
+
+static const char signature[] = "# Generated by CONFIG REWRITE";
+
+static void put_quoted(struct resp_out *text, const char *name, const char *s) {
+    resp_printf(text, "%s \"", name);
+    for (; *s; s++)
+        if (*s == '"' || *s == '\\') resp_printf(text, "\\%c", *s);
+        else if (*s < ' ' || *s > '~') resp_printf(text, "\\x%02x", (unsigned char)*s);
+        else resp_raw(text, s, 1);
+    resp_raw(text, "\"\n", 2);
+}
+
+static void put_memory(struct resp_out *text, const char *name, int64_t v) {
+    int unit = 0;
+    for (; v && v % 1024 == 0 && unit < 3; unit++) v /= 1024;
+    resp_printf(text, "%s %" PRId64 "%s\n", name, v, (const char *const[]){"", "kb", "mb", "gb"}[unit]);
+}
+
+/* The option as a line of a file; a list that is empty unless told otherwise is left out. */
+static void put_option(struct resp_out *text, const struct option *o) {
+    const char *value = option_text(o);
+    bool string = o->type == T_STRING, list = string && o->min;
+    if (list && !*value && !*o->def) return;
+    if (string && !(list && *value)) put_quoted(text, o->name, value);
+    else if (o->type == T_MEMORY) put_memory(text, o->name, *(int64_t *)o->field);
+    else resp_printf(text, "%s %s\n", o->name, value);
+}
+
+static bool is_default(const struct option *o) {
+    int64_t v;
+    if (o->type == T_MEMORY) return read_memory(o->def, &v) && v == *(int64_t *)o->field;
+    return !strcmp(option_text(o), o->def); /* never the folder, which is an absolute path by now */
+}
+
+/* Makes the new text of the file; false, with errno: it could not be read. */
+static bool rewrite(struct resp_out *text) {
+    bool done[OPTIONS + 2] = {false}, said = false;
+    char *line = NULL, name[NAME_SIZE];
+    size_t cap = 0;
+    FILE *old = fopen(config.file, "r");
+    if (!old && errno != ENOENT) return false;
+    while (old && getline(&line, &cap, old) >= 0) {
+        line[strcspn(line, "\r\n")] = 0;
+        const char *start = line + strspn(line, " \t");
+        snprintf(name, sizeof name, "%s", start);
+        name[strcspn(name, " \t")] = 0;
+        const struct option *o = option_find(name);
+        said |= !strcmp(start, signature);
+        if (!o || o->type >= T_IGNORED) resp_printf(text, "%s\n", line);
+        else if (!done[o - options]) put_option(text, o);
+        if (o) done[o - options] = true;
+    }
+    bool well = !old || !ferror(old);
+    if (old) fclose(old);
+    free(line);
+    for (const struct option *o = options; o < options + OPTIONS; o++) {
+        if (done[o - options] || is_default(o)) continue;
+        if (!said) resp_printf(text, "%s\n", signature);
+        said = true;
+        put_option(text, o);
+    }
+    return well;
+}
+
+/* 0, or -1 with errno: then the old file is as it was. */
+static int replace_file(const char *path, const struct resp_out *text) {
+    char temp[PATH_MAX + 8];
+    struct stat old;
+    snprintf(temp, sizeof temp, "%s.XXXXXX", path);
+    int fd = mkstemp(temp);
+    if (fd < 0) return -1;
+    bool failed = (!stat(path, &old) && fchmod(fd, old.st_mode & 07777)) ||
+                  disk_write_at(fd, text->buf, text->len, 0) || disk_publish(fd, temp, path);
+    int error = errno;
+    close(fd);
+    if (failed) unlink(temp);
+    errno = error;
+    return failed ? -1 : 0;
+}
+
+void cmd_config_rewrite(struct cx *cx) {
+    struct resp_out text = {0};
+    if (!cx_check(cx, config.file, "ERR The server is running without a config file")) return;
+    bool well = rewrite(&text) && !replace_file(config.file, &text);
+    const char *why = strerror(errno);
+    if (well) server_log(LOG_NOTICE, "CONFIG REWRITE executed with success.");
+    else server_log(LOG_WARNING, "CONFIG REWRITE failed: %s", why);
+    if (well) resp_ok(cx->out);
+    else resp_errorf(cx->out, "ERR Rewriting config file: %s", why);
+    resp_out_free(&text);
 }

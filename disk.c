@@ -9,6 +9,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -44,17 +46,22 @@ int disk_copy(int from, uint64_t src, int to, uint64_t dst, uint64_t n) {
     return 0;
 }
 
-/* The folder that all files stand in: what makes a new name last. */
-int disk_sync_folder(void) {
-    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = fd < 0 ? -1 : fsync(fd), error = errno;
+/* What makes a new name in it last. */
+static int sync_folder(const char *folder) {
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = fd < 0 ? -1 : fsync(fd), error = errno;
     if (fd >= 0) close(fd);
     errno = error;
     return result;
 }
 
+/* The folder that all data files stand in. */
+int disk_sync_folder(void) { return sync_folder("."); }
+
 /* A whole file gets its name: its bytes first, then the name, then the folder. */
 int disk_publish(int fd, const char *temp, const char *path) {
-    return fsync(fd) < 0 || rename(temp, path) < 0 || disk_sync_folder() < 0 ? -1 : 0;
+    char folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%s", path);
+    return fsync(fd) < 0 || rename(temp, path) < 0 || sync_folder(dirname(folder)) < 0 ? -1 : 0;
 }
 
 /* ==== the helper thread ===================================================================================

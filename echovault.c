@@ -24,13 +24,14 @@
  */
 #include "commands.h"
 #include "disk.h"
+#include "uring.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -41,21 +42,18 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #define EVENTS_MAX    512                /* ready sockets a turn */
-#define ACCEPTS_MAX   256                /* new connections a turn */
 #define READ_MAX      ((size_t)16 << 10) /* bytes of a read into the turn's buffer */
 #define READ_BLOB_MAX ((size_t)1 << 20)  /* bytes of a read straight into a value */
-#define TURN_BUFFER   ((size_t)256 << 10)
-#define BATCH_MAX     256               /* commands that are parsed before they run */
-#define WINDOW        16                /* commands whose keys are prefetched together */
-#define BRIEF_ARGS    8                 /* a brief command (CMD_BRIEF) has no more arguments */
-#define REPLY_SHARE   ((size_t)1 << 20) /* bytes of replies to one client in a turn */
-#define LISTENERS_MAX 16
+#define SLOT          (READ_MAX + 320)   /* so that the beginnings do not fall on the same cache lines */
+#define BATCH_MAX     256                /* commands that are parsed before they run */
+#define WINDOW        16                 /* commands whose keys are prefetched together */
+#define BRIEF_ARGS    8                  /* a brief command (CMD_BRIEF) has no more arguments */
+#define REPLY_SHARE   ((size_t)1 << 20)  /* bytes of replies to one client in a turn */
 #define CRON_MS       100
 #define SLICE_MIN_US  30 /* of the snapshot's walk, in one turn */
 #define SLICE_MAX_US  300
@@ -79,14 +77,12 @@ void server_log(int level, const char *fmt, ...) {
     clock_gettime(CLOCK_REALTIME, &ts);
     localtime_r(&ts.tv_sec, &tm);
     strftime(when, sizeof when, "%d %b %Y %H:%M:%S", &tm);
-    if (f) fprintf(f, "%d:M %s.%03ld %c %s\n", (int)getpid(), when, ts.tv_nsec / 1000000, ".-*#"[level], text);
+    char role = config.replicaof && *config.replicaof ? 'S' : 'M';
+    if (f) fprintf(f, "%d:%c %s.%03ld %c %s\n", (int)getpid(), role, when, ts.tv_nsec / 1000000, ".-*#"[level], text);
     if (f) fflush(f);
     if (f && to_file) fclose(f);
     if (level == LOG_WARNING && to_file && !server_started) fprintf(stderr, "%s\n", text);
 }
-
-/* The server cannot go on: one line that says why and what to do. */
-#define die(...) (server_log(LOG_WARNING, __VA_ARGS__), exit(1))
 
 static void *must(void *p) {
     if (!p) die("Out of memory");
@@ -132,8 +128,10 @@ struct pending {
 };
 
 static struct {
-    char *buf; /* TURN_BUFFER bytes for reads */
-    size_t used;
+    struct client *reads[URING_MAX]; /* whose sockets have input that is to be read now */
+    size_t nreads;
+    char *slots;     /* one for each, SLOT bytes apart */
+    bool slots_used; /* by what the batch has still to run */
     struct resp_parser parser;
     struct arg *args;
     size_t nargs, args_cap;
@@ -161,13 +159,12 @@ static struct {
     uint32_t next_gen;
     struct handle *held; /* clients whose replies wait for the disk */
     size_t nheld, held_cap;
-    struct handle *waiting; /* clients blocked in WAITAOF */
+    enum pause postponed_in; /* the strictest pause that any command waits for */
+    struct handle *waiting;  /* clients blocked in WAITAOF */
     size_t nwaiting, waiting_cap;
     struct client **dead; /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
-    int epoll, signals, spare_fd;
-    int listeners[LISTENERS_MAX], nlisteners;
-    int unix_listener;
+    int epoll, signals, link_fd;
     bool stopping, loading, files_closed;
     uint32_t now_s;
     int64_t next_cron_ms;
@@ -187,8 +184,15 @@ static void client_arm(struct client *c) {
     struct epoll_event ev = {.data.u64 = (uint64_t)c->gen << 32 | (uint32_t)c->fd};
     if (!(c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER))) ev.events |= EPOLLIN;
     if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
-    if (c->wait_until) ev.events |= EPOLLRDHUP;
+    if (c->wait_until || c->postponed) ev.events |= EPOLLRDHUP; /* to hear when it leaves */
     epoll_ctl(server.epoll, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+/* The socket of the link to a leader, while repl.c speaks over it. */
+static void link_watch(int fd, bool output) {
+    struct epoll_event ev = {.events = output ? EPOLLOUT : EPOLLIN, .data.u64 = (uint32_t)fd};
+    if (epoll_ctl(server.epoll, EPOLL_CTL_MOD, fd, &ev)) epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev);
+    server.link_fd = fd;
 }
 
 static void input_free(struct client *c) {
@@ -208,7 +212,7 @@ static void output_free(struct client *c) {
 
 static bool client_authed(const struct client *c) { return c->flags & CLIENT_AUTHED || !*config.requirepass; }
 
-static struct client *client_new(int fd, bool is_unix) {
+struct client *client_new(int fd, bool is_unix) {
     if (fd >= server.clients_cap) {
         int cap = fd + 1024;
         server.clients = must(realloc(server.clients, (size_t)cap * sizeof *server.clients));
@@ -231,13 +235,26 @@ static struct client *client_new(int fd, bool is_unix) {
     return c;
 }
 
+struct client *client_new_link(int fd) {
+    epoll_ctl(server.epoll, EPOLL_CTL_DEL, fd, NULL);
+    struct client *c = client_new(fd, false);
+    if (!c) close(fd);
+    return c;
+}
+
+int client_silence(const struct client *c) { return (int)(server.now_s - c->active); }
+
+void clients_forget_offsets(void) {
+    for (struct client *c = client_next(NULL); c; c = client_next(c)) c->hold = c->last_write = 0;
+}
+
 void client_close(struct client *c) {
     if (c->flags & CLIENT_CLOSING) return;
     c->flags |= CLIENT_CLOSING;
     PUSH(server.dead, server.ndead, server.dead_cap, c);
 }
 
-static void client_touch(struct client *c) {
+void client_touch(struct client *c) {
     if (c->flags & CLIENT_TOUCHED) return;
     c->flags |= CLIENT_TOUCHED;
     PUSH(turn.touched, turn.ntouched, turn.touched_cap, c);
@@ -255,11 +272,13 @@ static void clients_reap(void) {
         server.clients[c->fd] = NULL;
         server.nclients--;
         close(c->fd);
+        if (c->flags & CLIENT_LEADER || c->follower) replication_gone(c);
         transaction_free(c);
         pubsub_forget(c);
         observe_forget(c);
         input_free(c);
         output_free(c);
+        queued_free(c->postponed);
         free(c->name);
         free(c->lib_name);
         free(c->lib_ver);
@@ -353,6 +372,7 @@ static void client_again(struct client *c) {
 void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
 
 void client_unblock(struct client *c) {
+    if (c->wait_until || c->postponed || c->flags & CLIENT_HELD) return;
     uint32_t before = c->flags;
     c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
     if (before & CLIENT_DEAF) client_arm(c);
@@ -382,7 +402,7 @@ static void clients_unhold(void) {
         c->hold = 0;
         c->flags &= ~(uint32_t)CLIENT_HELD;
         client_touch(c);
-        if (!c->wait_until) client_unblock(c);
+        client_unblock(c);
     }
     server.nheld = kept;
 }
@@ -465,33 +485,17 @@ static void output_check_limits(struct client *c) {
     }
 }
 
-/* One write for all that c has to get. */
-static void client_flush(struct client *c) {
-    size_t part = c->turn_end - c->turn_start, all = output_pending(c);
-    bool held = output_held(c);
-    ssize_t sent = 0;
-    if (held) client_hold(c);
-    else c->hold = 0;
-    if (all && !held) {
-        if (!c->own) {
-            sent = write(c->fd, turn.out.buf + c->turn_start, part);
-        } else {
-            struct iovec iov[64];
-            iov[0] = (struct iovec){.iov_base = turn.out.buf ? turn.out.buf + c->turn_start : NULL, .iov_len = part};
-            sent = writev(c->fd, iov, 1 + resp_out_iov(c->own, iov + 1, 63));
-        }
-        if (sent < 0 && errno != EAGAIN && errno != EINTR) {
-            client_close(c);
-            sent = 0;
-        }
-        if (sent < 0) sent = 0;
-        server_stats.net_out += (uint64_t)sent;
-        server_stats.writes++;
-        if (sent) c->active = server.now_s;
-    }
+/* So many bytes of all that c had to get went out (or it was -errno). */
+static void client_sent(struct client *c, size_t all, bool held, ssize_t sent) {
+    if (sent < 0 && sent != -EAGAIN && sent != -EINTR) client_close(c);
+    if (sent < 0) sent = 0;
+    server_stats.net_out += (uint64_t)sent;
+    if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
     if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
     c->turn_start = c->turn_end = 0;
-    bool wait = c->own && !held;
+    int more = c->flags & CLIENT_FOLLOWER && !c->own ? repl_send(c->follower) : 0;
+    if (more < 0) client_close(c);
+    bool wait = (c->own && !held) || more > 0;
     uint32_t before = c->flags;
     c->flags = wait ? c->flags | CLIENT_WANT_WRITE : c->flags & ~(uint32_t)CLIENT_WANT_WRITE;
     if (c->flags & CLIENT_CLOSE_AFTER && !c->own) client_close(c);
@@ -500,12 +504,51 @@ static void client_flush(struct client *c) {
     if (c->own) output_check_limits(c);
 }
 
+/* Output that waited before, or has to: one write for all that c has to get. */
+static void client_flush(struct client *c) {
+    size_t all = output_pending(c);
+    bool held = output_held(c);
+    ssize_t sent = 0;
+    if (held) client_hold(c);
+    else c->hold = 0;
+    if (all && !held) {
+        struct iovec iov[64];
+        iov[0] = (struct iovec){.iov_base = turn.out.buf ? turn.out.buf + c->turn_start : NULL,
+                                .iov_len = c->turn_end - c->turn_start};
+        sent = writev(c->fd, iov, 1 + (c->own ? resp_out_iov(c->own, iov + 1, 63) : 0));
+        if (sent < 0) sent = -errno;
+        server_stats.writes++;
+    }
+    client_sent(c, all, held, sent);
+}
+
+/* The turn's replies to clients for whom nothing else waits, all at once. */
+static void flush_together(struct client **clients, size_t n) {
+    struct uring_io ios[URING_MAX];
+    for (size_t i = 0; i < n; i++) {
+        const struct client *c = clients[i];
+        ios[i] = (struct uring_io){c->fd, turn.out.buf + c->turn_start, c->turn_end - c->turn_start, 0};
+    }
+    uring_write(ios, n);
+    server_stats.writes += n;
+    for (size_t i = 0; i < n; i++) {
+        clients[i]->hold = 0;
+        client_sent(clients[i], ios[i].n, false, ios[i].result);
+    }
+}
+
 static void clients_flush(void) {
+    struct client *simple[URING_MAX];
+    size_t n = 0;
     for (size_t i = 0; i < turn.ntouched; i++) {
         struct client *c = turn.touched[i];
         c->flags &= ~(uint32_t)CLIENT_TOUCHED;
-        if (!(c->flags & CLIENT_CLOSING)) client_flush(c);
+        if (c->flags & CLIENT_CLOSING) continue;
+        if (c->own || c->turn_start == c->turn_end || output_held(c)) client_flush(c);
+        else simple[n++] = c;
+        if (n == URING_MAX) flush_together(simple, n), n = 0;
     }
+    flush_together(simple, n);
     turn.ntouched = 0;
     if (turn.out.cap > 4 * REPLY_SHARE) resp_out_free(&turn.out);
     turn.out.len = 0;
@@ -522,7 +565,8 @@ static void batch_add(struct pending *cmd, struct resp_parser *p) {
         turn.args_cap = turn.args_cap ? 2 * turn.args_cap : 4096;
         turn.args = must(realloc(turn.args, turn.args_cap * sizeof *turn.args));
     }
-    cmd->cmd = command_find(&p->argv[0]);
+    bool leader = turn.segments[cmd->segment].c->flags & CLIENT_LEADER;
+    cmd->cmd = leader ? command_find_logged(&p->argv[0]) : command_find(&p->argv[0]);
     memcpy(turn.args + turn.nargs, p->argv, n * sizeof *p->argv);
     turn.nargs += n;
     p->argc = 0; /* the batch has them now, their blobs too */
@@ -535,7 +579,7 @@ static void parser_leave(struct resp_parser *p, struct resp_parser *own) {
     *own = *p;
     own->cap = p->argc + (p->todo < 16 ? p->todo : 16);
     own->argv = must(malloc((size_t)own->cap * sizeof *argv));
-    memcpy(own->argv, argv, (size_t)p->argc * sizeof *argv);
+    if (argv) memcpy(own->argv, argv, (size_t)p->argc * sizeof *argv);
     resp_parser_init(p);
     p->argv = argv;
     p->cap = cap;
@@ -556,6 +600,10 @@ static void segment_parse(struct segment *s) {
         if (turn.nbatch > first && p->pos < s->len && p->todo == 0 && s->buf[p->pos] != '*') break;
         r = resp_parse(p, s->buf, s->len, &error);
         if (r == RESP_MORE) break;
+        if (r == RESP_OK && c->flags & CLIENT_LEADER && (p->argc == 0 || s->buf[p->start] != '*')) {
+            r = RESP_ERROR; /* the log would not have its length */
+            error = "the stream is not made of arrays";
+        }
         if (r == RESP_OK && p->argc == 0) continue;
         cmd->segment = (uint32_t)(s - turn.segments);
         cmd->start = p->start;
@@ -617,7 +665,7 @@ static struct segment *segment_new(struct client *c, char *buf, size_t len) {
 }
 
 static void batch_make_room(void) {
-    if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX || turn.used + READ_MAX > TURN_BUFFER) batch_run();
+    if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX) batch_run();
 }
 
 /* A client whose earlier input can go on without another read. */
@@ -648,13 +696,10 @@ static char *input_room(struct client *c, size_t *n) {
     return in->buf + in->len;
 }
 
-static void client_read(struct client *c) {
-    size_t n = READ_MAX;
-    batch_make_room();
-    char *to = c->in ? input_room(c, &n) : turn.buf + turn.used;
-    ssize_t got = read(c->fd, to, n);
+/* A read of c's has brought so many bytes to the place where they belong (or -errno). */
+static void client_got(struct client *c, char *at, ssize_t got) {
     if (got <= 0) {
-        bool over = got == 0 || (errno != EAGAIN && errno != EINTR);
+        bool over = got == 0 || (got != -EAGAIN && got != -EINTR);
         if (over && !(c->flags & CLIENT_TOUCHED)) client_close(c); /* else after its replies: the end is met again */
         return;
     }
@@ -662,8 +707,7 @@ static void client_read(struct client *c) {
     server_stats.reads++;
     c->active = server.now_s;
     if (!c->in) {
-        turn.used += (size_t)got;
-        segment_parse(segment_new(c, to, (size_t)got));
+        segment_parse(segment_new(c, at, (size_t)got));
         return;
     }
     if (c->in->parser.blob) c->in->parser.blob_have += (size_t)got;
@@ -675,6 +719,35 @@ static void client_read(struct client *c) {
         return;
     }
     segment_parse(segment_new(c, c->in->buf, c->in->len));
+}
+
+/* Reads the sockets whose turn has come, each into a slot of the turn's buffer, all at once. */
+static void reads_run(void) {
+    struct uring_io ios[URING_MAX];
+    if (turn.slots_used) batch_run();
+    for (size_t i = 0; i < turn.nreads; i++)
+        ios[i] = (struct uring_io){turn.reads[i]->fd, turn.slots + i * SLOT, READ_MAX, 0};
+    uring_read(ios, turn.nreads);
+    for (size_t i = 0; i < turn.nreads; i++) {
+        batch_make_room();
+        if (!(turn.reads[i]->flags & CLIENT_CLOSING)) client_got(turn.reads[i], ios[i].p, ios[i].result);
+    }
+    turn.slots_used = true;
+    turn.nreads = 0;
+}
+
+/* c's socket has input: it is read with others, unless it goes on with what an input of c's own, or a value, holds. */
+static void client_read(struct client *c) {
+    size_t n;
+    if (!c->in) {
+        turn.reads[turn.nreads++] = c;
+        if (turn.nreads == URING_MAX) reads_run();
+        return;
+    }
+    batch_make_room();
+    char *to = input_room(c, &n);
+    ssize_t got = read(c->fd, to, n);
+    client_got(c, to, got < 0 ? -errno : got);
 }
 
 /* ==== the batch =============================================================================== */
@@ -704,7 +777,7 @@ static size_t output_now(const struct client *c) {
 static void pending_run(const struct pending *cmd) {
     struct segment *s = &turn.segments[cmd->segment];
     struct client *c = s->c;
-    struct arg *argv = turn.args + cmd->arg;
+    struct arg *argv = cmd->argc ? turn.args + cmd->arg : NULL;
     if (turn.current != c) {
         output_end();
         output_begin(c);
@@ -716,6 +789,7 @@ static void pending_run(const struct pending *cmd) {
         skip = true;
     }
     if (!skip && cmd->argc) client_run(c, cmd->cmd, argv, cmd->argc);
+    else if (!skip && c->flags & CLIENT_LEADER) replication_refuse(s->error);
     else if (!skip) {
         resp_errorf(c->own ? c->own : &turn.out, "ERR %s", s->error);
         server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
@@ -744,7 +818,8 @@ static void batch_run(void) {
         turn.args = NULL;
         turn.args_cap = 0;
     }
-    turn.nbatch = turn.nargs = turn.used = turn.nsegments = 0;
+    turn.nbatch = turn.nargs = turn.nsegments = 0;
+    turn.slots_used = false;
 }
 
 /* ==== the context's helpers =================================================================== */
@@ -760,13 +835,6 @@ struct arg cx_number(struct cx *cx, int which, int64_t v) {
 }
 
 void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
-
-void cx_subcommand_error(struct cx *cx) {
-    const struct command *container = cx->cmd;
-    while (!(container->flags & CMD_CONTAINER)) container--;
-    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
-                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
-}
 
 void cx_arity_error(struct cx *cx) {
     resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
@@ -795,10 +863,15 @@ void cx_bulk_value(struct cx *cx, const struct entry *e) {
 /* Changes that a command made by itself: keys that expired under its look-ups are logged where they are noticed. */
 static uint64_t own_changes(void) { return store_changes() - store_expired_count(); }
 
-static void on_expire(struct db *db, const char *key, size_t n) {
+static void on_reclaim(struct db *db, const char *key, size_t n, bool evicted) {
     struct arg argv[] = {ARG("DEL"), {.p = key, .n = (uint32_t)n}};
     log_append(store_db_id(db), argv, 2);
-    cx_event(db, 'x', "expired", &argv[1]);
+    cx_event(db, evicted ? 'e' : 'x', evicted ? "evicted" : "expired", &argv[1]);
+}
+
+/* Evicts where memory is above the limit; false: what needs memory is to be refused. */
+static bool make_room(void) {
+    return store_make_room((size_t)config.maxmemory, (enum store_policy)config.maxmemory_policy);
 }
 
 /* Is its time not worth a look at the clock? */
@@ -814,7 +887,7 @@ void cx_call(struct cx *cx) {
     int64_t began = 0;
     if (is_brief(cx) && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
     else if (cx->client) began = observe_clock();
-    cx->log_argc = 0;
+    cx->log_argc = cx->log_pairs = 0;
     cx->log_never = false;
     cx->cmd->fn(cx);
     server_stats.commands++;
@@ -825,9 +898,13 @@ void cx_call(struct cx *cx) {
     int64_t ns = began ? observe_look(cx, began) : 0;
     if (ns && !(cx->client->flags & CLIENT_MULTI)) turn.looked_ns += ns; /* EXEC's has its commands' in it */
     if (own_changes() == before || cx->log_never) return;
-    if (cx->log_argc) log_append(db, cx->log_argv, cx->log_argc);
-    else log_append(db, cx->argv, cx->argc);
-    if (cx->client) cx->client->hold = log_end();
+    bool begun = cx->log_pairs && log_begin(); /* within EXEC it has begun */
+    for (int i = 0; i == 0 || i < cx->log_pairs; i++) {
+        if (cx->log_pairs) memcpy(&cx->log_argv[1], &cx->argv[2 + 2 * i], 2 * sizeof *cx->argv);
+        log_append(db, cx->log_argc ? cx->log_argv : cx->argv, cx->log_argc ? cx->log_argc : cx->argc);
+    }
+    if (begun) log_commit();
+    if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 
 static void unknown_command(struct cx *cx) {
@@ -840,8 +917,7 @@ static void unknown_command(struct cx *cx) {
                 (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, args);
 }
 
-/* Finds the row of a container's subcommand and checks the number of arguments. False: the error is said. */
-static bool cx_resolve(struct cx *cx) {
+bool cx_resolve(struct cx *cx) {
     if (!cx->cmd) {
         if (cx->client && (resp_arg_is(&cx->argv[0], "post") || resp_arg_is(&cx->argv[0], "host:"))) {
             server_log(LOG_WARNING,
@@ -876,10 +952,13 @@ static const char *refusal(const struct cx *cx) {
     static char text[192];
     const struct client *c = cx->client;
     const struct command *cmd = cx->cmd;
+    uint32_t flags = cmd->flags;
     if (!client_authed(c) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
     if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
     if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
-    if (cmd->flags & CMD_DENYOOM && config.maxmemory && store_memory() > (size_t)config.maxmemory)
+    if (c->flags & CLIENT_MULTI) /* queueing takes memory, too */
+        flags |= cmd->fn == cmd_exec ? transaction_flags(c) : cmd->flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
+    if (config.maxmemory && flags & CMD_DENYOOM && !make_room())
         return "OOM command not allowed when used memory > 'maxmemory'.";
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
@@ -893,10 +972,16 @@ static const char *refusal(const struct cx *cx) {
     return NULL;
 }
 
-/* A change while the disk does not keep up its promise; false: the error is said. */
-bool cx_disk_allows(struct cx *cx) {
+/* A change while the disk does not keep up its promise, or where followers are too few, or on a follower; false: the
+ * error is said. */
+bool cx_may_write(struct cx *cx) {
     const char *why = log_error();
     struct persist_info info;
+    if (cx->client->flags & CLIENT_LEADER) return true;
+    if (!cx_check(cx, !log_following() || !config.replica_read_only,
+                  "READONLY You can't write against a read only replica."))
+        return false;
+    if (!cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.")) return false;
     if (why) {
         resp_errorf(cx->out, "MISCONF Errors writing to the AOF file: %s", why);
         return false;
@@ -914,6 +999,20 @@ bool cx_disk_allows(struct cx *cx) {
     return false;
 }
 
+static bool is_paused(const struct cx *cx) {
+    enum pause pause = client_paused();
+    if (!pause || cx->client->flags & (CLIENT_LEADER | CLIENT_FOLLOWER)) return false;
+    uint32_t flags = cx->cmd->flags | (cx->cmd->fn == cmd_exec ? transaction_flags(cx->client) : 0);
+    return pause == PAUSE_ALL || flags & (CMD_WRITE | CMD_MAY_REPLICATE);
+}
+
+static void postpone(struct cx *cx) {
+    if (client_paused() > server.postponed_in) server.postponed_in = client_paused();
+    cx->client->postponed = queued_new(cx);
+    client_block(cx->client);
+    client_arm(cx->client);
+}
+
 static void cx_dispatch(struct cx *cx) {
     struct client *c = cx->client;
     const char *why = NULL;
@@ -923,7 +1022,10 @@ static void cx_dispatch(struct cx *cx) {
         resp_error(cx->out, why);
         ok = false;
     }
-    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_disk_allows(cx);
+    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_may_write(cx);
+    if (ok && !(cx->cmd->flags & CMD_STALE))
+        ok = cx_check(cx, config.replica_serve_stale_data || !log_following() || replication_link_up(),
+                      "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         server_count_error(cx->out->last_error);
@@ -931,7 +1033,8 @@ static void cx_dispatch(struct cx *cx) {
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
         return;
     }
-    if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    if (is_paused(cx)) postpone(cx);
+    else if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
     else cx_call(cx);
 }
 
@@ -946,64 +1049,113 @@ static void client_run(struct client *c, const struct command *cmd, struct arg *
     cx.out = c->own ? c->own : &turn.out;
     size_t len = cx.out->len;
     uint32_t pieces = cx.out->npieces;
-    cx_dispatch(&cx);
+    if (c->flags & CLIENT_LEADER) replication_run(&cx);
+    else cx_dispatch(&cx);
     if (cx.cmd) c->last_cmd = cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
-    if (c->wait_until) return; /* its reply is still to come */
+    if (c->wait_until || c->postponed) return; /* its reply is still to come */
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
     if (c->flags & CLIENT_REPLY_SKIP_NEXT) c->flags |= CLIENT_REPLY_SKIP;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
 }
 
-/* ==== WAITAOF ================================================================================= */
+/* What was put off runs when no pause is as strict any more; it may be put off again. */
+static void postponed_run(void) {
+    if (client_paused() >= server.postponed_in) return;
+    server.postponed_in = PAUSE_NONE;
+    for (struct client *c = client_next(NULL); c && !server.files_closed; c = client_next(c)) {
+        struct queued *q = c->postponed;
+        if (!q) continue;
+        c->postponed = NULL;
+        output_begin(c);
+        client_run(c, q->cmd, q->argv, q->argc);
+        output_end();
+        queued_free(q);
+        client_unblock(c);
+    }
+}
 
-static void waitaof_reply(struct resp_out *out, uint64_t offset) {
-    resp_array(out, 2);
-    resp_int(out, config.persist.log_on && log_synced() >= offset);
-    resp_int(out, 0); /* followers */
+/* ==== WAIT and WAITAOF ======================================================================== */
+
+static bool wait_over(const struct client *c) {
+    bool local = !c->wait_local || (config.persist.log_on && log_synced() >= c->last_write);
+    return local && (!c->wait_followers || repl_count(c->last_write, c->wait_aof) >= (size_t)c->wait_followers);
+}
+
+static void wait_reply(const struct client *c, struct resp_out *out) {
+    if (c->wait_aof) resp_array(out, 2);
+    if (c->wait_aof) resp_int(out, config.persist.log_on && log_synced() >= c->last_write);
+    resp_int(out, (int64_t)repl_count(c->last_write, c->wait_aof));
+}
+
+/* Blocks until the log, as far as c has changed it, is where it is wanted. Inside a transaction nothing waits. */
+static void wait_begin(struct cx *cx, int64_t until) {
+    struct client *c = cx->client;
+    if (c->flags & CLIENT_MULTI || wait_over(c)) {
+        wait_reply(c, cx->out);
+        return;
+    }
+    c->wait_until = until ? until : INT64_MAX;
+    if (c->wait_followers) replication_getack();
+    client_block(c);
+    client_arm(c); /* to hear when it leaves */
+    PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
+}
+
+void cmd_wait(struct cx *cx) {
+    struct client *c = cx->client;
+    int64_t followers, until;
+    if (!cx_check(
+            cx, !log_following(),
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is "
+            "configured to be writable (which is not the default) writes to replicas are just local and are not "
+            "propagated.") ||
+        !cx_int(cx, 1, &followers) || !cx_timeout(cx, 2, &until))
+        return;
+    c->wait_aof = c->wait_local = false;
+    c->wait_followers = followers < 0 ? 0 : followers > INT_MAX ? INT_MAX : (int)followers;
+    wait_begin(cx, until);
 }
 
 void cmd_waitaof(struct cx *cx) {
     struct client *c = cx->client;
-    int64_t local, followers, timeout;
-    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers)) return;
-    if (local < 0 || local > 1) {
-        resp_error(cx->out, "ERR value is out of range, must be between 0 and 1");
-    } else if (followers < 0) {
-        resp_error(cx->out, "ERR value is out of range, must be positive");
-    } else if (!resp_read_int(cx->argv[3].p, cx->argv[3].n, &timeout)) {
-        resp_error(cx->out, "ERR timeout is not an integer or out of range");
-    } else if (timeout < 0) {
-        resp_error(cx->out, "ERR timeout is negative");
-    } else if (local && !config.persist.log_on) {
-        resp_error(cx->out, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
-    } else if (c->flags & CLIENT_MULTI || (!followers && (!local || log_synced() >= log_end()))) {
-        waitaof_reply(cx->out, log_end()); /* inside a transaction nothing waits */
-    } else {
-        c->wait_offset = log_end();
-        c->wait_until = !timeout || timeout > INT64_MAX - store_wall_clock() ? INT64_MAX : store_wall_clock() + timeout;
-        c->wait_followers = followers > 0;
-        client_block(c);
-        client_arm(c); /* to hear when it leaves */
-        PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
-    }
+    int64_t local, followers, until;
+    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers) ||
+        !cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") ||
+        !cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") || !cx_timeout(cx, 3, &until) ||
+        !cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") ||
+        !cx_check(cx, !local || config.persist.log_on,
+                  "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
+        return;
+    c->wait_aof = true;
+    c->wait_local = local;
+    c->wait_followers = followers > INT_MAX ? INT_MAX : (int)followers;
+    wait_begin(cx, until);
 }
 
-/* Those whose log is on the disk by now, or whose time is up, hear how far it is. */
+/* Those who have waited long enough hear how far the log is. */
 static void waiters_check(void) {
     size_t kept = 0;
     for (size_t i = 0; i < server.nwaiting; i++) {
         struct client *c = client_of(server.waiting[i]);
         if (!c) continue;
-        if ((log_synced() < c->wait_offset || c->wait_followers) && store_wall_clock() < c->wait_until) {
+        bool demoted = log_following();
+        if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) {
             server.waiting[kept++] = server.waiting[i];
             continue;
         }
         c->wait_until = 0;
-        if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP))) waitaof_reply(client_output(c), c->wait_offset);
+        bool silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP), failed = c->wait_failed;
+        if (!silent && (demoted || failed))
+            resp_errorf(client_output(c), "UNBLOCKED %s",
+                        failed ? "client unblocked via CLIENT UNBLOCK"
+                               : "force unblock from blocking operation, instance state changed (master -> replica?)");
+        else if (!silent) wait_reply(c, client_output(c));
+        c->wait_failed = false;
+        if (demoted) client_close_after_reply(c);
         c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
-        if (!(c->flags & CLIENT_HELD)) client_unblock(c);
+        client_unblock(c);
     }
     server.nwaiting = kept;
 }
@@ -1013,7 +1165,8 @@ static void waiters_check(void) {
 static struct resp_out replay_out;
 
 static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) {
-    struct cx cx = {.cmd = command_find(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
+    struct cx cx = {
+        .cmd = command_find_logged(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
     replay_out.proto = 2;
     replay_out.len = 0;
     uint64_t errors = replay_out.errors;
@@ -1024,7 +1177,8 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
         else *why = "SELECT of a database that --databases does not allow";
         return ok;
     }
-    if (resp_arg_is(&argv[0], "ping")) return true;
+    if (resp_arg_is(&argv[0], "ping replconf function script")) return true;
+    if (cx.cmd && cx.cmd->fn == cmd_publish) return true; /* a message for subscribers of then */
     cx.db = store_db(*db);
     if (cx_resolve(&cx) && cx.cmd->flags & CMD_WRITE) cx_call(&cx);
     else if (replay_out.errors == errors) resp_error(&replay_out, "ERR not a command that changes data");
@@ -1049,139 +1203,25 @@ static void signals_set_up(void) {
     if (server.signals < 0) die("signalfd: %s", strerror(errno));
 }
 
-/* ==== listening =============================================================================== */
-
-static void epoll_watch(int fd) {
+void server_watch(int fd) {
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint32_t)fd};
     if (epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev)) die("epoll_ctl: %s", strerror(errno));
 }
 
-static void listener_add(int fd) {
-    if (server.nlisteners == LISTENERS_MAX) die("More than %d addresses to listen on: shorten --bind", LISTENERS_MAX);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    server.listeners[server.nlisteners++] = fd;
-    epoll_watch(fd);
-}
-
-/* False: this address is not to be had, and may be missing (a "-" in front of it). */
-static bool listen_on(const char *address) {
-    bool optional = *address == '-';
-    const char *host = address + optional;
-    char port[8];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
-    snprintf(port, sizeof port, "%d", config.port);
-    if (!strcmp(host, "*")) hints.ai_family = AF_INET, host = NULL;
-    else if (!strcmp(host, "::*")) hints.ai_family = AF_INET6, host = NULL;
-    int bad = getaddrinfo(host, port, &hints, &found);
-    if (bad && optional) return false;
-    if (bad) die("Cannot listen on %s: %s. Mend --bind.", address, gai_strerror(bad));
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e = 0;
-    if (fd >= 0) {
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    }
-    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, config.tcp_backlog)) e = errno;
-    freeaddrinfo(found);
-    if (!e) {
-        listener_add(fd);
-        return true;
-    }
-    if (fd >= 0) close(fd);
-    if (!optional || (e != EADDRNOTAVAIL && e != EAFNOSUPPORT && e != EPROTONOSUPPORT))
-        die("Cannot listen on %s port %d: %s. Is another server running there? Choose another with --port or --bind.",
-            address, config.port, strerror(e));
-    return false;
-}
-
-static void listen_unix(void) {
-    struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (strlen(config.unixsocket) >= sizeof sa.sun_path)
-        die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
-    memcpy(sa.sun_path, config.unixsocket, strlen(config.unixsocket) + 1);
-    unlink(config.unixsocket);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) || listen(fd, config.tcp_backlog))
-        die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(errno));
-    if (config.unixsocketperm) chmod(config.unixsocket, (mode_t)config.unixsocketperm);
-    listener_add(fd);
-    server.unix_listener = fd;
-}
-
-static void listen_all(void) {
-    char *copy = must(strdup(config.bind)), *save = NULL;
-    server.unix_listener = -1;
-    if (config.port)
-        for (char *address = strtok_r(copy, " ", &save); address; address = strtok_r(NULL, " ", &save))
-            listen_on(address);
-    free(copy);
-    if (config.unixsocket && *config.unixsocket) listen_unix();
-    if (!server.nlisteners) die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
-}
-
-static void refuse(int fd, const char *text) {
-    server_stats.rejected++;
-    if (write(fd, text, strlen(text)) < 0) server_log(LOG_DEBUG, "A refused connection was gone already");
-    close(fd);
-}
-
-/* Protected mode: open to the world without a password is hardly what anyone wants. */
-static bool is_stranger(const struct sockaddr_storage *ss) {
-    if (!config.protected_mode || *config.requirepass) return false;
-    if (ss->ss_family == AF_INET) return (ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) != 127;
-    if (ss->ss_family == AF_INET6) return !IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)ss)->sin6_addr);
-    return false;
-}
-
-static void socket_tune(int fd) {
-    int one = 1, idle = config.tcp_keepalive, interval = idle / 3 > 0 ? idle / 3 : 1, probes = 3;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (!idle) return;
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
-}
-
-/* No descriptor is free: the spare one is given up for a moment, so that the connection can be taken and told. */
-static void accept_without_descriptors(int listener) {
-    close(server.spare_fd);
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) refuse(fd, "-ERR max number of clients reached\r\n");
-    server.spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-}
-
-static void accept_clients(int listener) {
-    for (int i = 0; i < ACCEPTS_MAX; i++) {
-        struct sockaddr_storage ss = {0};
-        socklen_t n = sizeof ss;
-        int fd = accept4(listener, (struct sockaddr *)&ss, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE) accept_without_descriptors(listener);
-            return;
-        }
-        if (is_stranger(&ss)) {
-            refuse(fd, "-DENIED Redis is running in protected mode because protected mode is enabled and no password "
-                       "is set for the "
-                       "default user. In this mode connections are only accepted from the loopback interface. Set a "
-                       "password with "
-                       "requirepass, or turn protected mode off with 'CONFIG SET protected-mode no' from the loopback "
-                       "interface.\r\n");
-        } else if (client_count() >= (size_t)config.maxclients) {
-            refuse(fd, "-ERR max number of clients reached\r\n");
-        } else {
-            if (ss.ss_family != AF_UNIX) socket_tune(fd);
-            if (!client_new(fd, listener == server.unix_listener)) close(fd);
-        }
-    }
-}
-
 /* ==== the turn ================================================================================ */
+
+void server_set_expiry(void) {
+    bool hide = log_following() || client_paused();
+    store_set_clock(store_wall_clock(), server.loading ? STORE_EXPIRE_IGNORE
+                                        : hide         ? STORE_EXPIRE_HIDE
+                                                       : STORE_EXPIRE_DELETE);
+}
 
 static void clock_read(void) {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
-    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000,
-                    server.loading ? STORE_EXPIRE_IGNORE : STORE_EXPIRE_DELETE);
+    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, STORE_EXPIRE_IGNORE);
+    server_set_expiry(); /* a pause may be over by now */
     server.now_s = (uint32_t)ts.tv_sec;
 }
 
@@ -1194,26 +1234,34 @@ static void signal_read(void) {
     }
 }
 
-static void event_handle(const struct epoll_event *ev) {
-    int fd = (int)(uint32_t)ev->data.u64;
-    uint32_t gen = (uint32_t)(ev->data.u64 >> 32);
-    if (gen) {
-        struct client *c = client_of((struct handle){.fd = fd, .gen = gen});
-        if (!c) return; /* a stale event */
-        if (c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) {
-            if (ev->events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) client_close(c);
-            else if (ev->events & EPOLLIN && !(c->flags & CLIENT_DEAF)) c->flags |= CLIENT_DEAF, client_arm(c);
-        } else if (ev->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !(c->flags & CLIENT_AGAIN)) {
-            client_read(c); /* but not while earlier input waits for its turn */
-        }
-        if (ev->events & EPOLLOUT) client_touch(c);
-    } else if (fd == server.signals) {
-        signal_read();
-    } else if (fd == disk_fd()) {
-        disk_news();
-    } else {
-        accept_clients(fd);
+static void client_event(struct client *c, uint32_t events) {
+    if (c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) {
+        if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) client_close(c);
+        else if (events & EPOLLIN && !(c->flags & CLIENT_DEAF)) c->flags |= CLIENT_DEAF, client_arm(c);
+    } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !(c->flags & CLIENT_AGAIN)) {
+        client_read(c); /* but not while earlier input waits for its turn */
     }
+    if (events & EPOLLOUT) client_touch(c);
+}
+
+static void other_event(int fd) {
+    if (fd == server.signals) signal_read();
+    else if (fd == disk_fd()) disk_news();
+    else if (fd == server.link_fd) repl_link_event();
+    else listen_accept(fd);
+}
+
+/* Clients first, so that who has left makes room for who comes. */
+static void events_handle(const struct epoll_event *events, int n) {
+    for (int i = 0; i < n; i++) {
+        struct handle h = {.fd = (int)(uint32_t)events[i].data.u64, .gen = (uint32_t)(events[i].data.u64 >> 32)};
+        struct client *c = h.gen ? client_of(h) : NULL; /* NULL: a stale event, or none of a client */
+        if (c) client_event(c, events[i].events);
+    }
+    reads_run();
+    batch_run();
+    for (int i = 0; i < n; i++)
+        if (!(events[i].data.u64 >> 32)) other_event((int)(uint32_t)events[i].data.u64);
 }
 
 /* Ten times a second. */
@@ -1230,6 +1278,7 @@ static void cron(void) {
     }
     slice = (slice + 1) % 10;
     server_sample();
+    replication_cron();
     persist_cron(store_wall_clock(), config.save);
 }
 
@@ -1251,8 +1300,8 @@ static bool server_turn(int wait_ms) {
         turn.nagain -= nagain;
         memmove(turn.again, turn.again + nagain, turn.nagain * sizeof *turn.again);
     }
-    for (int i = 0; i < n; i++) event_handle(&events[i]);
-    batch_run();
+    events_handle(events, n);
+    postponed_run();
     bool more = resp_blob_reap((size_t)16 << 20);
     if (!server.loading) {
         bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
@@ -1260,6 +1309,7 @@ static bool server_turn(int wait_ms) {
             server.next_cron_ms = store_wall_clock() + CRON_MS;
             cron();
         }
+        make_room();
         int64_t at = config.latency_threshold ? observe_clock() : 0;
         more |= store_tick(due);
         if (at) at = observe_event(EVENT_EXPIRE, at);
@@ -1268,6 +1318,7 @@ static bool server_turn(int wait_ms) {
         more |= persist_tick(n == 0 ? SLICE_MAX_US : served_us / 2 < SLICE_MIN_US ? SLICE_MIN_US : served_us / 2);
         if (at) at = observe_event(EVENT_SNAPSHOT, at);
         log_flush();
+        replication_turn();
         if (at) observe_event(EVENT_WRITE, at);
         clients_unhold();
         waiters_check();
@@ -1283,7 +1334,7 @@ static void breathe(void) {
     server_turn(0);
     if (!server.stopping) return;
     server_log(LOG_NOTICE, "Stopped while loading");
-    exit(0); /* loading changes no file */
+    exit(0);
 }
 
 /* ==== the beginning and the end =============================================================== */
@@ -1323,10 +1374,31 @@ static void pidfile_write(void) {
     fclose(f);
 }
 
+/* The socket at which systemd listens; NULL: it does not, or is not to be told. */
+static const char *supervisor(void) { return config.supervised == SUPERVISED_NO ? NULL : getenv("NOTIFY_SOCKET"); }
+
+/* Tells systemd how far we are, in sd_notify()'s protocol: one datagram. */
+static void supervisor_notify(const char *text) {
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    const char *name = supervisor();
+    if (!name) return;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    size_t n = strnlen(name, sizeof sa.sun_path);
+    memcpy(sa.sun_path, name, n);
+    if (sa.sun_path[0] == '@') sa.sun_path[0] = '\0'; /* a name of no file: Linux's abstract sockets */
+    socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    if (sendto(fd, text, strlen(text), 0, (struct sockaddr *)&sa, length) < 0)
+        server_log(LOG_WARNING, "Cannot tell the supervisor at NOTIFY_SOCKET: %s", strerror(errno));
+    if (fd >= 0) close(fd);
+}
+
 /* What is not on the disk yet goes there. False: it could not, the server should stay. */
 static bool server_close_files(bool save) {
     clock_read();
-    if (persist_stop(save) == 0) return true;
+    if (persist_stop(save) == 0) {
+        replication_farewell();
+        return true;
+    }
     server_log(LOG_WARNING, "The data could not be brought to the disk");
     return false;
 }
@@ -1335,7 +1407,7 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
     (void)now; /* there are no lagging followers to wait for */
     bool snapshot = save || (!nosave && !config.persist.log_on && *config.save);
     server_log(LOG_NOTICE, "User requested shutdown...");
-    if (!server_close_files(snapshot) && !force) {
+    if (!server.loading && !server_close_files(snapshot) && !force) { /* loading changes no file */
         resp_error(cx->out, "ERR Errors trying to SHUTDOWN. Check logs.");
         return;
     }
@@ -1346,45 +1418,61 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
 static void server_start(void) {
     if (chdir(config.dir))
         die("Cannot work in the folder %s: %s. Make it, or choose another with --dir.", config.dir, strerror(errno));
-    if (*config.replicaof) die("--replicaof: following a leader is not built yet. Start without it.");
-    if (config.daemonize && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
+    if (config.supervised == SUPERVISED_SYSTEMD && !supervisor())
+        server_log(LOG_WARNING, "--supervised systemd: NOTIFY_SOCKET is not set, so nobody is told of the start");
+    if (config.daemonize && !supervisor() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
     random_id(server.run_id);
     signals_set_up();
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server.epoll < 0) die("epoll_create1: %s", strerror(errno));
     descriptors_set_up();
-    server.spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    turn.buf = must(malloc(TURN_BUFFER));
+    turn.slots = must(malloc(URING_MAX * SLOT));
+    if (config.io_uring && !uring_start())
+        server_log(LOG_VERBOSE, "No io_uring here: one system call for each read and write");
     resp_parser_init(&turn.parser);
     store_init(config.databases);
-    store_on_expire(on_expire);
+    store_on_reclaim(on_reclaim);
     clock_read();
     server_stats.started_ms = store_wall_clock();
     listen_all();
     server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,
                (int)getpid());
     pidfile_write();
-    epoll_watch(server.signals);
+    server_watch(server.signals);
     server_log(LOG_NOTICE, "Server initialized");
 }
 
+static bool breathe_loading(void) {
+    server_turn(0);
+    return !server.stopping;
+}
+
+static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};
 static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};
 
 int main(int argc, char **argv) {
     config_load(argc, argv);
     server_start();
     server.loading = true;
+    supervisor_notify("STATUS=Loading the data");
     if (persist_start(&config.persist, &hooks)) exit(1);
     server.loading = false;
     clock_read();
-    if (disk_fd() >= 0) epoll_watch(disk_fd());
+    if (disk_fd() >= 0) server_watch(disk_fd());
     server_started = true;
     server_log(LOG_NOTICE, "Ready to accept connections");
+    supervisor_notify("STATUS=Ready to accept connections\nREADY=1");
     bool more = false;
-    while (!server.stopping) more = server_turn(more ? 0 : CRON_MS);
+    repl_init(&config.repl, &repl_hooks);
+    replication_start();
+    while (!server.stopping) {
+        more = server_turn(more ? 0 : CRON_MS);
+        repl_load();
+    }
+    supervisor_notify("STATUS=Stopping\nSTOPPING=1");
     if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);
-    if (server.unix_listener >= 0) unlink(config.unixsocket);
+    listen_end();
     server_log(LOG_NOTICE, "EchoVault is now ready to exit, bye bye...");
     return 0;
 }

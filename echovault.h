@@ -7,9 +7,7 @@
 #ifndef ECHOVAULT_H
 #define ECHOVAULT_H
 
-#include "persist.h"
-#include "resp.h"
-#include "store.h"
+#include "repl.h"
 
 #define ECHOVAULT_VERSION "1.0.0"
 #define REDIS_VERSION     "7.0.15" /* whose behaviour is followed; clients parse it */
@@ -35,17 +33,18 @@ enum command_flag {
     CMD_NO_MULTI = 1 << 11,   /* refused inside MULTI */
     CMD_NO_MONITOR = 1 << 12, /* MONITOR does not show it */
     CMD_NO_SLOWLOG = 1 << 13,
-    CMD_MAY_REPLICATE = 1 << 14,
-    CMD_ALLOW_BUSY = 1 << 15,       /* this and the next: only for COMMAND INFO */
-    CMD_NO_ASYNC_LOADING = 1 << 16, /* those above are the flags that it names */
+    CMD_ALLOW_BUSY = 1 << 14,       /* this and the next: only for COMMAND INFO */
+    CMD_NO_ASYNC_LOADING = 1 << 15, /* those above are the flags that it names */
+    CMD_MAY_REPLICATE = 1 << 16,    /* changes no key, but followers may hear of it: held with the changes */
     CMD_IN_MULTI = 1 << 17,         /* runs at once inside MULTI: EXEC, DISCARD, WATCH, MULTI, QUIT, RESET */
     CMD_IN_RESP2_SUB = 1 << 18,     /* allowed to a RESP2 client that has subscriptions */
     CMD_DANGEROUS = 1 << 19,        /* this and the rest: only for ACL categories */
     CMD_ACL_KEYSPACE = 1 << 20,
     CMD_ACL_ADMIN = 1 << 21,
     CMD_ACL_CONNECTION = 1 << 22,
-    CMD_CONTAINER = 1 << 23, /* its subcommands' rows stand behind its own */
-    CMD_BRIEF = 1 << 25,     /* takes about as long whatever the data is (observe.c) */
+    CMD_CONTAINER = 1 << 23,    /* its subcommands' rows stand behind its own */
+    CMD_COUNTED_KEYS = 1 << 24, /* argv[1] says how many there are, last_key does not */
+    CMD_BRIEF = 1 << 25,        /* takes about as long whatever the data is (observe.c) */
 };
 
 #define LATENCY_BUCKETS 25 /* the last begins at 0.5 seconds */
@@ -67,8 +66,10 @@ struct command {
     struct command_stats *stats;
 };
 
-extern struct command command_table[];                      /* the row that has no name ends it */
-const struct command *command_find(const struct arg *name); /* NULL: unknown */
+extern struct command command_table[];                /* the row that has no name ends it */
+const struct command *command_find(struct arg *name); /* NULL: unknown; a new name gives way to the row's own */
+const struct command *command_find_logged(const struct arg *name);           /* the same whatever rename-command says */
+const char *command_rename(const struct arg *name, const struct arg *alias); /* "": none. NULL, or why it is refused */
 const struct command *command_find_sub(const struct command *c, const struct arg *sub); /* NULL: unknown */
 const struct command *command_named(const struct arg *name); /* a subcommand, too, "client|id"; NULL: unknown; slow */
 const char *command_title(const struct command *c);          /* its own name in capitals; good until the next call */
@@ -89,6 +90,7 @@ struct cx {
     bool log_never; /* nothing of this is to be logged */
     int log_argc;   /* not 0: what is to be logged in place of argv */
     struct arg log_argv[CX_LOG_MAX];
+    int log_pairs; /* not 0: so often, each time with the next two of argv[2..] as log_argv[1] and [2]; as a whole */
     char num[2][RESP_INT_MAX]; /* digits that log_argv may point to */
 };
 
@@ -107,12 +109,13 @@ static inline bool cx_check(struct cx *cx, bool well, const char *error) { /* sa
     if (!well) resp_error(cx->out, error);
     return well;
 }
-void cx_syntax_error(struct cx *cx);            /* -ERR syntax error */
-void cx_subcommand_error(struct cx *cx);        /* -ERR unknown subcommand or wrong number of arguments for '...' ... */
-void cx_arity_error(struct cx *cx);             /* -ERR wrong number of arguments for '...' command */
-bool cx_int(struct cx *cx, int i, int64_t *v);  /* argument i as an integer; false: the error is said */
-struct db *cx_database(struct cx *cx, int i);   /* argument i as a database's number; NULL: the error is said */
-const char *cx_encoding(const struct entry *e); /* how Redis would keep the value (keys.c) */
+void cx_syntax_error(struct cx *cx);                   /* -ERR syntax error */
+bool cx_at_most(struct cx *cx, int argc);              /* a subcommand's arguments; false: the error is said */
+void cx_arity_error(struct cx *cx);                    /* -ERR wrong number of arguments for '...' command */
+bool cx_int(struct cx *cx, int i, int64_t *v);         /* argument i as an integer; false: the error is said */
+bool cx_timeout(struct cx *cx, int i, int64_t *until); /* argument i, ms from now on; 0 stays 0 (clients.c) */
+struct db *cx_database(struct cx *cx, int i);          /* argument i as a database's number; NULL: the error is said */
+const char *cx_encoding(const struct entry *e);        /* how Redis would keep the value (keys.c) */
 void cx_bulk_value(struct cx *cx, const struct entry *e); /* the entry's value as a bulk string, big ones by
                                                              reference; null when e is NULL */
 
@@ -175,20 +178,29 @@ struct client {
     const struct command *last_cmd;
     char *name; /* NULL: none */
     char *lib_name, *lib_ver;
-    uint64_t wait_offset;     /* WAITAOF: blocked until the log is on the disk up to here, ... */
-    int64_t wait_until;       /* ... or until then, ms since 1970 */
-    uint64_t hold;            /* its replies wait until the log is synced up to here */
-    uint32_t created, active; /* seconds of the server's clock */
-    uint32_t over_soft_since; /* when its output passed the soft limit; 0: it is below */
-    uint8_t proto;            /* 2 or 3 */
-    bool wait_followers;      /* WAITAOF asked for some; there are none */
+    uint64_t last_write;       /* the log's end behind its last change: what WAIT and WAITAOF wait for ... */
+    int64_t wait_until;        /* ... until then, ms since 1970; 0: it does not wait */
+    struct queued *postponed;  /* the command that waits until clients are no longer paused; NULL: none */
+    uint64_t hold;             /* its replies wait until the log is safe up to here */
+    struct follower *follower; /* NULL: it is none */
+    uint32_t created, active;  /* seconds of the server's clock */
+    uint32_t over_soft_since;  /* when its output passed the soft limit; 0: it is below */
+    uint8_t proto;             /* 2 or 3 */
+    bool wait_local, wait_aof; /* for our own disk; for disks, not for memory */
+    int wait_followers;        /* for so many */
+    bool wait_failed;          /* CLIENT UNBLOCK ... ERROR */
 };
 
 struct client *
 client_next(struct client *after);   /* NULL: the first; walks all connections that are not closing, by descriptor */
 void client_close(struct client *c); /* marks only */
-void client_block(struct client *c); /* nothing more of it is run until client_unblock() */
-void client_unblock(struct client *c);
+struct client *client_new(int fd, bool is_unix); /* NULL: it cannot be watched */
+struct client *client_new_link(int fd);          /* of a socket that we have opened; NULL: it cannot be watched */
+void client_touch(struct client *c);             /* it has something to be sent at the end of the turn */
+int client_silence(const struct client *c);      /* seconds since it last sent something */
+void clients_forget_offsets(void);               /* those of the log mean something else from now on */
+void client_block(struct client *c);             /* nothing more of it is run until client_unblock() */
+void client_unblock(struct client *c);           /* unless something else, too, keeps it blocked */
 void client_close_after_reply(struct client *c);
 void client_reset(struct client *c); /* RESET: as just connected */
 struct resp_out *
@@ -197,22 +209,60 @@ void client_addresses(const struct client *c, char peer[64], char local[64]);
 size_t client_count(void);
 int client_class(const struct client *c);           /* 0 normal, 1 replica, 2 pubsub, 3 master */
 int client_class_named(const char *name, size_t n); /* -1: there is none (config.c) */
+/* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
+bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
 
+/* Pausing (clients.c): until a time, or the end is said, nothing of ordinary clients is run, or no changes. Nothing
+ * expires meanwhile. Each purpose has a pause of its own; the strictest counts. */
+enum pause_purpose { PAUSE_BY_COMMAND, PAUSE_BY_FAILOVER, PAUSE_PURPOSES };
+enum pause { PAUSE_NONE, PAUSE_WRITES, PAUSE_ALL };
+void client_pause(enum pause_purpose purpose, bool all,
+                  int64_t until_ms); /* one that runs is only made stricter, longer */
+void client_unpause(enum pause_purpose purpose);
+enum pause client_paused(void);
+
+/* A command that is kept for later. */
+struct queued {
+    struct queued *next;
+    const struct command *cmd;
+    size_t bytes;
+    int argc;
+    struct arg argv[]; /* the arguments' bytes stand behind it; blobs are held */
+};
+struct queued *queued_new(struct cx *cx); /* the arguments' slices are copied, its blobs change owner */
+void queued_free(struct queued *q);
+
 /* Dispatch's part of what transactions.c does, and the other way round. */
-void cx_call(struct cx *cx);                       /* runs the command and draws the consequences */
-bool cx_disk_allows(struct cx *cx);                /* false: changes are refused now, the error is said */
-void transaction_queue(struct cx *cx);             /* keeps the command for EXEC; replies */
-void transaction_abort(struct cx *cx, size_t len); /* an EXEC was refused, in the output from len on */
-void transaction_free(struct client *c);           /* nothing queued, nothing watched */
-size_t transaction_memory(const struct client *c);
-int client_multi_count(const struct client *c); /* commands queued; -1: not in MULTI */
+bool cx_resolve(struct cx *cx);        /* finds a subcommand's row, counts the arguments; false: the error is said */
+void cx_call(struct cx *cx);           /* runs the command and draws the consequences */
+bool cx_may_write(struct cx *cx);      /* false: changes are refused now, the error is said */
+void transaction_queue(struct cx *cx); /* keeps the command for EXEC; replies */
+void transaction_abort(struct cx *cx, size_t len);  /* an EXEC was refused, in the output from len on */
+void transaction_free(struct client *c);            /* nothing queued, nothing watched */
+size_t transaction_memory(const struct client *c);  /* of what is queued, and of what is postponed */
+uint32_t transaction_flags(const struct client *c); /* of all commands queued */
+int client_multi_count(const struct client *c);     /* commands queued; -1: not in MULTI */
 
 /* Subscriptions (pubsub.c). */
 enum pubsub_kind { PUBSUB_CHANNEL, PUBSUB_PATTERN, PUBSUB_SHARD, PUBSUB_KINDS };
 size_t pubsub_count(const struct client *c, enum pubsub_kind kind); /* how many c has; NULL: that anybody has */
 void pubsub_forget(struct client *c);                               /* ends all that c has, without a word */
 
+/* ---- replication (replication.c) -------------------------------------------------------------- */
+
+void replication_start(void);              /* follows, where --replicaof says so */
+void replication_turn(void);               /* once a turn, when the log has been flushed */
+void replication_cron(void);               /* ten times a second */
+void replication_farewell(void);           /* the log is complete: the end */
+void replication_run(struct cx *cx);       /* a command of the leader's */
+void replication_refuse(const char *why);  /* what the leader sends is no stream */
+void replication_gone(struct client *c);   /* c is about to be freed */
+void replication_promote(void);            /* from follower to leader */
+bool replication_enough(void);             /* min-replicas-to-write is met */
+void replication_getack(void);             /* somebody waits for followers */
+bool replication_link_up(void);            /* the leader's stream comes */
+void info_replication(struct resp_out *o); /* for INFO */
 /* ---- looking at what runs (observe.c) -------------------------------------------------------- */
 
 enum observed { EVENT_COMMAND, EVENT_FAST, EVENT_EXPIRE, EVENT_SNAPSHOT, EVENT_WRITE, EVENTS };
@@ -232,16 +282,23 @@ struct server_stats {
     int64_t started_ms, peak_memory;
 };
 extern struct server_stats server_stats;
-struct memory { /* bytes: by the data, of that by tables; of the process; for connections, beside used */
+void server_set_expiry(void); /* what the clock means, after a change of that in the middle of a turn */
+struct memory {               /* bytes: by the data, of that by tables; of the process; for connections, beside used */
     int64_t used, peak, tables, rss, clients, followers;
 } server_memory(void);
 void server_sample(void);                  /* ten times a second: what INFO tells rates and peaks from */
 void server_count_error(const char *text); /* an error reply, as resp_out.last_error has it */
 void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force); /* SHUTDOWN; may reply an error */
-const char *server_run_id(void);                                               /* 40 hex digits, new every start */
+void server_watch(int fd);                                                     /* for input, by the reactor */
+void listen_all(void);            /* listens as the options say, or ends the server (listen.c) */
+void listen_accept(int listener); /* takes who waits there */
+void listen_end(void);
+const char *server_run_id(void); /* 40 hex digits, new every start */
 
 enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
 void server_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The server cannot go on: one line that says why and what to do. */
+#define die(...) (server_log(LOG_WARNING, __VA_ARGS__), exit(1))
 
 /* ---- options (config.c) ---------------------------------------------------------------------- */
 
@@ -254,7 +311,8 @@ struct config {
     int unixsocketperm;
     char *dir, *logfile, *pidfile, *file; /* file: the path of the one that was read, NULL: none */
     int loglevel;                         /* enum log_level */
-    bool daemonize;
+    bool daemonize, io_uring;
+    enum { SUPERVISED_NO, SUPERVISED_SYSTEMD, SUPERVISED_AUTO } supervised;
     int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
     char *requirepass;
     int64_t proto_max_bulk_len, client_query_buffer_limit;
@@ -263,7 +321,7 @@ struct config {
     char *output_limits; /* the same as text */
     bool protected_mode;
     int64_t maxmemory;
-    int maxmemory_policy; /* 0: noeviction, the only one */
+    int maxmemory_policy; /* enum store_policy */
     char *notify_keyspace_events;
     char event_letters[16];                                          /* the same with A spelled out */
     int64_t slowlog_slower_than, slowlog_max_len, latency_threshold; /* us, entries, ms */
@@ -274,8 +332,11 @@ struct config {
     char *save; /* "seconds changes ..." */
     bool stop_writes_on_bgsave_error;
     /* replication */
-    char *replicaof;          /* "host port", empty: none */
-    int enable_debug_command; /* enum permit */
+    char *replicaof; /* "host port", empty: none */
+    struct repl_options repl;
+    bool replica_read_only, replica_serve_stale_data;
+    int repl_ping_period, replica_priority, min_replicas_to_write, min_replicas_max_lag; /* seconds, but for counts */
+    int enable_debug_command;                                                            /* enum permit */
 };
 extern struct config config;
 enum permit { PERMIT_NO, PERMIT_YES, PERMIT_LOCAL };

@@ -90,8 +90,7 @@ static void slows_add(const struct cx *cx, int64_t us) {
 void cmd_slowlog_get(struct cx *cx) {
     int64_t n = 10;
     bool well = cx->argc < 3 || (resp_read_int(cx->argv[2].p, cx->argv[2].n, &n) && n >= -1);
-    if (cx->argc > 3) cx_subcommand_error(cx);
-    if (cx->argc > 3 || !cx_check(cx, well, "ERR count should be greater than or equal to -1")) return;
+    if (!cx_at_most(cx, 3) || !cx_check(cx, well, "ERR count should be greater than or equal to -1")) return;
     if (n < 0 || n > nslows) n = nslows;
     resp_array(cx->out, (size_t)n);
     for (struct slow *s = TAILQ_FIRST(&slows); n--; s = TAILQ_NEXT(s, link))

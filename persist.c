@@ -13,14 +13,15 @@
  *
  * database_<port>.aof, the log:
  *
- *      byte 0     a header line   "#EchoVault-log 1 gen=G base=B id=I id2=J id2-end=E history=H sum=S", spaces,
- *           512   a header line   and a newline; 512 bytes each. The valid one with the higher gen is in force.
+ *      byte 0     a header line   "#EchoVault-log 1 gen=G base=B id=I id2=J id2-end=E foreign=F history=H sum=S",
+ *           512   a header line   spaces, a newline; 512 bytes each. The valid one with the higher gen is in force.
  *           1024  the log's bytes from offset B on, up to the file's end
  *
- *   I is the replication id, 40 hex digits; J the id of the life before ("-": none), honoured up to offset E;
- *   H names the history: a snapshot that names another does not go with this log. S is the CRC-64 of what
- *   stands before it in the line, 16 hex digits. New ids go into the line that is not in force, so a write
- *   that is torn leaves the other. Lines that begin with '#' are annotations to every reader of AOF files.
+ *   I is the replication id, 40 hex digits; J the id of the life before ("-": none), honoured up to offset E; the
+ *   bytes below F came from a leader (all, while it is followed: F is 2^64-1); H names the history: a snapshot that
+ * names another does not go with this log. S is the CRC-64 of what stands before it in the line, 16 hex digits. New ids
+ * go into the line that is not in force, so a write that is torn leaves the other. Lines that begin with '#' are
+ * annotations to every reader of AOF files.
  *
  *   The log's bytes are commands, MULTI and EXEC around those of one transaction, SELECT where the database
  *   changes, and checksum records, which every replica takes for a PING:
@@ -28,10 +29,12 @@
  *      *2\r\n$4\r\nPING\r\n$<n>\r\n<sum>,<covers>,<unsynced>\r\n      hex; sum has 16 digits, see struct sum
  *
  *   sum is that of the <covers> bytes before the record, which begin with the record before it: a chain. The
- *   record's own offset less <unsynced> was on the disk for certain when the record was made.
+ *   record's own offset less <unsynced> was on the disk for certain when the record was made. A leader's record says
+ *   nothing of its follower's disk.
  *
  * database_<port>.rdb, the snapshot: an RDB file (rdb.c). Its AUX field repl-offset is its offset, repl-id the
- * id then, echovault-history the history. One of redis-server's that says no offset counts as offset 1.
+ * id then, echovault-history the history, echovault-replaces that of a log which it puts an end to. One of
+ * redis-server's that says no offset counts as offset 1.
  *
  * Beside them: <file>.tmp while it is made; .aof.cut-<byte>-<time>, a torn end; .aof.old-<time> and
  * .aof.imported-<time>, a log that no longer counts. Nothing is deleted because it could not be read.
@@ -39,11 +42,13 @@
  * ---- Invariants -----------------------------------------------------------------------------------------
  *
  *   1. base <= synced <= written <= end, as long as there is a file. Bytes below end never change.
- *   2. end falls between commands, and outside transactions. Records stand outside transactions.
+ *   2. end falls between commands, and outside transactions. Records stand outside transactions. A follower
+ *      appends its leader's bytes and nothing else, so that offsets mean the same everywhere; 3 is the leader's.
  *   3. Behind every flush fewer than RECORD_EVERY bytes stand behind the last record; before every sync none.
  *      So what was acknowledged and is not covered is shorter than a sector, and what was synced is covered.
- *   4. A snapshot's file holds exactly the state at its offset; the next command appended says its SELECT.
- *   5. No snapshot has offset 0: a log with base 0 is whole without one.
+ *   4. A snapshot's file holds exactly the state at its offset; the next command appended says its SELECT, or (a
+ *      follower's) repl-stream-db says where its reader stands.
+ *   5. No snapshot has offset 0, but a follower's whose leader was there: a log with base 0 is whole without one.
  *   6. A file gets its name when all its bytes are on the disk, and the file that it replaces is needed no
  *      more: disk_publish(), copy_done().
  *   7. After a failed sync nothing that the old file holds is ever taken as synced.
@@ -59,6 +64,7 @@
  *      FULL     -- the same write finds room -->                          FINE
  *      any      -- a write or a sync fails, or the file is gone -->       BROKEN
  *      BROKEN   -- a snapshot, then a file that begins at its offset -->  FINE
+ *      any      -- a full resync (log_adopt) -->                          no file
  *
  *   FULL and BROKEN refuse changes (log_error) and hold back the replies of those that were not yet safe. In
  *   FULL the bytes stay in the buffer and are written at the same place again. BROKEN cannot be mended in
@@ -81,7 +87,8 @@
  *      snapshot, no log            it counts; a new log begins at its offset
  *      log, no snapshot            the log must begin at 0
  *      both                        of one history, the log must begin at or before the snapshot's offset; one
- *                                  that ends before it is set aside: the snapshot reached the disk first
+ *                                  that ends before it, or that it replaces, is set aside: the snapshot reached
+ *                                  the disk first
  *      a plain AOF of redis-server becomes a snapshot
  *      dump.rdb alone              becomes the snapshot
  *
@@ -92,8 +99,8 @@
  * appendfsync no means that nobody waits; the helper syncs every 30 seconds all the same, so that records can
  * tell damage from a torn end.
  *
- * Left out: compression of the snapshot, several log files, checksums in a log whose bytes are another
- * leader's.
+ * Left out: compression of the snapshot, several log files, checksums in a log whose bytes are redis-server's (what
+ * a power cut has left of its end counts if it looks like commands).
  */
 #include "persist.h"
 #include "disk.h"
@@ -109,6 +116,8 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -119,11 +128,13 @@
 #define RECORD_TEXT  64           /* room for its text */
 #define MARK_EVERY   (64u << 10)  /* how far apart the places are where a trimmed log may begin */
 #define KEEP_BUFFER  (4u << 20)   /* the log's buffer is given back when it has grown beyond */
+#define TAIL         (256u << 10) /* of what is written, for followers: kept in the buffer, cut at four times as much */
 #define CHUNK        (128u << 10) /* bytes of a snapshot that go to the helper at once */
 #define CHUNKS_AHEAD (4u << 20)   /* the walk pauses while so many wait for the disk */
 #define SYNC_EVERY   (8u << 20)   /* of a file in the making, so that its last sync is short */
 #define BATCH        16           /* commands whose keys are prefetched together in replay */
 #define PATH_LEN     512
+#define ALL          UINT64_MAX /* header.foreign of a follower */
 
 enum { SAY_NOTICE = 2, SAY_WARNING = 3 };
 
@@ -195,20 +206,26 @@ enum trouble { FINE, FULL, BROKEN };
 
 struct header {
     unsigned gen;
-    uint64_t base, id2_end;
+    uint64_t base, id2_end, foreign;
     char id[41], id2[41], history[41];
 };
 
 static struct {
-    int fd;          /* the file; -1: none */
-    bool live;       /* somebody wants the bytes: a file, or followers */
-    bool keep;       /* followers do */
-    bool lost;       /* changes were made while nobody did */
-    struct header h; /* as in force */
+    int fd;            /* the file; -1: none */
+    bool live;         /* somebody wants the bytes: a file, or followers */
+    bool keep;         /* followers do, or a leader's are being kept */
+    uint64_t pin;      /* no byte from here on may go, for followers */
+    bool parked;       /* persist_quiesce() */
+    char replaces[41]; /* the history of a file at aof_path that is none of ours; "": that is not so */
+    bool lost;         /* changes were made while nobody did */
+    struct header h;   /* as in force */
     uint64_t synced, written;
     uint64_t at; /* out holds the bytes [at, at + out.len) */
     struct resp_out out;
-    int db;                             /* that the log's reader stands in; -1: say it first */
+    int db;                             /* that the log's reader stands in */
+    bool select;                        /* say it before the next command all the same */
+    struct resp_out relay;              /* a leader's transaction, up to its EXEC */
+    int relay_db;                       /* its SELECTs */
     int tx;                             /* commands in the open transaction; -1: none is open */
     size_t tx_at;                       /* where in out its first one begins */
     struct sum sum;                     /* of the bytes [stretch, summed) */
@@ -224,7 +241,7 @@ static struct {
     int64_t came_back_us; /* when it was over */
     int64_t patience_us;  /* how long the next one may wait for as many */
     int64_t synced_ms, snap_due_ms;
-} lg = {.fd = -1, .db = -1, .tx = -1};
+} lg = {.fd = -1, .select = true, .tx = -1, .pin = UINT64_MAX};
 
 static struct {
     bool running, walked;
@@ -235,7 +252,9 @@ static struct {
     struct job chunk; /* being filled */
     int db;
     int64_t started_s;
-} snap;
+    int kept_fd; /* the newest one that a follower can begin with, and its offset; -1: none */
+    uint64_t kept_offset;
+} snap = {.kept_fd = -1};
 
 /* The log file that will take the old one's place. */
 static struct {
@@ -252,6 +271,8 @@ uint64_t log_synced(void) { return lg.synced; }
 const char *log_id(void) { return lg.h.id; }
 const char *log_id2(void) { return lg.h.id2; }
 uint64_t log_id2_end(void) { return lg.h.id2_end; }
+bool log_following(void) { return lg.h.foreign == ALL; }
+int log_db(void) { return lg.db; }
 const char *log_error(void) { return lg.trouble == FINE ? NULL : lg.reason; }
 
 uint64_t log_safe(void) {
@@ -281,8 +302,10 @@ static void buffer_drop(size_t keep, bool forget) {
 /* ==== ids and the file's header =========================================================================== */
 
 static void format_slot(char out[SLOT + 1], const struct header *h) {
-    int n = snprintf(out, SLOT, "#EchoVault-log 1 gen=%u base=%" PRIu64 " id=%s id2=%s id2-end=%" PRIu64 " history=%s",
-                     h->gen, h->base, h->id, h->id2[0] ? h->id2 : "-", h->id2_end, h->history);
+    int n = snprintf(out, SLOT,
+                     "#EchoVault-log 1 gen=%u base=%" PRIu64 " id=%s id2=%s id2-end=%" PRIu64 " foreign=%" PRIu64
+                     " history=%s",
+                     h->gen, h->base, h->id, h->id2[0] ? h->id2 : "-", h->id2_end, h->foreign, h->history);
     n += snprintf(out + n, SLOT - (size_t)n, " sum=%016" PRIx64, crc64(0, out, (size_t)n));
     memset(out + n, ' ', SLOT - (size_t)n);
     memcpy(out + SLOT - 1, "\n", 2);
@@ -292,8 +315,10 @@ static void format_slot(char out[SLOT + 1], const struct header *h) {
 static bool parse_slot(const char in[SLOT + 1], struct header *h) {
     char again[SLOT + 1];
     *h = (struct header){0};
-    if (sscanf(in, "#EchoVault-log 1 gen=%u base=%" SCNu64 " id=%40s id2=%40s id2-end=%" SCNu64 " history=%40s",
-               &h->gen, &h->base, h->id, h->id2, &h->id2_end, h->history) != 6)
+    if (sscanf(in,
+               "#EchoVault-log 1 gen=%u base=%" SCNu64 " id=%40s id2=%40s id2-end=%" SCNu64 " foreign=%" SCNu64
+               " history=%40s",
+               &h->gen, &h->base, h->id, h->id2, &h->id2_end, &h->foreign, h->history) != 7)
         return false;
     if (!strcmp(h->id2, "-")) h->id2[0] = '\0';
     format_slot(again, h);
@@ -335,36 +360,47 @@ static void take_new_id(bool keep_old) {
     for (size_t i = 0; i < sizeof random; i++) snprintf(lg.h.id + 2 * i, 3, "%02x", random[i]);
 }
 
-void log_new_id(void) {
-    take_new_id(true);
+static void header_say(void) {
+    next.id[0] = '\0'; /* a file in the making has the old ones */
     if (lg.fd >= 0 && header_update() < 0) hooks->say(SAY_WARNING, "The log's header: %s", strerror(errno));
 }
 
+void log_new_id(void) {
+    take_new_id(true);
+    header_say();
+}
+
 /* Whether anybody wants the log's bytes. Where changes went by uncounted, an offset of now means nothing to
- * who knew the id before. */
+ * who knew the id before, and the log does not go on from a snapshot of before. */
 static void set_live(void) {
     bool live = lg.fd >= 0 || lg.keep || opt->log_on;
-    if (live && lg.lost) take_new_id(false);
+    if (live && lg.lost) {
+        take_new_id(false);
+        buffer_drop(0, true);
+        lg.h.base = lg.summed = lg.stretch = lg.covered =
+            ++lg.at; /* snapshots of before, even one that runs, lack them */
+        lg.sum = (struct sum){0};
+    }
     if (live) lg.lost = false;
-    if (live && !lg.live) lg.db = -1;
+    lg.select |= live && !lg.live;
     lg.live = live;
 }
 
-void log_keep_backlog(bool on) {
-    lg.keep = on;
+void log_serve(void) {
+    lg.keep = true;
     set_live();
-    if (!lg.live) buffer_drop(0, true);
 }
 
 /* ==== appending =========================================================================================== */
 
-static void put_command(const struct arg *argv, int argc) {
-    resp_array(&lg.out, (size_t)argc);
-    for (int i = 0; i < argc; i++) resp_bulk(&lg.out, argv[i].p, argv[i].n);
+static void put_command(struct resp_out *o, const struct arg *argv, int argc) {
+    resp_array(o, (size_t)argc);
+    for (int i = 0; i < argc; i++) resp_bulk(o, argv[i].p, argv[i].n);
 }
 
 void log_append(int db, const struct arg *argv, int argc) {
     static const char multi[] = "*1\r\n$5\r\nMULTI\r\n";
+    if (log_following()) return;
     if (!lg.live) {
         if (!lg.lost) take_new_id(false);
         lg.lost = true;
@@ -379,23 +415,25 @@ void log_append(int db, const struct arg *argv, int argc) {
         memcpy(at, multi, n);
         lg.out.len += n;
     }
-    if (db != lg.db) {
+    if (db != lg.db || lg.select) {
         char digits[RESP_INT_MAX];
         struct arg select[2] = {ARG("SELECT"), {.p = digits, .n = (uint32_t)resp_write_int(digits, db)}};
-        put_command(select, 2);
+        put_command(&lg.out, select, 2);
         lg.db = db;
+        lg.select = false;
     }
-    put_command(argv, argc);
+    put_command(&lg.out, argv, argc);
     lg.tx += lg.tx >= 0;
 }
 
-void log_begin(void) {
-    assert(lg.tx < 0);
-    lg.tx = 0;
+bool log_begin(void) {
+    bool begun = lg.tx < 0;
+    if (begun) lg.tx = 0;
+    return begun;
 }
 
 void log_commit(void) {
-    if (lg.tx > 1) put_command(&ARG("EXEC"), 1);
+    if (lg.tx > 1) put_command(&lg.out, &ARG("EXEC"), 1);
     lg.tx = -1;
     if (snap.wanted) snap_begin();
     snap.wanted = false;
@@ -427,19 +465,25 @@ static void note_mark(uint64_t offset) {
     lg.marks[lg.nmarks++] = offset;
 }
 
+/* A record that begins at offset at is the log's last command: the chain goes on from it. */
+static void chain_on(uint64_t at) {
+    note_mark(at);
+    lg.stretch = at;
+    lg.covered = log_end();
+    lg.sum = (struct sum){0};
+}
+
 static void put_record(void) {
     char text[RECORD_TEXT];
     uint64_t at = log_end(), synced = lg.fd >= 0 && lg.trouble != BROKEN ? lg.synced : 0;
+    if (log_following()) return;
     assert(lg.tx < 0 && lg.live);
     sum_to_end();
     if (at > lg.covered) lg.data_end = at;
     int n = record_text(text, &lg.sum, at - lg.stretch, at - synced);
-    note_mark(at);
-    put_command((struct arg[]){ARG("PING"), {.p = text, .n = (uint32_t)n}}, 2);
-    lg.stretch = at;
-    lg.covered = log_end();
+    put_command(&lg.out, (struct arg[]){ARG("PING"), {.p = text, .n = (uint32_t)n}}, 2);
     lg.claimed = synced;
-    lg.sum = (struct sum){0};
+    chain_on(at);
 }
 
 /* ==== to the disk ========================================================================================= */
@@ -470,7 +514,7 @@ static void write_pending(void) {
         }
         lg.written += (uint64_t)n;
     }
-    buffer_drop(0, false);
+    if (!lg.keep || lg.out.len > 4 * TAIL) buffer_drop(lg.keep ? TAIL : 0, false);
     log_is_fine();
 }
 
@@ -498,7 +542,8 @@ static bool sync_due(void) {
 
 /* renamed: the file has just got its name. */
 static void request_sync(bool renamed) {
-    if (lg.syncing || lg.hold_syncs || lg.trouble == BROKEN || (lg.synced >= lg.written && !renamed)) return;
+    if (lg.syncing || lg.hold_syncs || lg.parked || lg.trouble == BROKEN || (lg.synced >= lg.written && !renamed))
+        return;
     lg.syncing = true;
     disk_post((struct job){.work = sync_work, .done = sync_done, .fd = lg.fd, .to = lg.written, .flag = renamed}, true);
 }
@@ -506,11 +551,14 @@ static void request_sync(bool renamed) {
 /* Without a file that can be trusted: what followers, or a file to come, will ask for stays in memory. */
 static void trim_memory(void) {
     size_t keep = lg.keep && opt->backlog > 0 ? (size_t)opt->backlog : 0;
+    if (lg.pin < log_end() && log_end() - lg.pin > keep) keep = log_end() - lg.pin;
+    if (keep > lg.out.len) keep = lg.out.len;
     if ((file_wanted() && (snap.running || next.fd >= 0)) || lg.out.len < 2 * keep + MARK_EVERY) return;
     buffer_drop(keep, true);
 }
 
 static void next_go_on(void);
+static void next_give_up(int error);
 
 void log_flush(void) {
     if (!lg.live || lg.tx >= 0) return;
@@ -518,6 +566,7 @@ void log_flush(void) {
     uint64_t bare = log_end() - lg.covered;
     if (bare >= RECORD_EVERY || (bare && sync)) put_record();
     if (lg.fd < 0 || lg.trouble == BROKEN) {
+        if (next.fd >= 0 && !next.busy) next_give_up(0); /* it would be a copy of what cannot be trusted */
         trim_memory();
         return;
     }
@@ -527,13 +576,106 @@ void log_flush(void) {
     if (next.fd >= 0) next_go_on();
 }
 
-int64_t log_read(uint64_t offset, char *buf, size_t n) {
-    uint64_t end = offset < lg.at ? lg.at : log_end();
+/* ==== leaders and followers =============================================================================== */
+
+int64_t log_send(int socket, uint64_t offset, size_t n) {
+    uint64_t end = offset < lg.at ? lg.at : log_written();
+    off_t at = (off_t)file_pos(offset, lg.h.base);
+    errno = ERANGE;
     if (offset < lg.h.base || offset > end) return -1;
     if (n > end - offset) n = (size_t)(end - offset);
-    if (offset < lg.at) return pread(lg.fd, buf, n, (off_t)file_pos(offset, lg.h.base));
-    if (n) memcpy(buf, lg.out.buf + (offset - lg.at), n);
-    return (int64_t)n;
+    if (offset < lg.at) return sendfile(socket, lg.fd, &at, n);
+    return n ? send(socket, lg.out.buf + (offset - lg.at), n, MSG_NOSIGNAL) : 0;
+}
+
+bool log_in_file(void) { return lg.fd >= 0; }
+void log_pin(uint64_t offset) { lg.pin = offset; }
+
+void log_remark(const struct arg *argv, int argc) {
+    if (lg.keep && lg.trouble == FINE) log_append(lg.db, argv, argc);
+}
+
+void log_ping(void) {
+    if (lg.keep && lg.tx < 0 && lg.trouble == FINE) put_record();
+}
+
+void log_follow(void) {
+    if (log_following()) return;
+    lg.h.foreign = ALL;
+    log_serve();
+    header_say();
+}
+
+void log_promote(void) {
+    lg.h.foreign = log_end();
+    lg.select = true;
+    log_new_id();
+}
+
+/* After a start, what the log holds is the earlier life's. */
+const char *log_known_id(void) { return lg.h.id2[0] && lg.h.id2_end == log_end() ? lg.h.id2 : lg.h.id; }
+
+void log_continue(const char *id) {
+    char known[41];
+    snprintf(known, sizeof known, "%s", log_known_id());
+    if (!strcmp(id, lg.h.id)) return;
+    bool same = !strcmp(id, known); /* as before our start */
+    snprintf(lg.h.id2, sizeof lg.h.id2, "%s", same ? "" : known);
+    lg.h.id2_end = same ? 0 : log_end();
+    snprintf(lg.h.id, sizeof lg.h.id, "%s", id);
+    header_say();
+}
+
+void log_relay(const struct arg *argv, int argc) {
+    int word = argc <= 2 ? resp_arg_flag(argv, "multi exec ping select") : 0;
+    bool inside = lg.relay.len > 0;
+    uint64_t at = log_end(), covers, unsynced;
+    int64_t db;
+    bool record = !inside && word == 4 && argc == 2 && read_record(argv[1].p, argv[1].n, &covers, &unsynced);
+    if (word == 8 && argc == 2 && resp_read_int(argv[1].p, argv[1].n, &db)) lg.relay_db = (int)db;
+    if (record) sum_to_end();
+    put_command(inside || word == 1 ? &lg.relay : &lg.out, argv, argc);
+    if (record) chain_on(at);
+    if (word == 1 || (inside && word != 2)) return;
+    note_mark(at); /* redis-server's bytes have no records */
+    if (inside) resp_raw(&lg.out, lg.relay.buf, lg.relay.len);
+    if (inside) resp_out_free(&lg.relay);
+    lg.db = lg.relay_db;
+}
+
+void log_relay_abort(void) {
+    resp_out_free(&lg.relay);
+    lg.relay_db = lg.db;
+}
+
+static void snap_forget(void);
+
+bool persist_quiesce(bool on) {
+    lg.parked = on;
+    if (on) snap_cancel();
+    return !next.busy && !lg.syncing && !store_snapshot_busy();
+}
+
+void log_adopt(const char *id, uint64_t offset, int db) {
+    assert(!snap.running && !next.busy && !lg.syncing);
+    if (next.fd >= 0) next_give_up(0);
+    if (!lg.replaces[0]) memcpy(lg.replaces, lg.h.history, sizeof lg.replaces);
+    disk_close_later(lg.fd);
+    resp_out_free(&lg.out);
+    snap_forget();
+    lg.fd = -1;
+    lg.parked = false;
+    lg.trouble = FINE;
+    lg.at = lg.written = lg.synced = lg.summed = lg.stretch = lg.covered = lg.data_end = lg.claimed = offset;
+    lg.sum = (struct sum){0};
+    lg.nmarks = 0;
+    lg.db = db;
+    lg.snap_due_ms = 0;
+    lg.h = (struct header){.base = offset, .foreign = ALL};
+    snprintf(lg.h.id, sizeof lg.h.id, "%s", id);
+    snprintf(lg.h.history, sizeof lg.h.history, "%s", id);
+    log_relay_abort();
+    if (file_wanted()) log_rewrite(); /* at once: until there are files, a start would have to begin anew */
 }
 
 /* ==== the snapshot ======================================================================================== */
@@ -554,7 +696,7 @@ static int file_append(const char *p, size_t n) {
 }
 
 static void chunk_work(struct job *j) {
-    if (file.fd < 0 && !file.error) file.fd = open(rdb_temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (file.fd < 0 && !file.error) file.fd = open(rdb_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (!file.error && (file.fd < 0 || file_append(j->out.buf, j->out.len) < 0 ||
                         (j->blob && file_append(j->blob->data, j->blob_n) < 0)))
         file.error = errno;
@@ -570,10 +712,28 @@ static void file_end_work(struct job *j) {
         file.error = errno;
     j->error = file.error;
     j->to = file.size + sizeof crc;
-    if (file.fd >= 0) close(file.fd);
-    if (!j->flag || j->error) unlink(rdb_temp);
+    bool good = j->flag && !j->error;
+    if (good) j->fd = file.fd; /* for snap_open() */
+    else if (file.fd >= 0) close(file.fd);
+    if (!good) unlink(rdb_temp);
     memset(&file, 0, sizeof file);
     file.fd = -1;
+}
+
+static void snap_keep(int fd, uint64_t offset) {
+    disk_close_later(snap.kept_fd);
+    snap.kept_fd = fd;
+    snap.kept_offset = offset;
+}
+
+static void snap_forget(void) { snap_keep(-1, 0); }
+
+int snap_open(uint64_t *offset, uint64_t *size) {
+    struct stat st;
+    *offset = snap.kept_offset;
+    if (snap.kept_fd < 0 || snap.kept_offset < lg.h.base || fstat(snap.kept_fd, &st) < 0) return -1;
+    *size = (uint64_t)st.st_size;
+    return fcntl(snap.kept_fd, F_DUPFD_CLOEXEC, 0);
 }
 
 static void trim_begin(void);
@@ -596,7 +756,12 @@ static void snap_over(int error, uint64_t size) {
 }
 
 static void file_end_done(struct job *j) {
-    if (j->flag && snap.running && j->base == snap.generation) snap_over(j->error, j->to);
+    bool wanted = j->flag && snap.running && j->base == snap.generation;
+    if (j->flag && !j->error) { /* it has the name, whoever may have given it up */
+        if (wanted) snap_keep(j->fd, snap.offset);
+        else snap_forget(), disk_close_later(j->fd);
+    }
+    if (wanted) snap_over(j->error, j->to);
 }
 
 static void file_end(bool whole) {
@@ -631,29 +796,32 @@ static void snap_emit(int db, const struct entry *e) {
 
 int snap_begin(void) {
     errno = EBUSY;
-    if (snap.running) return -1;
+    if (snap.running || lg.parked) return -1;
     snap.wanted = lg.tx >= 0;
     if (snap.wanted) return 0;
+    set_live(); /* the option may have changed this instant: what comes behind the snapshot must not go by */
     if (lg.live) put_record();
-    else if (!log_end()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
+    else if (!log_end() && !log_following()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
     snap.offset = log_end();
-    if (file_wanted()) { /* a file may begin here, and its first checksum then covers from here on */
-        lg.sum = (struct sum){0};
-        lg.stretch = lg.covered = lg.summed = snap.offset;
-    }
-    lg.db = snap.db = -1;
+    lg.select = true; /* what a follower's reader is told in another way: rdb_facts.stream_db */
+    snap.db = -1;
     snap.running = true;
     snap.walked = snap.rewrite = false;
     snap.generation++;
     snap.changes = store_changes();
     snap.started_s = (int64_t)time(NULL);
     snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
-    rdb_put_head(&snap.chunk.out, lg.h.id, snap.offset, lg.h.history);
+    struct rdb_facts f = {.offset = snap.offset, .stream_db = log_following() ? lg.db : 0};
+    memcpy(f.repl_id, lg.h.id, sizeof f.repl_id);
+    memcpy(f.history, lg.h.history, sizeof f.history);
+    memcpy(f.replaces, lg.replaces, sizeof f.replaces);
+    rdb_put_head(&snap.chunk.out, &f);
     store_snapshot_begin(snap_emit);
     return 0;
 }
 
 bool snap_running(void) { return snap.running; }
+uint64_t snap_begun(void) { return snap.running ? snap.offset : UINT64_MAX; }
 
 void snap_cancel(void) {
     if (snap.running && !snap.walked) {
@@ -665,7 +833,7 @@ void snap_cancel(void) {
 
 bool persist_tick(int64_t budget_us) {
     bool more = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0 && log_end() > lg.synced && lg.trouble == FINE &&
-                !lg.syncing && !lg.hold_syncs; /* sync_due() soon */
+                !lg.syncing && !lg.hold_syncs && !lg.parked; /* sync_due() soon */
     if (!snap.running || snap.walked || snap.in_flight > CHUNKS_AHEAD) return more;
     int64_t start = clock_us();
     do snap.walked = store_snapshot_step(64);
@@ -711,6 +879,7 @@ static void next_take_over(void) {
     lg.h.base = next.base;
     lg.h.gen = 2;
     lg.hold_syncs = false;
+    lg.replaces[0] = '\0';
     next.fd = -1;
     size_t gone = 0;
     while (gone < lg.nmarks && lg.marks[gone] < lg.h.base) gone++;
@@ -760,9 +929,9 @@ static void next_go_on(void) {
 static void trim_begin(void) {
     uint64_t keep = opt->backlog > 0 ? (uint64_t)opt->backlog : 0, base = lg.h.base;
     for (size_t i = 0; i < lg.nmarks; i++)
-        if (lg.marks[i] <= lg.written && lg.marks[i] + keep <= snap.offset) base = lg.marks[i];
+        if (lg.marks[i] <= lg.written && lg.marks[i] + keep <= snap.offset && lg.marks[i] <= lg.pin) base = lg.marks[i];
     uint64_t gain = base - lg.h.base;
-    if (next.fd >= 0 || gain < MARK_EVERY / 16 || gain < (log_end() - base) / 4) return;
+    if (next.fd >= 0 || lg.parked || gain < MARK_EVERY / 16 || gain < (log_end() - base) / 4) return;
     next.base = next.done = base;
     next.fd = log_create(base);
 }
@@ -773,8 +942,9 @@ static void fresh_work(struct job *j) {
 
 static void fresh_done(struct job *j) {
     next.busy = false;
-    if (j->error) next_give_up(j->error);
-    if (j->error) return;
+    bool gap = lg.lost || lg.at > j->to; /* the log was off in between */
+    if (j->error || gap) next_give_up(j->error);
+    if (j->error || gap) return;
     next_take_over();
     lg.written = lg.synced = j->to;
     log_is_fine();
@@ -784,12 +954,14 @@ static void fresh_done(struct job *j) {
  * the only way back when the old one cannot be trusted any more. */
 static void fresh_begin(void) {
     if (next.fd >= 0 && !next.busy) next_give_up(0);
-    if (next.fd >= 0 || lg.at > snap.offset) return; /* the next snapshot will do */
+    set_live();
+    if (next.fd >= 0 || lg.parked || lg.at > snap.offset) return; /* the next snapshot will do */
     if (log_end() > lg.covered) put_record();
     next.base = snap.offset;
     next.fd = log_create(next.base);
     if (next.fd < 0) return;
     struct job j = {.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()};
+    resp_reserve(&lg.out, 1); /* a buffer, even if for nothing */
     next.busy = disk_write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) == 0;
     if (next.busy) disk_post(j, false);
     else next_give_up(errno);
@@ -873,6 +1045,7 @@ static void walk(struct walk *w) {
     size_t need = 1;
     r->ctx = w;
     r->progress = load_progress;
+    reader_fill(r, 1);
     while (!w->trouble && r->at + r->pos < r->end) {
         const char *p = r->buf + r->pos;
         size_t n = r->len - r->pos, first = w->nargs;
@@ -935,8 +1108,8 @@ static void scan(struct walk *w) {
     if (!w->trouble && w->multi) w->trouble = cut_off;
 }
 
-/* Whether a record behind offset says that bytes from there on were on the disk already. */
-static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t size) {
+/* Whether a record behind offset, and of our own making, says that bytes from there on were on the disk already. */
+static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t foreign, uint64_t size) {
     static const char head[] = "*2\r\n$4\r\nPING\r\n$";
     const size_t n = sizeof head - 1, record = n + 4 + RECORD_TEXT;
     struct reader r = {.fd = fd, .at = file_pos(offset, base), .end = size};
@@ -953,7 +1126,7 @@ static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t size)
         end = memchr(p + n + 4, '\r', r.len - seen - n - 4);
         uint64_t begins = base + r.at + seen - HEADER;
         if (end && read_record(p + n + 4, (size_t)(end - p) - n - 4, &covers, &unsynced))
-            found = unsynced <= begins && begins - unsynced > offset;
+            found = begins >= foreign && unsynced <= begins && begins - unsynced > offset;
     }
     free(r.buf);
     return found;
@@ -1015,6 +1188,7 @@ static struct {
     enum kind kind;
     struct header header;
     bool slot_damaged, has_rdb;
+    int rdb_fd; /* of a snapshot that followers can begin with; -1: none */
     uint64_t size;
     struct rdb_facts rdb;
     struct walk scan;
@@ -1084,10 +1258,11 @@ static int load_rdb(void) {
     if (r.fd < 0 || fstat(r.fd, &st) < 0)
         return refuse(rdb_path, "the snapshot could not be opened: %s", strerror(errno));
     info.load_total = info.log_base_size = r.end = (uint64_t)st.st_size;
-    bool ok = rdb_load(&r, f, why);
+    bool ok = rdb_load(&r, f, false, why);
     free(r.buf);
-    close(r.fd);
-    if (!f->offset) f->offset = 1;
+    if (f->history[0]) boot.rdb_fd = r.fd;
+    else close(r.fd);
+    if (!f->placed) f->offset = 1;
     if (!f->history[0]) memcpy(f->history, f->repl_id, sizeof f->history);
     if (!f->history[0]) snprintf(f->history, sizeof f->history, "rdb-%016" PRIx64, f->crc);
     if (ok) return 0;
@@ -1098,7 +1273,7 @@ static int load_rdb(void) {
 /* Finds out up to where the log counts: boot.scan.good. */
 static int judge_log(void) {
     struct walk *s = &boot.scan;
-    uint64_t end = boot.size, hole = 0, base = boot.header.base;
+    uint64_t end = boot.size, hole = 0, base = boot.header.base, foreign = boot.header.foreign;
     const char *trouble = NULL;
     info.load_total = end;
     do { /* once more up to the first whole command, so that the sum is that of what counts */
@@ -1106,12 +1281,13 @@ static int judge_log(void) {
         lg.nmarks = 0;
         scan(s);
         if (s->r.error) return refuse(aof_path, "the log could not be read: %s", s->trouble);
-        hole = zero_sector(boot.fd, file_pos(s->covered, base), file_pos(s->good, base));
+        uint64_t own = s->covered > foreign ? s->covered : foreign;
+        hole = own < s->good ? zero_sector(boot.fd, file_pos(own, base), file_pos(s->good, base)) : 0;
         if (!trouble) trouble = hole ? "zeros stand where a power cut has lost what was written" : s->trouble;
         end = hole ? hole : file_pos(s->good, base);
     } while (s->trouble || hole);
     if (end == boot.size) return 0;
-    if (synced_beyond(boot.fd, base, s->good, boot.size))
+    if (synced_beyond(boot.fd, base, s->good, foreign, boot.size))
         return refuse(aof_path, "at byte %" PRIu64 " the log is damaged: %s. %s", end, trouble,
                       "What follows says that it had been safe on the disk, so it is no torn end. Bring back a copy, "
                       "or cut the file there and lose what follows.");
@@ -1121,9 +1297,12 @@ static int judge_log(void) {
 
 /* Runs the file's bytes [from, to), which have been scanned. */
 static int replay(int fd, uint64_t from, uint64_t to, bool plain) {
-    struct walk w = {
-        .r = {.fd = fd, .at = from, .end = to, .passed = replay_passed}, .each = replay_each, .plain = plain};
+    struct walk w = {.r = {.fd = fd, .at = from, .end = to, .passed = replay_passed},
+                     .each = replay_each,
+                     .plain = plain,
+                     .db = plain ? 0 : boot.rdb.stream_db};
     walk(&w);
+    lg.db = w.db;
     if (!w.trouble) return 0;
     return refuse(aof_path, "the command at byte %" PRIu64 " cannot be run: %s. The file was not changed.", w.good,
                   w.trouble);
@@ -1135,7 +1314,7 @@ static int load_log(void) {
     uint64_t from = boot.has_rdb ? boot.rdb.offset : 0;
     if (judge_log() < 0) return -1;
     if (boot.has_rdb && strcmp(h->history, boot.rdb.history) != 0) {
-        if (!boot.scan.data) return log_set_aside("old");
+        if (!boot.scan.data || !strcmp(h->history, boot.rdb.replaces)) return log_set_aside("old");
         return refuse(aof_path, "the log does not belong to the snapshot %s. Move away the one that is not wanted.",
                       rdb_path);
     }
@@ -1165,7 +1344,7 @@ static int import_aof(void) {
                       rdb_path);
     if (boot.has_rdb) return log_set_aside("imported");
     info.load_total = boot.size;
-    if (n > 5 && *head != '*' && *head != '#' && !rdb_load(&s.r, &f, why))
+    if (n > 5 && *head != '*' && *head != '#' && !rdb_load(&s.r, &f, false, why))
         return refuse(aof_path, "at byte %" PRIu64 ": %s. The file was not changed.", s.r.at + s.r.pos, why);
     uint64_t from = s.r.at + s.r.pos;
     scan(&s);
@@ -1187,15 +1366,18 @@ static void settle(void) {
     const struct walk *w = &boot.scan;
     bool logged = boot.kind == OUR_LOG;
     lg.at = logged ? w->good : boot.has_rdb ? boot.rdb.offset : 0;
-    lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.at;
+    lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.claimed = lg.at;
     snap.offset = boot.has_rdb ? boot.rdb.offset : 0;
     lg.lost = false;    /* what was replayed is counted */
     take_new_id(false); /* a history that begins is named after its first id */
     memcpy(lg.h.history, boot.has_rdb ? boot.rdb.history : lg.h.id, sizeof lg.h.history);
     memcpy(lg.h.id, boot.rdb.repl_id, sizeof lg.h.id);
     lg.h.base = lg.at;
+    if (boot.has_rdb && boot.rdb_fd >= 0) snap_keep(boot.rdb_fd, snap.offset);
+    if (!logged) lg.db = boot.rdb.stream_db;
     if (logged) {
         lg.h = boot.header;
+        if (lg.h.foreign > lg.at) lg.h.foreign = lg.at;
         lg.sum = w->sum;
         lg.stretch = w->stretch;
         lg.covered = w->covered;
@@ -1234,7 +1416,7 @@ static int open_log(void) {
 
 /* The one sentence: the snapshot, then the log from its offset. */
 static int load_all(void) {
-    boot.fd = -1;
+    boot.fd = boot.rdb_fd = -1;
     if (find_log() < 0 || adopt_dump() < 0) return -1;
     if (boot.kind == PLAIN_AOF) return import_aof();
     if (boot.has_rdb && load_rdb() < 0) return -1;
@@ -1271,19 +1453,22 @@ int persist_reload(bool save) {
     int64_t now = store_wall_clock();
     uint64_t changes = save ? 0 : store_changes() - info.changes_since_save;
     bool live = lg.live, lost = lg.lost;
-    if (lg.tx >= 0 || (save && snap_save() < 0)) return -1;
-    snap_cancel();
+    if (info.loading || lg.tx >= 0 || (save && snap_save() < 0)) return -1;
     log_flush();
+    if (lg.trouble != FINE) return -1;
+    snap_cancel();
     lg.live = false; /* what is replayed is in the log already */
     lg.lost = true;
     for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));
     store_set_clock(now, STORE_EXPIRE_IGNORE);
     boot.has_rdb = access(rdb_path, F_OK) == 0;
-    boot.rdb.offset = lg.h.base;
+    boot.rdb = (struct rdb_facts){.offset = lg.h.base};
+    boot.rdb_fd = -1;
     bool ok = !boot.has_rdb || load_rdb() == 0;
     if (ok && lg.fd >= 0)
         ok = replay(lg.fd, file_pos(boot.rdb.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
-    store_set_clock(now, STORE_EXPIRE_DELETE);
+    disk_close_later(boot.rdb_fd);
+    store_set_clock(now, log_following() ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE);
     lg.live = live;
     lg.lost = lost;
     info.changes_since_save = store_changes() - changes;
@@ -1297,7 +1482,7 @@ static void run_save_points(const char *points, int64_t now_s) {
     int64_t since = now_s - info.last_save_s;
     char *end;
     if (!info.save_ok && now_s - snap.started_s < 5) return; /* not at once after a failure */
-    for (const char *p = points; !snap.running && changes; p = end) {
+    for (const char *p = points; !snap.running && !lg.parked && changes; p = end) {
         long long seconds = strtoll(p, &end, 10), least = end == p ? -1 : strtoll(end, &end, 10);
         if (least < 0) return;
         if (changes < (uint64_t)least || since <= seconds) continue;
@@ -1355,8 +1540,9 @@ void persist_cron(int64_t now_ms, const char *save_points) {
 }
 
 int persist_stop(bool save) {
-    bool kept = true;
-    if (save || file_wanted()) {
+    bool kept = true, parked = lg.parked, snapshot = !parked && (save || file_wanted());
+    lg.parked = false;
+    if (snapshot) {
         snap_cancel();
         kept = snap_save() == 0;
     }
@@ -1372,7 +1558,10 @@ int persist_stop(bool save) {
         while (lg.syncing) disk_wait();
         kept = kept && lg.synced == log_end();
     }
-    if (!kept || file_wanted()) return -1;
+    if (!kept || (file_wanted() && !parked)) {
+        lg.parked = parked;
+        return -1;
+    }
     disk_stop();
     return 0;
 }

@@ -42,9 +42,9 @@ int persist_start(const struct persist_options *options, const struct persist_ho
 
 /* Appends one command as RESP to the one log, after a SELECT where db is not the one of the command before.
  * Between log_begin() and log_commit() the commands stand in one MULTI ... EXEC (left out where there is but
- * one). */
+ * one). False: one has begun already, and is another's to commit. */
 void log_append(int db, const struct arg *argv, int argc);
-void log_begin(void);
+bool log_begin(void);
 void log_commit(void);
 
 /* Offsets count the log's bytes since the beginning of its history: base <= synced <= written <= end. */
@@ -56,20 +56,47 @@ uint64_t log_safe(void);    /* up to here replies may leave: synced under always
 const char *log_id(void);   /* the replication id, 40 hex digits */
 const char *log_id2(void);  /* the earlier life's id, honoured up to ... */
 uint64_t log_id2_end(void); /* ... this offset */
-void log_new_id(void);      /* DEBUG CHANGE-REPL-ID, promotion: a new id, the old one becomes the second */
+void log_new_id(void);      /* DEBUG CHANGE-REPL-ID: a new id, the old one becomes the second */
 
 /* The end of a turn, before any reply leaves: hands the new bytes to the kernel and asks the helper for a
  * sync as the policy says. */
 void log_flush(void);
 /* The reason why changes must be refused (-MISCONF), NULL while all is well. */
 const char *log_error(void);
-/* Copies at most n bytes of the log from offset on; returns how many (0: offset is the end), -1: no longer or
- * not yet there. */
-int64_t log_read(uint64_t offset, char *buf, size_t n);
-
-/* Followers read the log (log_read), or none does: without a file, backlog bytes are kept in memory for them. */
-void log_keep_backlog(bool on);
 int log_rewrite(void); /* BGREWRITEAOF: a snapshot, after which the log begins later; as snap_begin() */
+
+/* ---- the log as a leader's followers read it --------------------------------------------------- */
+
+/* From now on somebody may: without a file, backlog bytes are kept in memory. */
+void log_serve(void);
+/* Sends a socket at most n bytes from offset on, no further than log_written(). Returns how many went (0: offset is the
+ * end), -1 with errno: EAGAIN, ERANGE (they are no longer, or not yet, there), or the socket's. */
+int64_t log_send(int socket, uint64_t offset, size_t n);
+bool log_in_file(void);        /* false: in memory alone */
+void log_pin(uint64_t offset); /* followers still need the bytes from here on; UINT64_MAX: none does */
+/* For followers' ears, as it changes nothing: a command (PUBLISH, REPLCONF GETACK); a checksum, which they take for a
+ * PING. On a follower, and where nobody follows, nothing. */
+void log_remark(const struct arg *argv, int argc);
+void log_ping(void);
+
+/* ---- the log of a follower: its leader's bytes, at the leader's offsets ------------------------- */
+
+void log_follow(void);  /* from here on nothing is appended but by log_relay() */
+void log_promote(void); /* ... until here: a new id, the old one becomes the second */
+bool log_following(void);
+const char *log_known_id(void);    /* the id to ask a leader with for what follows log_end() */
+void log_continue(const char *id); /* the leader goes on from log_end(), under this id */
+/* A command of the leader's has been run (one in a transaction: kept for it). Its bytes follow; those of a transaction
+ * with its EXEC. */
+void log_relay(const struct arg *argv, int argc);
+void log_relay_abort(void); /* the transaction that has begun will not be ended */
+int log_db(void);           /* the database that the log's reader stands in at the end */
+/* What is written and synced is over, and nothing begins, no snapshot either; false: not yet. Ends with log_adopt() or
+ * persist_quiesce(false). */
+bool persist_quiesce(bool on);
+/* The databases have just become another history's state, that of id at offset, where its reader stands in db. The
+ * log goes on there; the files follow with the next snapshot, until then those of before stand for a start. */
+void log_adopt(const char *id, uint64_t offset, int db);
 
 /* ---- the snapshot ---------------------------------------------------------------------------- */
 
@@ -77,6 +104,9 @@ int snap_begin(void); /* BGSAVE: 0, or -1 with errno; EBUSY: one is running */
 bool snap_running(void);
 int snap_save(void); /* SAVE: the same walk in one go, written, synced, renamed; -1: say() told why */
 void snap_cancel(void);
+/* The newest snapshot that the log goes on from: a descriptor, the caller's, of the whole file. -1: there is none. */
+int snap_open(uint64_t *offset, uint64_t *size);
+uint64_t snap_begun(void); /* the offset of the one that runs; UINT64_MAX: none does */
 
 /* ---- the turn -------------------------------------------------------------------------------- */
 
@@ -85,8 +115,8 @@ bool persist_tick(int64_t budget_us);
 /* Ten times a second: everysec's sync, save points, rewrite by growth. save_points: "seconds changes ..."
  * pairs. */
 void persist_cron(int64_t now_ms, const char *save_points);
-int persist_stop(
-    bool save); /* a clean end: all written and synced; save: a snapshot as well. -1: it could not be kept */
+/* A clean end: all is written and synced; save: a snapshot as well (not while quiescent). -1: it could not be kept. */
+int persist_stop(bool save);
 
 /* DEBUG RELOAD and LOADAOF: empties all databases and loads what is on the disk, a fresh snapshot if save is set.
  * -1: say() told why; the databases may be empty. */

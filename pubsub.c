@@ -171,7 +171,10 @@ static int64_t publish(enum pubsub_kind kind, const struct arg *channel, const s
     return n;
 }
 
-void cmd_publish(struct cx *cx) { resp_int(cx->out, publish(kind_of(cx, "publish"), &cx->argv[1], &cx->argv[2])); }
+void cmd_publish(struct cx *cx) {
+    resp_int(cx->out, publish(kind_of(cx, "publish"), &cx->argv[1], &cx->argv[2]));
+    log_remark(cx->argv, cx->argc); /* followers have subscribers, too */
+}
 
 static void publish_event(const char *space, const struct db *db, const struct arg *about, const struct arg *message) {
     char prefix[40];
@@ -191,10 +194,7 @@ void cx_event(struct db *db, char type, const char *event, const struct arg *key
 
 void cmd_pubsub_channels(struct cx *cx) {
     const struct arg all = ARG("*"), *pattern = cx->argc > 2 ? &cx->argv[2] : &all;
-    if (cx->argc > 3) {
-        cx_subcommand_error(cx);
-        return;
-    }
+    if (!cx_at_most(cx, 3)) return;
     size_t mark = resp_later(cx->out), n = 0;
     for (struct subscription *s = first(topics, kind_of(cx, "channels")); s; s = TAILQ_NEXT(s, of_owner))
         if (glob_match(pattern->p, pattern->n, s->name.p, s->name.n, false))

@@ -130,16 +130,25 @@ static void put_aux(struct resp_out *o, const char *name, const char *value) {
     put_string(o, value, strlen(value));
 }
 
-void rdb_put_head(struct resp_out *o, const char *repl_id, uint64_t repl_offset, const char *history) {
-    char now[RESP_INT_MAX], memory[RESP_INT_MAX], offset[RESP_INT_MAX];
+void rdb_put_head(struct resp_out *o, const struct rdb_facts *f) {
+    char now[RESP_INT_MAX], memory[RESP_INT_MAX], offset[RESP_INT_MAX], stream_db[RESP_INT_MAX];
     resp_write_int(now, (int64_t)time(NULL));
     resp_write_int(memory, (int64_t)store_memory());
-    resp_write_int(offset, (int64_t)repl_offset);
-    const char *const aux[][2] = {{"redis-ver", "7.0.15"}, {"redis-bits", "64"},    {"ctime", now},
-                                  {"used-mem", memory},    {"repl-stream-db", "0"}, {"repl-id", repl_id},
-                                  {"repl-offset", offset}, {"aof-base", "0"},       {"echovault-history", history}};
+    resp_write_int(offset, (int64_t)f->offset);
+    resp_write_int(stream_db, f->stream_db);
+    const char *const aux[][2] = {{"redis-ver", "7.0.15"},
+                                  {"redis-bits", "64"},
+                                  {"ctime", now},
+                                  {"used-mem", memory},
+                                  {"repl-stream-db", stream_db},
+                                  {"repl-id", f->repl_id},
+                                  {"repl-offset", offset},
+                                  {"aof-base", "0"},
+                                  {"echovault-history", f->history},
+                                  {"echovault-replaces", f->replaces}};
     o->len += (size_t)snprintf(resp_reserve(o, 16), 16, "REDIS%04d", RDB_VERSION);
-    for (size_t i = 0; i < sizeof aux / sizeof *aux; i++) put_aux(o, aux[i][0], aux[i][1]);
+    for (size_t i = 0; i < sizeof aux / sizeof *aux; i++)
+        if (*aux[i][1]) put_aux(o, aux[i][0], aux[i][1]);
     for (int i = 0; i < store_databases(); i++) {
         struct db *db = store_db(i);
         if (!store_size(db)) continue;
@@ -192,7 +201,7 @@ void rdb_dump(struct resp_out *o, const char *p, size_t n) {
 /* ==== the reader ========================================================================================== */
 
 void reader_pass(struct reader *r) {
-    if (r->passed) r->passed(r->ctx, r->buf + r->seen, r->pos - r->seen);
+    if (r->passed && r->pos > r->seen) r->passed(r->ctx, r->buf + r->seen, r->pos - r->seen);
     r->seen = r->pos;
 }
 
@@ -292,7 +301,7 @@ static bool lzf_expand(const unsigned char *in, size_t n, char *out, size_t want
 }
 
 static char *room_for(struct arg *a, struct scratch *s, size_t n) {
-    if (s->cap < n && !(s->p = realloc(s->p, s->cap = n + 64))) abort();
+    if (s->cap <= n && !(s->p = realloc(s->p, s->cap = n + 64))) abort(); /* never NULL, not even for nothing */
     *a = (struct arg){.p = s->p, .n = (uint32_t)n};
     return s->p;
 }
@@ -346,6 +355,7 @@ struct loader {
     struct item batch[BATCH];
     int n; /* items in the batch; the one behind is being parsed */
     struct db *db;
+    bool staged;
     int64_t deadline; /* of the entry to come */
     bool ended;
     char *why; /* of 256 bytes; "": nothing is wrong */
@@ -407,16 +417,25 @@ static void step_aux(struct loader *l, struct cursor *c) {
     struct arg *name = &it->key, *value = &it->val;
     int64_t v;
     if (!get_string(c, name, &it->room[0]) || !get_string(c, value, &it->room[1])) return;
-    bool id = resp_arg_is(name, "repl-id"), history = resp_arg_is(name, "echovault-history");
-    if ((id || history) && value->n < sizeof f->history)
-        snprintf(id ? f->repl_id : f->history, sizeof f->history, "%.*s", (int)value->n, value->p);
-    if (resp_arg_is(name, "repl-offset") && resp_read_int(value->p, value->n, &v) && v > 0) f->offset = (uint64_t)v;
+    int text = resp_arg_flag(name, "repl-id echovault-history echovault-replaces");
+    int number = resp_arg_flag(name, "repl-offset repl-stream-db");
+    if (text && value->n < sizeof f->history) {
+        char *to = text == 1 ? f->repl_id : text == 2 ? f->history : f->replaces;
+        snprintf(to, sizeof f->history, "%.*s", (int)value->n, value->p);
+        if (to[strspn(to, "0123456789abcdefor-")]) *to = '\0'; /* it will stand in the log's header: no spaces there */
+    }
+    if (!number || !resp_read_int(value->p, value->n, &v) || v < 0) return;
+    f->placed |= number == 1;
+    if (number == 1) f->offset = (uint64_t)v;
+    else if (v < store_databases()) f->stream_db = (int)v;
 }
+
+static struct db *loader_db(const struct loader *l, int id) { return l->staged ? store_staged(id) : store_db(id); }
 
 static void step_select(struct loader *l, struct cursor *c) {
     uint64_t db;
     if (!get_plain_length(c, &db)) return;
-    if (db < (uint64_t)store_databases()) l->db = store_db((int)db);
+    if (db < (uint64_t)store_databases()) l->db = loader_db(l, (int)db);
     else
         snprintf(l->why, 256, "it uses database %llu, and this server has %d: start it with --databases %llu",
                  (unsigned long long)db, store_databases(), (unsigned long long)db + 1);
@@ -445,6 +464,7 @@ static void step(struct loader *l, struct cursor *c) {
     case OP_RESIZEDB: step_resize(l, c); break;
     case OP_DEADLINE_MS:
         if ((p = take(c, 8))) l->deadline = (int64_t)little(p, 8);
+        if (l->deadline < STORE_NO_DEADLINE) l->deadline = 0; /* before 1970 nothing can expire while the clock is 0 */
         break;
     case OP_DEADLINE_S:
         if ((p = take(c, 4))) l->deadline = (int64_t)little(p, 4) * 1000;
@@ -506,8 +526,9 @@ static void check_sum(struct loader *l) {
     l->facts->crc = crc;
 }
 
-bool rdb_load(struct reader *r, struct rdb_facts *f, char why[256]) {
-    struct loader l = {.r = r, .facts = f, .db = store_db(0), .deadline = STORE_NO_DEADLINE, .why = why};
+bool rdb_load(struct reader *r, struct rdb_facts *f, bool staged, char why[256]) {
+    struct loader l = {.r = r, .facts = f, .staged = staged, .deadline = STORE_NO_DEADLINE, .why = why};
+    l.db = loader_db(&l, 0);
     *f = (struct rdb_facts){0};
     r->passed = window_passed;
     r->ctx = &l;
@@ -518,7 +539,9 @@ bool rdb_load(struct reader *r, struct rdb_facts *f, char why[256]) {
     reader_pass(r);
     r->passed = NULL;
     if (r->error) snprintf(why, 256, "reading it failed: %s", strerror(r->error));
-    if (!f->offset || strlen(f->repl_id) != 40) f->offset = 0, f->repl_id[0] = '\0';
+    f->placed = f->placed && strlen(f->repl_id) == 40;
+    if (!f->placed) f->offset = 0, f->repl_id[0] = '\0';
     for (int i = 0; i < 2 * BATCH; i++) free(l.batch[i / 2].room[i % 2].p);
+    if (why[0]) free(r->buf), r->buf = NULL;
     return !why[0];
 }

@@ -45,19 +45,23 @@ bool reader_fill(struct reader *r, size_t n); /* at least n bytes from pos on; f
 /* What a snapshot says about itself in its AUX fields. */
 struct rdb_facts {
     char history[41], repl_id[41]; /* "": it does not say */
-    uint64_t offset;               /* the state after so many bytes of the log; 0: it does not say */
+    uint64_t offset;               /* the state after so many bytes of the log */
+    bool placed;                   /* it does say that, and whose log */
+    char replaces[41];             /* a log of this history is out of date, too */
+    int stream_db;                 /* the database that the log's reader stands in there */
     uint64_t crc;
 };
 
 /* The file's beginning: magic, AUX fields, sizes of the databases. */
-void rdb_put_head(struct resp_out *o, const char *repl_id, uint64_t repl_offset, const char *history);
+void rdb_put_head(struct resp_out *o, const struct rdb_facts *f);
 /* One entry, after a SELECTDB where db is not *last. A value that is a blob is left out, and returned: its
  * bytes have to follow. */
 struct blob *rdb_put_entry(struct resp_out *o, int *last, int db, const struct entry *e, size_t *blob_n);
 #define RDB_END 0xFF /* the last opcode; behind it the CRC-64 of all before, little endian */
 
-/* Loads a file's entries into the store, from r's position on, and leaves r behind it. False: *why says what
- * is wrong with it, at r->at + r->pos; the store may hold a part then. */
-bool rdb_load(struct reader *r, struct rdb_facts *f, char why[256]);
+/* Loads a file's entries into the store, or into what is staged there, from r's position on, and leaves r behind it.
+ * False: *why says what is wrong with it, at r->at + r->pos; r's memory is freed, and the store may hold a part then.
+ */
+bool rdb_load(struct reader *r, struct rdb_facts *f, bool staged, char why[256]);
 
 #endif

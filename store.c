@@ -22,6 +22,13 @@
  * it (on a follower). Beside that a sweep walks the buckets, a bounded number at a time, faster where it
  * finds much.
  *
+ * Eviction. Where memory is above the limit, a hand goes round all buckets. From the EVICT_LOOK entries that it meets
+ * next (only those with a deadline, where the policy says so) one goes: the longest idle, under the lru policies, the
+ * nearest to its deadline or just the first. Bucket order is a keyed hash's, so they are as good as a random sample,
+ * but lie side by side and come round equally often. What was not used again since it came counts as idle ONCE_USED
+ * times as long: a scan's keys leave before those that people come back to. A turn evicts as much as its commands
+ * added, and beyond that only a slice, so that a lowered limit is reached over many turns.
+ *
  * The snapshot walk goes through the buckets in SCAN's order, which misses nothing when the table is resized
  * under it; the entry's `saved` bit says whether the running snapshot has it, so that nothing is emitted
  * twice. A change to an entry that it has not yet emits the old state first.
@@ -45,15 +52,21 @@
 #include <sys/random.h>
 
 #define MIN_BUCKETS  16
-#define SWEEP_SLICE  512               /* buckets that the sweep looks at in one turn */
-#define FREE_SLICE   512               /* buckets of a flushed table that are freed in one turn */
-#define TRIM_SLICE   16                /* empty chunks given back in one turn */
-#define REHASH_SLICE 64                /* buckets that move in one turn, beside one with each insertion */
-#define ATIME_MASK   0x1fffffu         /* 21 bits of seconds: 24 days */
-#define REGION_SIZE  ((size_t)2 << 20) /* of memory from the kernel */
-#define LONG_KEY     255               /* klen of keys from this length on */
-#define AHEAD        8                 /* how many buckets the sweep and a rehash prefetch */
-#define WALK         32                /* and the snapshot's walk */
+#define SWEEP_SLICE  512                /* buckets that the sweep looks at in one turn */
+#define FREE_SLICE   512                /* buckets of a flushed table that are freed in one turn */
+#define TRIM_SLICE   16                 /* empty chunks given back in one turn */
+#define SPARSE       8                  /* buckets an entry from which a table shrinks */
+#define REHASH_SLICE 64                 /* buckets that move in one turn, beside one with each insertion */
+#define ATIME_MASK   0x1fffffu          /* 21 bits of seconds: 24 days */
+#define REGION_SIZE  ((size_t)2 << 20)  /* of memory from the kernel */
+#define EVICT_LOOK   12                 /* entries that a victim is chosen from */
+#define EVICT_WALK   256                /* buckets walked to find so many, if there is one */
+#define EVICT_SLICE  4096               /* buckets that the hand passes in a turn to bring memory down, and ... */
+#define EVICT_MOST   (32 * EVICT_SLICE) /* ... to make up for what the turn's commands added */
+#define ONCE_USED    4                  /* how many times as idle a key counts that was used but once */
+#define LONG_KEY     255                /* klen of keys from this length on */
+#define AHEAD        8                  /* how many buckets the sweep and a rehash prefetch */
+#define WALK         32                 /* and the snapshot's walk */
 
 struct entry {
     struct entry *next;
@@ -61,7 +74,7 @@ struct entry {
     uint64_t klen : 8;  /* bytes of the key, or LONG_KEY */
     uint64_t has_deadline : 1;
     uint64_t saved : 1;   /* == snapshot.mark: the snapshot has it, or need not have it */
-    uint64_t visited : 1; /* used since the eviction hand passed */
+    uint64_t visited : 1; /* used again since it came */
     uint64_t raw : 1;     /* edited in place */
     uint64_t is_blob : 1; /* the value is a struct blob *, unaligned */
     uint64_t atime : 21;  /* seconds of the last noted access */
@@ -106,14 +119,15 @@ struct store_watch {
 
 static struct {
     struct db *dbs;
+    struct db *staged; /* NULL: none; their ids are -1, -2, ..., which nobody watches */
     int ndbs;
     uint64_t k0, k1; /* SipHash's key: random, so that nobody can choose keys that collide */
     uint64_t rng;
     int64_t now, wall;
     uint32_t atime;
     enum store_expiry mode;
-    void (*on_expire)(struct db *db, const char *key, size_t n);
-    uint64_t changes, expired;
+    void (*on_reclaim)(struct db *db, const char *key, size_t n, bool evicted);
+    uint64_t changes, expired, evicted;
     size_t memory, table_memory;
     bool sweep_off;
     size_t sweep_credit;
@@ -121,6 +135,15 @@ static struct {
     struct dying *dying;
     int rehashes; /* databases that have a second array */
 } g;
+
+/* The eviction's hand and budget. */
+static struct {
+    int db;
+    size_t bucket; /* the next to look at in that database */
+    size_t steps;  /* buckets passed in this turn */
+    size_t limit;  /* 0: none */
+    size_t low;    /* the lowest that memory has been since that limit is set, but not below it */
+} hand;
 
 static struct {
     bool running;
@@ -477,11 +500,12 @@ static void rehash_grow(struct db *db) {
     else if (db->used >= 2 * size) rehash_begin(db, 2 * size);
 }
 
-/* After a deletion, likewise. By half at a time: keys that come again meanwhile still find an array of their number. */
-static void rehash_shrink(struct db *db) {
+/* After a deletion, likewise, where more than so many buckets stand for an entry. By half at a time: keys that come
+ * again meanwhile still find an array of their number. */
+static void rehash_shrink(struct db *db, size_t sparse) {
     size_t size = db->t[0].mask + 1;
     if (rehashing(db)) bucket_move(db);
-    else if (db->used < size / 8 && size > MIN_BUCKETS) rehash_begin(db, size / 2);
+    else if (db->used < size / sparse && size > MIN_BUCKETS) rehash_begin(db, size / 2);
 }
 
 static inline bool key_is(const struct entry *e, const struct arg *key) {
@@ -521,13 +545,14 @@ static void unlink_entry(struct db *db, struct entry **link, struct arg *key) {
     entry_free(e);
 }
 
-static void expire_link(struct db *db, struct entry **link) {
+/* Deletes an entry that no client asked to delete. */
+static void reclaim_link(struct db *db, struct entry **link, bool evicted) {
     size_t n;
     char *p = key_at(*link, &n);
     struct arg key = {.p = p, .n = (uint32_t)n};
-    if (g.on_expire) g.on_expire(db, p, n);
+    if (g.on_reclaim) g.on_reclaim(db, p, n, evicted);
     unlink_entry(db, link, &key);
-    g.expired++;
+    *(evicted ? &g.evicted : &g.expired) += 1;
 }
 
 /* The link to the key's entry as everybody but the sweep sees it: past its deadline it does not exist. */
@@ -535,8 +560,8 @@ static inline struct entry **find_live(struct db *db, struct arg *key) {
     struct entry **link = find_link(db, key);
     if (!*link || !is_expired(*link)) return *link ? link : NULL;
     if (g.mode == STORE_EXPIRE_DELETE) {
-        expire_link(db, link);
-        rehash_shrink(db);
+        reclaim_link(db, link, false);
+        rehash_shrink(db, SPARSE);
     }
     return NULL;
 }
@@ -606,6 +631,7 @@ static void replace_link(struct db *db, struct entry **link, struct entry *fresh
         return;
     }
     db->deadlines -= old->has_deadline;
+    fresh->visited = 1;
     entry_free(old);
 }
 
@@ -709,7 +735,7 @@ char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
     if (n > had) memset(p + had, 0, n - had);
     e->vlen = n & 0x3fffffff;
     e->raw = raw;
-    note_access(e);
+    if (!fresh) note_access(e);
     return p;
 }
 
@@ -726,7 +752,7 @@ bool store_delete(struct db *db, struct arg *key) {
     struct entry **link = find_live(db, key);
     if (!link) return false;
     unlink_entry(db, link, key);
-    rehash_shrink(db);
+    rehash_shrink(db, SPARSE);
     return true;
 }
 
@@ -773,12 +799,12 @@ size_t store_volatile(const struct db *db) { return db->deadlines; }
 int64_t store_avg_ttl(const struct db *db) { return db->avg_ttl; }
 uint64_t store_changes(void) { return g.changes; }
 uint64_t store_expired_count(void) { return g.expired; }
-size_t store_memory(void) { return g.memory + g.table_memory; }
+uint64_t store_evicted_count(void) { return g.evicted; }
 size_t store_table_memory(void) { return g.table_memory; }
 size_t store_entry_memory(const struct entry *e) { return size_of(e) + (e->is_blob ? blob_memory(blob_of(e)) : 0); }
 int64_t store_now(void) { return g.now; }
 int64_t store_wall_clock(void) { return g.wall; }
-void store_on_expire(void (*fn)(struct db *db, const char *key, size_t n)) { g.on_expire = fn; }
+void store_on_reclaim(void (*fn)(struct db *db, const char *key, size_t n, bool evicted)) { g.on_reclaim = fn; }
 void store_set_sweep(bool on) { g.sweep_off = !on; }
 
 void store_set_clock(int64_t now_ms, enum store_expiry mode) {
@@ -817,6 +843,27 @@ void store_reserve(struct db *db, size_t keys) {
     while (size * 2 <= keys) size *= 2;
     table_free(&db->t[0]);
     db->t[0] = table_new(size);
+}
+
+void store_stage_begin(void) {
+    assert(!g.staged && !snapshot.running);
+    g.staged = must(calloc((size_t)g.ndbs, sizeof *g.staged));
+    for (int i = 0; i < g.ndbs; i++) db_init(&g.staged[i], -1 - i);
+}
+
+struct db *store_staged(int id) {
+    return &g.staged[id];
+}
+
+void store_stage_end(bool take) {
+    assert(!snapshot.running);
+    for (int i = 0; i < g.ndbs; i++) {
+        if (take) store_swap(&g.dbs[i], &g.staged[i]);
+        store_flush(&g.staged[i]);
+        table_free(&g.staged[i].t[0]);
+    }
+    free(g.staged);
+    g.staged = NULL;
 }
 
 /* Frees some buckets of what was flushed; what a running snapshot has not yet of it goes there first. */
@@ -964,6 +1011,8 @@ bool store_snapshot_step(size_t buckets) {
     return true;
 }
 
+bool store_snapshot_busy(void) { return snapshot.running; }
+
 void store_snapshot_end(void) {
     snapshot.emit = NULL; /* when given up half-way, store_tick() sets the remaining marks */
     bool complete = !g.dying;
@@ -1042,6 +1091,92 @@ static void watch_touch_db(int id, struct db *was, struct db *becomes) {
         }
 }
 
+/* ==== the memory limit ======================================================================== */
+
+/* What a rehash's two arrays have no memory for: old buckets that have moved, new ones that none has moved to yet. */
+static size_t untouched_buckets(const struct db *db) {
+    size_t size = db->t[0].mask + 1, fresh = db->t[1].mask + 1, used = fresh > size ? 2 * db->moved : db->moved;
+    return !rehashing(db) ? 0 : db->moved + fresh - (used < fresh ? used : fresh);
+}
+
+size_t store_memory(void) {
+    size_t untouched = 0;
+    for (int i = 0; g.rehashes && i < g.ndbs; i++) untouched += untouched_buckets(&g.dbs[i]);
+    return g.memory + g.table_memory - untouched * sizeof(struct entry *);
+}
+
+/* The buckets of both arrays in a row: how many, and each. */
+static size_t buckets_in(const struct db *db) { return db->t[0].mask + 1 + (rehashing(db) ? db->t[1].mask + 1 : 0); }
+static struct entry **bucket_at(const struct db *db, size_t i) {
+    return i <= db->t[0].mask ? &db->t[0].buckets[i] : &db->t[1].buckets[i - db->t[0].mask - 1];
+}
+
+/* For who goes through them: brings what comes next into the cache, of each bucket one entry more than the call before
+ * AHEAD calls did. */
+static void bucket_prefetch(const struct db *db, size_t i, size_t total) {
+    for (size_t depth = 0; depth < 4 && i + (4 - depth) * AHEAD < total; depth++) {
+        const struct entry *e = *bucket_at(db, i + (4 - depth) * AHEAD);
+        for (size_t k = 0; e && k < depth; k++) e = e->next;
+        __builtin_prefetch(e);
+    }
+}
+
+/* The one of the highest rank goes. */
+static uint64_t rank(const struct entry *e, enum store_policy policy) {
+    bool lru = policy == STORE_ALLKEYS_LRU || policy == STORE_VOLATILE_LRU;
+    if (is_expired(e)) return UINT64_MAX;
+    if (policy == STORE_VOLATILE_TTL) return UINT64_MAX - (uint64_t)*deadline_at(e);
+    return lru ? (store_idle(e) + UINT64_C(1)) * (e->visited ? 1 : ONCE_USED) : random_number();
+}
+
+/* The hand goes on through the database that it is in and deletes one of the entries that it meets, if it meets any. */
+static void hand_step(struct db *db, enum store_policy policy) {
+    struct entry **victim = NULL;
+    uint64_t highest = 0;
+    int want = policy == STORE_ALLKEYS_RANDOM || policy == STORE_VOLATILE_RANDOM ? 1 : EVICT_LOOK;
+    size_t total = buckets_in(db), end = hand.bucket + EVICT_WALK;
+    for (; want > 0 && hand.bucket < end && hand.bucket < total; hand.steps++) {
+        bucket_prefetch(db, hand.bucket, total);
+        for (struct entry **link = bucket_at(db, hand.bucket++); *link; link = &(*link)->next) {
+            if (policy <= STORE_VOLATILE_TTL && !(*link)->has_deadline) continue;
+            uint64_t r = rank(*link, policy);
+            if (r > highest) highest = r, victim = link;
+            want--;
+        }
+    }
+    if (hand.bucket >= total) hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0;
+    if (!victim) return;
+    reclaim_link(db, victim, !is_expired(*victim));
+    rehash_shrink(db, 2);
+    rehash_step(db, AHEAD); /* lest entries go for the sake of an array that is too large for them */
+}
+
+/* The same from the next database on that holds something that may go; false: none does. */
+static bool evict(enum store_policy policy) {
+    for (int i = 0; i < g.ndbs && policy != STORE_NOEVICTION; i++, hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0) {
+        struct db *db = &g.dbs[hand.db];
+        if (!(policy <= STORE_VOLATILE_TTL ? db->deadlines : db->used)) continue;
+        hand_step(db, policy);
+        return true;
+    }
+    return false;
+}
+
+bool store_make_room(size_t limit, enum store_policy policy) {
+    size_t memory;
+    if (g.mode != STORE_EXPIRE_DELETE) limit = 0;
+    if (limit != hand.limit) hand.low = SIZE_MAX;
+    hand.limit = limit;
+    while (limit && (memory = store_memory()) > limit) {
+        if (memory < hand.low) hand.low = memory;
+        if (hand.steps >= (memory > hand.low ? EVICT_MOST : EVICT_SLICE)) return memory <= hand.low + hand.low / 8;
+        if (g.dying) dying_step(AHEAD), hand.steps += AHEAD; /* what was flushed goes first */
+        else if (!evict(policy)) return false;
+    }
+    hand.low = limit;
+    return true;
+}
+
 /* ==== upkeep ================================================================================== */
 
 /* Looks at one bucket; returns how many entries it deleted. */
@@ -1049,7 +1184,7 @@ static size_t sweep_bucket(struct db *db, struct entry **link) {
     size_t gone = 0;
     for (struct entry *e; (e = *link);) {
         if (is_expired(e)) {
-            expire_link(db, link);
+            reclaim_link(db, link, false);
             gone++;
             continue;
         }
@@ -1068,13 +1203,12 @@ static void sweep_slice(void) {
     int tried = 0;
     while (!g.dbs[g.sweep_db].deadlines && tried++ < g.ndbs) g.sweep_db = (g.sweep_db + 1) % g.ndbs;
     struct db *db = &g.dbs[g.sweep_db];
-    size_t size = db->t[0].mask + 1, total = size + (rehashing(db) ? db->t[1].mask + 1 : 0);
+    size_t total = buckets_in(db);
     size_t n = g.sweep_credit < SWEEP_SLICE ? g.sweep_credit : SWEEP_SLICE, gone = 0;
     g.sweep_credit -= n;
     for (; n && db->sweep_hand < total; n--, db->sweep_hand++) {
-        size_t i = db->sweep_hand;
-        if (i + AHEAD < size) __builtin_prefetch(db->t[0].buckets[i + AHEAD]);
-        gone += sweep_bucket(db, i < size ? &db->t[0].buckets[i] : &db->t[1].buckets[i - size]);
+        bucket_prefetch(db, db->sweep_hand, total);
+        gone += sweep_bucket(db, bucket_at(db, db->sweep_hand));
     }
     if (gone > SWEEP_SLICE / 16) g.sweep_credit += SWEEP_SLICE;
     if (db->sweep_hand < total) return;
@@ -1083,7 +1217,8 @@ static void sweep_slice(void) {
 }
 
 bool store_tick(bool sweep) {
-    bool more = false;
+    bool more = hand.steps >= EVICT_SLICE; /* memory may still be above the limit */
+    hand.steps = 0;
     if (sweep && !g.sweep_off && g.mode == STORE_EXPIRE_DELETE) {
         size_t buckets = 0;
         for (int i = 0; i < g.ndbs; i++) buckets += g.dbs[i].deadlines ? g.dbs[i].t[0].mask + 1 : 0;
@@ -1096,7 +1231,7 @@ bool store_tick(bool sweep) {
     }
     for (int i = 0; i < g.ndbs && (sweep || g.rehashes); i++) {
         rehash_step(&g.dbs[i], REHASH_SLICE);
-        if (!rehashing(&g.dbs[i])) rehash_shrink(&g.dbs[i]);
+        if (!rehashing(&g.dbs[i])) rehash_shrink(&g.dbs[i], SPARSE);
     }
     if (g.dying) dying_step(FREE_SLICE);
     more |= arena_trim(TRIM_SLICE);

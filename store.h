@@ -34,8 +34,8 @@ enum store_expiry {
 void store_set_clock(int64_t now_ms, enum store_expiry mode);
 int64_t store_now(void);        /* ms since 1970; fixed for a turn; 0 under STORE_EXPIRE_IGNORE */
 int64_t store_wall_clock(void); /* the same, whatever the mode */
-/* Called just before a key is deleted because its deadline passed. */
-void store_on_expire(void (*fn)(struct db *db, const char *key, size_t n));
+/* Called just before a key is deleted because its deadline passed or, evicted, to make room. */
+void store_on_reclaim(void (*fn)(struct db *db, const char *key, size_t n, bool evicted));
 bool store_expired(const struct entry *e); /* past its deadline: scans leave it out */
 
 /* ---- look-ups -------------------------------------------------------------------------------- */
@@ -79,7 +79,12 @@ bool store_copy(struct db *src, struct arg *key, struct db *dst, struct arg *to)
 void store_flush(struct db *db);                /* empties it at once; the memory comes back in slices */
 void store_swap(struct db *a, struct db *b);    /* SWAPDB: the contents change places */
 void store_reserve(struct db *db, size_t keys); /* before loading so many */
-uint64_t store_changes(void);                   /* changes ever made */
+/* A second set of databases beside the first, which nobody sees before store_stage_end(true) puts them in the place of
+ * the first. No snapshot may be running from the beginning to the end. */
+void store_stage_begin(void);
+struct db *store_staged(int id);
+void store_stage_end(bool take); /* false: what was staged goes; both give the memory back in slices */
+uint64_t store_changes(void);    /* changes ever made */
 
 /* ---- walks ----------------------------------------------------------------------------------- */
 
@@ -94,6 +99,7 @@ uint64_t store_scan(struct db *db, uint64_t cursor, void (*fn)(void *arg, struct
 void store_snapshot_begin(void (*emit)(int db, const struct entry *e));
 bool store_snapshot_step(size_t buckets); /* walks so many further; true: all has been emitted */
 void store_snapshot_end(void);            /* after the last step, or to give up */
+bool store_snapshot_busy(void);           /* one runs, or was given up and some traces are still to go */
 
 /* ---- watches: has this key changed since? ---------------------------------------------------- */
 
@@ -109,7 +115,24 @@ void store_unwatch(struct store_watch *w);
 bool store_tick(bool sweep);
 void store_set_sweep(bool on);      /* DEBUG SET-ACTIVE-EXPIRE */
 uint64_t store_expired_count(void); /* keys deleted because their deadline had passed */
-size_t store_memory(void);          /* bytes in entries, values, tables and watches: what maxmemory counts */
+
+/* ---- the memory limit ------------------------------------------------------------------------ */
+
+size_t store_memory(void);          /* bytes in entries, values and tables: what the limit is for */
 size_t store_table_memory(void);    /* those in tables */
+uint64_t store_evicted_count(void); /* keys deleted to make room */
+
+/* Which keys may go (the volatile ones: those with a deadline), and which of them goes first. */
+enum store_policy {
+    STORE_VOLATILE_LRU,
+    STORE_VOLATILE_RANDOM,
+    STORE_VOLATILE_TTL,
+    STORE_ALLKEYS_LRU,
+    STORE_ALLKEYS_RANDOM,
+    STORE_NOEVICTION
+};
+/* Deletes keys until memory is at the limit (0: none), or for a turn's share of work. False: refuse what needs memory;
+ * nothing may go, or more was added than can go in time. In other modes than STORE_EXPIRE_DELETE: no limit. */
+bool store_make_room(size_t limit, enum store_policy policy);
 
 #endif

@@ -1,16 +1,19 @@
 /* strings.c - the commands on whole values, parts of values and numbers: GET and SET with all their kin, APPEND,
- * GETRANGE, INCR and LCS; and the look-ups and changes that commands share.
+ * GETRANGE, INCR and LCS; and the look-ups and changes that commands share. What needs a script in Redis 7.0 (a lock, a
+ * limiter, a compare-and-set) is one command, as in its successors; of theirs, conditions on a digest are left out.
  *
  * A command reads its arguments, looks its keys up, and only when nothing can be wrong any more changes the store: one
  * that is refused has changed nothing. Numbers are kept as the text that a client would send: INCR reads the digits
  * and writes the new ones in their place.
  *
  * What is logged must give the same state without a clock and without the key's past: a deadline goes into the log as
- * the absolute time that it came to (SET key value PXAT ms), the sum of floats as its digits, a condition (NX, XX) that
- * held as a plain SET.
+ * the absolute time that it came to (SET key value PXAT ms), the sum of floats as its digits, a condition (NX, IFEQ)
+ * that held as a plain SET. Every form is one that Redis 7.0 reads.
  */
 #include "commands.h"
 
+#include <float.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,53 +75,83 @@ static bool check_length(struct cx *cx, int64_t at, size_t n) {
                     "ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 }
 
-/* ---- the options of SET and GETEX ----------------------------------------------------------------------- */
+/* ---- the options of SET, GETEX, MSETEX and INCREX -------------------------------------------------------- */
 
-/* In the order of the words in read_options(). */
-enum { EX = 1, PX = 2, NX = 4, XX = 8, GET = 16, KEEPTTL = 32, EXAT = 64, PXAT = 128, PERSIST = 256 };
-#define DEADLINES (EX | PX | EXAT | PXAT)
+/* In the order of the words. */
+enum { EX = 1, PX = 2, NX = 4, XX = 8, GET = 16, KEEPTTL = 32, EXAT = 64, PXAT = 128, PERSIST = 256, IFEQ = 512 };
+enum { IFNE = 1 << 10, BYINT = 1 << 11, BYFLOAT = 1 << 12, LBOUND = 1 << 13, UBOUND = 1 << 14, SATURATE = 1 << 15 };
+enum { ENX = 1 << 16, DEADLINES = EX | PX | EXAT | PXAT, NUMBERS = BYINT | BYFLOAT | LBOUND | UBOUND };
+static const char option_words[] = "ex px nx xx get keepttl exat pxat persist ifeq ifne byint byfloat lbound ubound "
+                                   "saturate enx";
+/* Of each of these at most one may stand. */
+static const int rivals[] = {NX | XX | IFEQ | IFNE, DEADLINES | KEEPTTL | PERSIST, PERSIST | ENX, BYINT | BYFLOAT};
 
-/* Reads argv[i..], where the words in `allowed` may stand; number: which argument is the deadline's, 0: there is none.
- * The same word twice is no contradiction: the last one counts. Returns the words' bits; -1: the error is said. */
-static int read_options(struct cx *cx, int i, int allowed, int *number) {
-    int flags = 0;
-    for (*number = 0; i < cx->argc; i++) {
-        int flag = resp_arg_flag(&cx->argv[i], "ex px nx xx get keepttl exat pxat persist") & allowed;
-        int rivals = flag & (NX | XX) ? NX | XX : flag == GET ? 0 : ~(NX | XX | GET);
-        if (flag & DEADLINES) *number = ++i;
-        if (!cx_check(cx, flag && !(flags & rivals & ~flag) && i < cx->argc, "ERR syntax error")) return -1;
-        flags |= flag;
+struct options {
+    int words;
+    int at[17]; /* by the word's bit: which argument is its value */
+};
+
+/* Reads argv[i..], where the words in `allowed` may stand. One that is there twice is no contradiction (the last one
+ * counts), but for those that Redis came to know when it had become stricter. False: the error is said. */
+static bool read_options(struct cx *cx, int i, int allowed, struct options *o) {
+    int once = allowed & BYINT ? allowed : IFEQ | IFNE;
+    for (*o = (struct options){0}; i < cx->argc; i++) {
+        int word = resp_arg_flag(&cx->argv[i], option_words) & allowed, clash = word;
+        for (int g = 0; g < 4; g++) clash |= rivals[g] & word ? rivals[g] : 0;
+        if (!(word & once)) clash &= ~word;
+        if (word & (DEADLINES | IFEQ | IFNE | NUMBERS)) o->at[__builtin_ctz((unsigned)word)] = ++i;
+        if (!cx_check(cx, word && !(o->words & clash) && i < cx->argc, "ERR syntax error")) return false;
+        o->words |= word;
     }
-    return flags;
+    return true;
 }
 
-static bool read_deadline(struct cx *cx, int number, int flags, int64_t *deadline) {
-    return !number || cx_deadline(cx, number, 1, flags & (EX | EXAT), flags & (EXAT | PXAT), deadline);
+/* The value of the one of these words that is there; NULL: none is. */
+static const struct arg *option(const struct cx *cx, const struct options *o, int words) {
+    return o->words & words ? &cx->argv[o->at[__builtin_ctz((unsigned)(o->words & words))]] : NULL;
+}
+
+static bool read_deadline(struct cx *cx, const struct options *o, int64_t *deadline) {
+    const struct arg *a = option(cx, o, DEADLINES);
+    return !a || cx_deadline(cx, (int)(a - cx->argv), 1, o->words & (EX | EXAT), o->words & (EXAT | PXAT), deadline);
 }
 
 /* ---- SET ------------------------------------------------------------------------------------------------ */
 
-/* Sets argv[1]. keep: the deadline is the one that the key had before. */
+/* keep: the deadline is the one that the key had before. */
+static void log_set(struct cx *cx, const struct arg *key, const struct arg *val, int64_t deadline, bool keep) {
+    bool timed = !keep && deadline != STORE_NO_DEADLINE;
+    struct arg log[] = {ARG("SET"), *key, *val, keep ? ARG("KEEPTTL") : ARG("PXAT"), cx_number(cx, 0, deadline)};
+    cx_log(cx, 3 + keep + 2 * timed, log);
+}
+
+/* Sets argv[1]. */
 static void set_and_log(struct cx *cx, struct arg *val, int64_t deadline, bool keep) {
     struct arg *key = &cx->argv[1];
-    bool timed = !keep && deadline != STORE_NO_DEADLINE;
     cx_set(cx, key, val, deadline);
     cx_event(cx->db, '$', "set", key);
-    if (timed) cx_event(cx->db, 'g', "expire", key);
-    struct arg log[] = {ARG("SET"), *key, *val, keep ? ARG("KEEPTTL") : ARG("PXAT"), cx_number(cx, 0, deadline)};
-    cx_log(cx, keep ? 4 : timed ? 5 : 3, log);
+    if (!keep && deadline != STORE_NO_DEADLINE) cx_event(cx->db, 'g', "expire", key);
+    log_set(cx, key, val, deadline, keep);
+}
+
+static bool has_value(const struct entry *e, const struct arg *value) {
+    size_t n;
+    const char *p = cx_value(e, &n);
+    return e && n == value->n && memcmp(p, value->p, n) == 0;
 }
 
 static void set_with_options(struct cx *cx) {
-    int number, flags = read_options(cx, 3, NX | XX | GET | KEEPTTL | DEADLINES, &number);
+    struct options o;
     int64_t deadline = STORE_NO_DEADLINE;
-    if (flags < 0 || !read_deadline(cx, number, flags, &deadline)) return;
-    struct entry *e = flags & GET ? cx_read(cx, &cx->argv[1]) : store_find(cx->db, &cx->argv[1]);
-    bool refused = flags & (e ? NX : XX);
-    if (flags & GET) cx_bulk_value(cx, e);
-    if (e && flags & KEEPTTL) deadline = store_deadline(e);
-    if (!refused) set_and_log(cx, &cx->argv[2], deadline, flags & KEEPTTL);
-    if (flags & GET) return;
+    bool well = read_options(cx, 3, NX | XX | IFEQ | IFNE | GET | KEEPTTL | DEADLINES, &o);
+    if (!well || !read_deadline(cx, &o, &deadline)) return;
+    struct entry *e = o.words & GET ? cx_read(cx, &cx->argv[1]) : store_find(cx->db, &cx->argv[1]);
+    const struct arg *old = option(cx, &o, IFEQ | IFNE);
+    bool same = old && has_value(e, old), refused = o.words & ((e ? NX : XX) | (same ? IFNE : IFEQ));
+    if (o.words & GET) cx_bulk_value(cx, e);
+    if (e && o.words & KEEPTTL) deadline = store_deadline(e);
+    if (!refused) set_and_log(cx, &cx->argv[2], deadline, o.words & KEEPTTL);
+    if (o.words & GET) return;
     if (refused) resp_null(cx->out);
     else resp_ok(cx->out);
 }
@@ -138,30 +171,48 @@ void cmd_getset(struct cx *cx) {
     set_and_log(cx, &cx->argv[2], STORE_NO_DEADLINE, false);
 }
 
-static void set_pairs(struct cx *cx, bool if_none_exists) {
-    bool there = false;
-    if (cx->argc % 2 == 0) {
-        cx_arity_error(cx);
-        return;
-    }
-    for (int i = 1; if_none_exists && !there && i < cx->argc; i += 2) there = store_find(cx->db, &cx->argv[i]);
-    for (int i = 1; !there && i < cx->argc; i += 2) {
-        struct arg val = cx->argv[i + 1];
+/* Sets the pairs argv[first..end), all or, if the words NX or XX say so, none of them. Returns whether they are set. */
+static bool set_pairs(struct cx *cx, int first, int end, int words, int64_t deadline) {
+    for (int i = first; words & (NX | XX) && i < end; i += 2)
+        if (words & (store_find(cx->db, &cx->argv[i]) ? NX : XX)) return false;
+    for (int i = first; i < end; i += 2) {
+        struct arg *key = &cx->argv[i], val = key[1];
+        struct entry *e = words & KEEPTTL ? store_find(cx->db, key) : NULL;
         if (val.is_blob) resp_blob_ref(resp_arg_blob(&val)); /* a key named twice frees its first value, yet unlogged */
-        cx_set(cx, &cx->argv[i], &val, STORE_NO_DEADLINE);
-        cx_event(cx->db, '$', "set", &cx->argv[i]);
+        cx_set(cx, key, &val, e ? store_deadline(e) : deadline);
+        cx_event(cx->db, '$', "set", key);
+        if (deadline != STORE_NO_DEADLINE) cx_event(cx->db, 'g', "expire", key);
     }
-    if (if_none_exists) resp_int(cx->out, !there);
-    else resp_ok(cx->out);
+    return true;
 }
 
-void cmd_mset(struct cx *cx) { set_pairs(cx, false); }
-void cmd_msetnx(struct cx *cx) { set_pairs(cx, true); }
-void cmd_setnx(struct cx *cx) { set_pairs(cx, true); }
+void cmd_mset(struct cx *cx) {
+    if (cx->argc % 2 == 0) cx_arity_error(cx);
+    else if (set_pairs(cx, 1, cx->argc, 0, STORE_NO_DEADLINE)) resp_ok(cx->out);
+}
+
+void cmd_msetnx(struct cx *cx) {
+    if (cx->argc % 2 == 0) cx_arity_error(cx);
+    else resp_int(cx->out, set_pairs(cx, 1, cx->argc, NX, STORE_NO_DEADLINE));
+}
+
+void cmd_msetex(struct cx *cx) {
+    int64_t pairs, deadline = STORE_NO_DEADLINE;
+    struct options o;
+    bool number = resp_read_int(cx->argv[1].p, cx->argv[1].n, &pairs) && pairs >= 1 && pairs <= INT_MAX;
+    if (!cx_check(cx, number, "ERR invalid numkeys value") ||
+        !cx_check(cx, pairs <= (cx->argc - 2) / 2, "ERR wrong number of key-value pairs"))
+        return;
+    int end = 2 + 2 * (int)pairs;
+    if (!read_options(cx, end, NX | XX | KEEPTTL | DEADLINES, &o) || !read_deadline(cx, &o, &deadline)) return;
+    resp_int(cx->out, set_pairs(cx, 2, end, o.words, deadline));
+    log_set(cx, &cx->argv[2], &cx->argv[3], deadline, o.words & KEEPTTL);
+    cx->log_pairs = (int)pairs;
+}
 
 void cmd_set(struct cx *cx) {
     if (cx->argc > 3) set_with_options(cx);
-    else set_pairs(cx, false);
+    else cmd_mset(cx);
 }
 
 /* ---- GET ------------------------------------------------------------------------------------------------ */
@@ -180,14 +231,28 @@ void cmd_getdel(struct cx *cx) {
 }
 
 void cmd_getex(struct cx *cx) {
-    int number, flags = read_options(cx, 2, PERSIST | DEADLINES, &number);
-    int64_t deadline;
-    if (flags < 0) return;
+    struct options o;
+    int64_t deadline = STORE_NO_DEADLINE;
+    if (!read_options(cx, 2, PERSIST | DEADLINES, &o)) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
-    if (e && !read_deadline(cx, number, flags, &deadline)) return;
+    if (e && !read_deadline(cx, &o, &deadline)) return;
     cx_bulk_value(cx, e);
-    if (e && number && cx_expire(cx, deadline)) cx_event(cx->db, 'g', "expire", &cx->argv[1]);
-    if (flags & PERSIST) cx_persist(cx, e);
+    if (e && o.words & DEADLINES && cx_expire(cx, deadline)) cx_event(cx->db, 'g', "expire", &cx->argv[1]);
+    if (o.words & PERSIST) cx_persist(cx, e);
+}
+
+/* DELEX, and DELIFEQ, which has its condition in its name. */
+void cmd_delex(struct cx *cx) {
+    bool named = cx->cmd->arity == 3;
+    int condition = named ? IFEQ : cx->argc == 4 ? resp_arg_flag(&cx->argv[2], option_words) & (IFEQ | IFNE) : 0;
+    if (!named && cx->argc != 2 && cx->argc != 4) {
+        cx_arity_error(cx);
+    } else if (cx_check(cx, cx->argc == 2 || condition, "ERR Invalid condition. Use IFEQ or IFNE")) {
+        struct entry *e = store_find(cx->db, &cx->argv[1]);
+        bool due = e && (!condition || has_value(e, &cx->argv[cx->argc - 1]) == (condition == IFEQ));
+        if (due) cx_delete(cx);
+        resp_int(cx->out, due);
+    }
 }
 
 /* ---- parts of values ------------------------------------------------------------------------------------ */
@@ -274,23 +339,96 @@ void cmd_decrby(struct cx *cx) {
     if (cx_int(cx, 2, &by) && cx_check(cx, by != INT64_MIN, "ERR decrement would overflow")) increment(cx, -by);
 }
 
-void cmd_incrbyfloat(struct cx *cx) {
-    struct arg *key = &cx->argv[1], *number = &cx->argv[2];
-    struct entry *e = store_find(cx->db, key);
-    long double v = 0, by;
+/* Gives argv[1] a number's digits. keep: the deadline is the one that the key had before. */
+static void set_number(struct cx *cx, const char *digits, const char *event, int64_t deadline, bool keep) {
+    struct arg *key = &cx->argv[1], val = {.p = digits, .n = (uint32_t)strlen(digits)};
+    struct entry *e = cx_set(cx, key, &val, deadline);
     size_t n;
-    const char *p = cx_value(e, &n);
-    char digits[5 * 1024]; /* 4933 before the point, 17 behind */
-    bool numbers = (!e || resp_read_float(p, n, &v)) && resp_read_float(number->p, number->n, &by);
-    if (!cx_check(cx, numbers, "ERR value is not a valid float") ||
+    cx_event(cx->db, '$', event, key);
+    val.p = store_value(e, &n); /* digits[] is gone when this is logged */
+    log_set(cx, key, &val, deadline, keep);
+}
+
+#define DIGITS_MAX (5 * 1024) /* of a long double: 4933 before the point, 17 behind */
+
+/* Reads a number, an integer unless real. a == NULL: *v stays as it is. False: the error is said. */
+static bool read_number(struct cx *cx, bool real, const char *name, const struct arg *a, long double *v) {
+    int64_t integer = 0;
+    bool well = !a || (real ? resp_read_float(a->p, a->n, v) : resp_read_int(a->p, a->n, &integer));
+    if (!well) resp_errorf(cx->out, "ERR %s is not %s", name, real ? "a valid float" : "an integer or out of range");
+    else if (a && !real) *v = (long double)integer;
+    return well;
+}
+
+static bool read_value(struct cx *cx, bool real, const struct entry *e, long double *v) {
+    size_t n;
+    struct arg a = {.p = cx_value(e, &n)};
+    a.n = (uint32_t)n;
+    return read_number(cx, real, "value", e ? &a : NULL, v);
+}
+
+void cmd_incrbyfloat(struct cx *cx) {
+    struct entry *e = store_find(cx->db, &cx->argv[1]);
+    long double v = 0, by;
+    char digits[DIGITS_MAX];
+    if (!read_value(cx, true, e, &v) || !read_number(cx, true, "value", &cx->argv[2], &by) ||
         !cx_check(cx, isfinite(v += by), "ERR increment would produce NaN or Infinity"))
         return;
-    struct arg val = {.p = digits, .n = (uint32_t)resp_write_float(digits, sizeof digits, v)};
-    e = cx_set(cx, key, &val, e ? store_deadline(e) : STORE_NO_DEADLINE);
-    cx_event(cx->db, '$', "incrbyfloat", key);
-    resp_bulk(cx->out, val.p, val.n);
-    val.p = store_value(e, &n); /* digits[] is gone when this is logged */
-    cx_log(cx, 4, (struct arg[]){ARG("SET"), *key, val, ARG("KEEPTTL")});
+    size_t n = (size_t)resp_write_float(digits, sizeof digits, v);
+    set_number(cx, digits, "incrbyfloat", e ? store_deadline(e) : STORE_NO_DEADLINE, true);
+    resp_bulk(cx->out, digits, n); /* behind its events, which its client may listen to */
+}
+
+/* ---- INCREX: a counter with bounds and a deadline, which is a rate limiter --------------------------------
+ * Integers are added as long doubles, too, which hold the sum or difference of two int64 exactly. */
+
+_Static_assert(LDBL_MANT_DIG >= 64, "a long double is too short here");
+
+static void reply_number(struct resp_out *out, bool real, long double v, char *digits) {
+    if (real) resp_write_float(digits, DIGITS_MAX, v);
+    else resp_write_int(digits, (int64_t)v);
+    if (real && out->proto == 2) resp_bulk_str(out, digits);
+    else resp_printf(out, "%c%s\r\n", real ? ',' : ':', digits);
+}
+
+/* Stores what argv[1], which is e as yet, comes to. */
+static void increx_set(struct cx *cx, int words, const struct entry *e, const char *digits, int64_t deadline) {
+    int64_t before = e ? store_deadline(e) : STORE_NO_DEADLINE;
+    bool lasts = before != STORE_NO_DEADLINE, timed = words & DEADLINES && !(lasts && words & ENX);
+    bool keep = !timed && !(words & PERSIST);
+    if (timed && deadline <= store_now()) {
+        if (e) cx_delete(cx);
+        return;
+    }
+    set_number(cx, digits, words & BYFLOAT ? "incrbyfloat" : "incrby", keep ? before : deadline, keep);
+    if (timed || (lasts && !keep)) cx_event(cx->db, 'g', timed ? "expire" : "persist", &cx->argv[1]);
+}
+
+void cmd_increx(struct cx *cx) {
+    struct options o;
+    if (!read_options(cx, 2, NUMBERS | SATURATE | DEADLINES | PERSIST | ENX, &o)) return;
+    bool real = o.words & BYFLOAT;
+    long double low = real ? -LDBL_MAX : (long double)INT64_MIN, high = real ? LDBL_MAX : (long double)INT64_MAX;
+    long double v = 0, by = 1, least = low, most = high;
+    int64_t deadline = STORE_NO_DEADLINE;
+    if (!cx_check(cx, !(o.words & ENX) || o.words & DEADLINES, "ERR ENX flag requires an expiration") ||
+        !read_number(cx, real, "Increment", option(cx, &o, BYINT | BYFLOAT), &by) ||
+        !read_number(cx, real, "LBOUND", option(cx, &o, LBOUND), &least) ||
+        !read_number(cx, real, "UBOUND", option(cx, &o, UBOUND), &most) ||
+        !cx_check(cx, least <= most, "ERR LBOUND can't be greater than UBOUND") || !read_deadline(cx, &o, &deadline))
+        return;
+    struct entry *e = store_find(cx->db, &cx->argv[1]);
+    if (!read_value(cx, real, e, &v)) return;
+    long double sum = v + by;
+    bool within = sum >= least && sum <= most, refused = !within && !(o.words & SATURATE);
+    if (!within) sum = refused ? v : sum > most ? most : least;
+    by = refused ? 0 : sum - v;
+    if (!cx_check(cx, by >= low && by <= high, "ERR increment would produce NaN, Infinity or an overflow")) return;
+    char digits[DIGITS_MAX], added[DIGITS_MAX];
+    resp_array(cx->out, 2);
+    reply_number(cx->out, real, sum, digits);
+    reply_number(cx->out, real, by, added);
+    if (!refused) increx_set(cx, o.words, e, digits, deadline);
 }
 
 /* ---- LCS: the longest common subsequence of two values ---------------------------------------------------

@@ -15,13 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct queued {
-    struct queued *next;
-    const struct command *cmd;
-    int argc;
-    struct arg argv[]; /* the arguments' bytes stand behind it; blobs are held */
-};
-
 struct watched {
     struct store_watch *watch;
     uint64_t version;
@@ -30,6 +23,7 @@ struct watched {
 struct transaction {
     struct queued *head, **tail;
     int count;
+    uint32_t flags; /* of all commands together */
     size_t bytes;
     struct watched *watched;
     size_t nwatched, watched_cap;
@@ -63,8 +57,7 @@ void transaction_free(struct client *c) {
     unwatch(c);
     for (struct queued *q = c->tx->head, *next; q; q = next) {
         next = q->next;
-        resp_arg_release(q->argv, q->argc);
-        free(q);
+        queued_free(q);
     }
     free(c->tx->watched);
     free(c->tx);
@@ -75,32 +68,43 @@ int client_multi_count(const struct client *c) { return !(c->flags & CLIENT_MULT
 int client_class(const struct client *c) {
     return c->flags & CLIENT_LEADER ? 3 : c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
 }
-size_t transaction_memory(const struct client *c) { return c->tx ? sizeof *c->tx + c->tx->bytes : 0; }
+size_t transaction_memory(const struct client *c) {
+    return (c->tx ? sizeof *c->tx + c->tx->bytes : 0) + (c->postponed ? c->postponed->bytes : 0);
+}
+uint32_t transaction_flags(const struct client *c) { return c->tx ? c->tx->flags : 0; }
 
-/* Keeps the command for EXEC: its slices are copied, its blobs change owner. */
-void transaction_queue(struct cx *cx) {
-    struct transaction *tx = transaction_of(cx->client);
-    size_t bytes = sizeof(struct queued) + (size_t)cx->argc * sizeof(struct arg);
-    size_t head = bytes;
+struct queued *queued_new(struct cx *cx) {
+    size_t head = sizeof(struct queued) + (size_t)cx->argc * sizeof(struct arg), bytes = head;
     for (int i = 0; i < cx->argc; i++) bytes += cx->argv[i].is_blob ? 0 : cx->argv[i].n;
     struct queued *q = resp_need(malloc(bytes));
-    *q = (struct queued){.cmd = cx->cmd, .argc = cx->argc};
+    *q = (struct queued){.cmd = cx->cmd, .bytes = bytes, .argc = cx->argc};
     char *to = (char *)q + head;
     for (int i = 0; i < cx->argc; i++) {
         q->argv[i] = cx->argv[i];
         cx->argv[i].is_blob = false;
         if (q->argv[i].is_blob) {
-            bytes += q->argv[i].n;
+            q->bytes += q->argv[i].n;
             continue;
         }
         if (q->argv[i].n) memcpy(to, q->argv[i].p, q->argv[i].n);
         q->argv[i].p = to;
         to += q->argv[i].n;
     }
-    *tx->tail = q;
+    return q;
+}
+
+void queued_free(struct queued *q) {
+    if (q) resp_arg_release(q->argv, q->argc);
+    free(q);
+}
+
+void transaction_queue(struct cx *cx) {
+    struct transaction *tx = transaction_of(cx->client);
+    struct queued *q = *tx->tail = queued_new(cx);
     tx->tail = &q->next;
     tx->count++;
-    tx->bytes += bytes;
+    tx->bytes += q->bytes;
+    tx->flags |= q->cmd->flags;
     resp_status(cx->out, "QUEUED");
 }
 
@@ -173,15 +177,16 @@ void cmd_exec(struct cx *cx) {
     }
     unwatch(c);
     resp_array(cx->out, (size_t)client_multi_count(c));
+    uint64_t before = log_end();
     log_begin();
     for (struct queued *q = c->tx ? c->tx->head : NULL; q; q = q->next) {
         struct cx sub = {.client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc};
         sub.db = store_db(c->db);
         sub.out = cx->out;
-        if (q->cmd->flags & CMD_WRITE && !cx_disk_allows(&sub)) continue;
+        if (q->cmd->flags & CMD_WRITE && !cx_may_write(&sub)) continue;
         cx_call(&sub);
     }
     log_commit();
-    if (c->hold) c->hold = log_end();
+    if (log_end() > before) c->hold = c->last_write = log_end();
     transaction_free(c);
 }

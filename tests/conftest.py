@@ -1,7 +1,13 @@
 """The fixtures: c, other and c3 are connections to one server a test module, whose keyspace each test finds empty."""
+import contextlib
+import os
+import subprocess
+import tempfile
+
 import pytest
 
 from ev import Server, need
+from repl_tools import Node, Relay
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +56,30 @@ def start():
     yield start_one
     for s in servers:
         s.stop()
+
+
+@pytest.fixture
+def node():
+    """Starts servers of either kind; see repl_tools.Node."""
+    with contextlib.ExitStack() as nodes:
+        yield lambda *args, **options: nodes.enter_context(Node(*args, **options))
+
+
+@pytest.fixture
+def relay():
+    """Starts relays in front of servers; see repl_tools.Relay."""
+    with contextlib.ExitStack() as relays:
+        yield lambda server, **options: relays.enter_context(Relay(server.port, **options))
+
+
+@pytest.fixture
+def small_disk():
+    """A folder with room for 2 MiB."""
+    folder = tempfile.mkdtemp(prefix="echovault-small-")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode != 0:
+        os.rmdir(folder)
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder])
+    os.rmdir(folder)

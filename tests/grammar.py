@@ -37,7 +37,9 @@ GRAMMAR = """
     CLIENT ID                       CLIENT NO-EVICT junk            FLUSHALL
     CLIENT junk                     RESET                           AUTH value
     AUTH default value              junk value*                     PUBLISH value value
-    SPUBLISH value value            PUBSUB pubsub value*
+    SPUBLISH value value            PUBSUB pubsub value*            CLIENT KILL value
+    CLIENT UNBLOCK number junk?     CLIENT UNPAUSE                  CLIENT PAUSE 0 junk?
+    ACL WHOAMI                      ACL USERS                       ACL GETUSER value
 """
 
 KEYS = [b"a", b"b", b"c", b"d", b"e", b"", b"\0\xff"]

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 
-from ev import ECHOVAULT, Client, Server, flags, free_port
+from ev import ECHOVAULT, Client, Server, flags, free_port, need
 
 HEADER = 1024  # bytes of the log file before the log's own
 PORT_NAME = 7  # the port that stands in the data files' names, whatever port is used
@@ -47,6 +47,19 @@ def state(c, databases=4):
             found[db, key] = (c("GET", key), c("PEXPIRETIME", key))
     c("SELECT", 0)
     return found
+
+
+def state_in_redis(folder):
+    """What a redis-server makes of the log, which redis-check-aof finds well."""
+    check = subprocess.run([need("redis-check-aof"), aof(folder)], capture_output=True, text=True)
+    assert check.returncode == 0 and "is valid" in check.stdout, check.stdout
+    parts = os.path.join(folder, "appendonlydir")
+    os.mkdir(parts)
+    shutil.copy(aof(folder), os.path.join(parts, "a.aof.1.incr.aof"))
+    write(os.path.join(parts, "a.aof.manifest"), b"file a.aof.1.incr.aof seq 1 type i\n")
+    with Server(binary=need("redis-server"), folder=str(folder), appendonly="yes", appendfilename="a.aof") as r:
+        with r.client() as c:
+            return state(c)
 
 
 def info(c, field):

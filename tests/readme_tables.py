@@ -1,7 +1,8 @@
-"""Writes the README's tables of commands and options, from the server's own word.
+"""Writes the README's tables of commands and options and the manual's options, from the server's own word.
 
-python3 tests/readme_tables.py [--check]: with --check nothing is written, and the exit status is 1 where the README is out of date.
-The tables stand between lines <!-- commands --> and <!-- end -->, <!-- options --> and <!-- end -->.
+python3 tests/readme_tables.py [--check]: with --check nothing is written, and the exit status is 1 where one of them is out of date.
+The tables stand between lines <!-- commands --> and <!-- end -->, <!-- options --> and <!-- end -->; in the manual a line
+begins with .\\" instead.
 """
 import os
 import re
@@ -12,6 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from ev import ECHOVAULT, ROOT, Server  # noqa: E402
 
 README = os.path.join(ROOT, "README.md")
+MANUAL = os.path.join(ROOT, "dist", "echovault.1")
 GROUPS = ["string", "bitmap", "generic", "transactions", "connection", "server", "pubsub"]
 
 
@@ -31,23 +33,43 @@ def commands():
 
 
 def options():
+    """(name, what it does, default) of each."""
     text = subprocess.run([ECHOVAULT, "--help"], capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"^  --(\S+) +(\S.*?)(?: \[(.*)\])?$", text, re.M)
+    return re.findall(r"^  --(\S+) +(\S.*?)(?: \[(.*)\])?$", text, re.M)
+
+
+def options_table():
     rows = ["| option | what it does | default |", "| --- | --- | --- |"]
-    return "\n".join(rows + [f"| `{name}` | {what} | {default and f'`{default}`'} |" for name, what, default in found])
+    return "\n".join(rows + [f"| `{name}` | {what} | {default and f'`{default}`'} |" for name, what, default in options()])
+
+
+def options_list():
+    """In mdoc, where - stands for a hyphen and \\- for what is typed."""
+    item = lambda name, what, default: f".It Fl \\-{name} Ar value\n{what}{default and f' [{default}]'}"  # noqa: E731
+    return "\n".join(item(name.replace("-", "\\-"), what, default) for name, what, default in options())
 
 
 def renewed(text):
-    for name, make in ("commands", commands), ("options", options):
+    """The README's text as it should be."""
+    for name, make in ("commands", commands), ("options", options_table):
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{make()}\n\n{m[2]}", text, flags=re.S)
     return text
 
 
+def renewed_manual(text):
+    return re.sub(r'(\.\\" options\n).*?(\.\\" end)', lambda m: f"{m[1]}{options_list()}\n{m[2]}", text, flags=re.S)
+
+
+def read(path):
+    with open(path) as f:
+        return f.read()
+
+
 if __name__ == "__main__":
-    with open(README) as f:
-        old = f.read()
-    new = renewed(old)
+    stale = {path: new for path, make in ((README, renewed), (MANUAL, renewed_manual))
+             if (new := make(old := read(path))) != old}
     if "--check" in sys.argv:
-        sys.exit(new != old)
-    with open(README, "w") as f:
-        f.write(new)
+        sys.exit(bool(stale))
+    for path, text in stale.items():
+        with open(path, "w") as f:
+            f.write(text)

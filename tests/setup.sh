@@ -1,12 +1,16 @@
 #!/bin/sh
 # Sees to it that the tests have what they need and prints the Python that has it: Debian's packages where apt
-# may be used, else a virtual environment for the Python part (tests that miss a program are then skipped).
+# may be used, else a virtual environment for the Python part (tests that miss a program are then skipped). The client
+# libraries for Node.js come from npm into clients/node_modules; without them, their tests are skipped.
 # What it says goes to stderr.
 set -eu
 cd "$(dirname "$0")"
 
 packages="python3-pytest python3-pytest-timeout python3-redis python3-hypothesis
-    redis-server redis-tools redis-sentinel netcat-openbsd ${EXTRA_PACKAGES-}"
+    redis-server redis-tools redis-sentinel nutcracker iproute2 netcat-openbsd groff-base make
+    python3-hiredis python3-django-redis php-cli php-redis ruby-redis gcc libc6-dev libhiredis-dev
+    prometheus-redis-exporter iredis ${EXTRA_PACKAGES-}"
+command -v npm >/dev/null || packages="$packages npm"
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
@@ -35,10 +39,19 @@ install_without_starting() {
     as_root "$@" >&2 || { as_root apt-get update -qq >&2 && as_root "$@" >&2; }
 }
 
+# Unless what is there is what package.json asks for.
+install_node_clients() {
+    cmp -s clients/package.json clients/node_modules/installed.json && return
+    echo "installing clients for Node.js" >&2
+    timeout 300 npm install --prefix clients --no-package-lock --no-audit --no-fund --loglevel=error >&2 &&
+        cp clients/package.json clients/node_modules/installed.json
+}
+
 if command -v apt-get >/dev/null && { [ -z "$(missing)" ] || as_root true 2>/dev/null; }; then
     list=$(missing)
     # shellcheck disable=SC2086  # a list of words
     [ -z "$list" ] || install_without_starting $list
+    install_node_clients || echo "npm could not install them; their tests will be skipped" >&2
     echo /usr/bin/python3
 elif python3 -c 'import hypothesis, pytest, pytest_timeout, redis' 2>/dev/null; then
     command -v python3

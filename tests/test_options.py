@@ -74,7 +74,7 @@ def test_a_bad_option_is_named_in_one_line(args, named, tmp_path):
 
 
 @ours
-@pytest.mark.parametrize("args", ["--tls-port 6380", "--aclfile users", "--rename-command KEYS x", "--cluster-enabled yes"])
+@pytest.mark.parametrize("args", ["--tls-port 6380", "--aclfile users", "--cluster-enabled yes"])
 def test_what_would_leave_it_less_safe_than_asked_is_refused(args, tmp_path):
     ended = run(*args.split(), "--port", str(free_port()), cwd=tmp_path)
     assert ended.returncode == 1

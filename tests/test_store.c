@@ -1,5 +1,5 @@
 /* test_store.c - random changes to the store beside a plain model of it: after each, both must agree. Snapshots, scans,
- * watches and expiry run in between. The table grows and shrinks all the while. */
+ * watches, expiry and eviction run in between. The table grows and shrinks all the while. */
 #include "store.h"
 
 #include <assert.h>
@@ -22,6 +22,7 @@ static struct model model[DBS][KEYS], at_snapshot[DBS][KEYS];
 static bool emitted[DBS][KEYS];
 static int64_t now = 1000000;
 static size_t keys_in_use = KEYS;
+static enum store_policy policy;
 
 static unsigned roll(unsigned n) { return (unsigned)rand() % n; }
 
@@ -55,10 +56,10 @@ static void check_key(int db, int k) {
     check_entry(store_peek(store_db(db), &key), &model[db][k]);
 }
 
-static void on_expire(struct db *db, const char *key, size_t n) {
+static void on_reclaim(struct db *db, const char *key, size_t n, bool evicted) {
     assert(n > 4 && store_size(db) > 0);
     struct model *m = &model[store_db_id(db)][atoi(key + 4)];
-    assert(m->value && m->deadline < now);
+    assert(m->value && (evicted ? policy > STORE_VOLATILE_TTL || m->deadline >= now : m->deadline < now));
     model_put(m, NULL, 0, STORE_NO_DEADLINE);
 }
 
@@ -175,6 +176,64 @@ static void change(void) {
     check_key(db, k);
 }
 
+/* Takes a share of the memory away: it is reached, or nothing that may go is left. */
+static void evict(void) {
+    size_t limit = store_memory() - store_memory() / (2 + roll(50)), may_go = 0;
+    uint64_t before = store_evicted_count();
+    policy = (enum store_policy)roll(STORE_NOEVICTION + 1);
+    bool room = store_make_room(limit, policy);
+    for (; room && store_memory() > limit; room = store_make_room(limit, policy)) store_tick(false);
+    for (int db = 0; db < DBS; db++)
+        may_go += policy <= STORE_VOLATILE_TTL ? store_volatile(store_db(db)) : store_size(store_db(db));
+    assert(room ? store_memory() <= limit : policy == STORE_NOEVICTION || !may_go);
+    assert(policy != STORE_NOEVICTION || store_evicted_count() == before);
+}
+
+/* Which of 30,000 keys are left when memory for half of them is taken away. */
+static bool left[30000];
+static void note_left(void *arg, struct entry *e) {
+    (void)arg;
+    size_t n;
+    left[atoi(store_key(e, &n))] = true;
+}
+
+static size_t count_left(int first, int last) {
+    size_t n = 0;
+    for (int k = first; k < last; k++) n += left[k];
+    return n;
+}
+
+/* The first third of the keys is used again and again, the second once more, the last third never; the later a key's
+ * number within its third, the later is its deadline. */
+static void check_choice(enum store_policy p) {
+    struct db *db = store_db(0);
+    uint64_t cursor = 0;
+    policy = STORE_ALLKEYS_LRU;
+    store_make_room(0, policy);
+    memset(left, 0, sizeof left);
+    for (int step = 0; step < 3; step++) {
+        for (int k = 0; k < (step ? 10000 * (3 - step) : 30000); k++) {
+            char text[16];
+            struct arg key = {.p = text, .n = (uint32_t)snprintf(text, sizeof text, "%05d:", k)}, val = key;
+            if (step) assert(store_find(db, &key));
+            else store_set(db, &key, &val, now + 1000000 + k % 10000);
+        }
+        store_set_clock(now += 10000, STORE_EXPIRE_DELETE);
+    }
+    size_t limit = store_memory() / 2;
+    while (store_make_room(limit, p) && store_memory() > limit) store_tick(false);
+    do cursor = store_scan(db, cursor, note_left, NULL);
+    while (cursor);
+    size_t hot = count_left(0, 10000), warm = count_left(10000, 20000), cold = count_left(20000, 30000), soon = 0;
+    for (int third = 0; third < 3; third++) soon += count_left(third * 10000, third * 10000 + 2000);
+    if (p == STORE_ALLKEYS_LRU || p == STORE_VOLATILE_LRU) assert(hot > 9700 && warm > 2000 && cold < 150);
+    if (p == STORE_VOLATILE_TTL) assert(soon < 60);
+    if (p == STORE_ALLKEYS_RANDOM || p == STORE_VOLATILE_RANDOM)
+        assert(hot > 3500 && warm > 3500 && cold > 3500 && soon > 2000);
+    store_flush(db);
+    while (store_tick(false)) {}
+}
+
 static bool scanned[KEYS];
 
 static void note_scanned(void *arg, struct entry *e) {
@@ -222,8 +281,9 @@ static void check_refill(void) {
 int main(void) {
     srand(7);
     store_init(DBS);
-    store_on_expire(on_expire);
     store_set_clock(now, STORE_EXPIRE_DELETE);
+    for (int p = 0; p < STORE_NOEVICTION; p++) check_choice((enum store_policy)p);
+    store_on_reclaim(on_reclaim);
     check_refill();
     for (int round = 0; round < 60; round++) {
         keys_in_use = round % 3 == 2 ? 40 : KEYS; /* so that tables shrink */
@@ -240,6 +300,7 @@ int main(void) {
             change();
             if (roll(4) == 0) store_set_clock(now += roll(10), STORE_EXPIRE_DELETE);
             if (roll(8) == 0) store_tick(roll(2));
+            if (roll(300) == 0) evict();
             if (snapshot && roll(20) == 0) store_snapshot_step(1 + roll(8));
         }
         if (round % 6 == 5) store_snapshot_end(); /* given up half-way */

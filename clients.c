@@ -1,0 +1,242 @@
+/* clients.c - CLIENT: who is connected, and what may be done about them.
+ *
+ * Pausing is decided here, and done by dispatch: it keeps a paused client's command as it is and runs it when the pause
+ * is over. The client is blocked until then, so that what it sent behind waits as well.
+ *
+ * Left out: client-side caching (CLIENT TRACKING and its kin).
+ */
+#include "commands.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ==== one's own connection ===================================================================================== */
+
+void cmd_client_id(struct cx *cx) { resp_int(cx->out, (int64_t)cx->client->id); }
+
+void cmd_client_setname(struct cx *cx) {
+    if (client_keep_name(cx, &cx->client->name, &cx->argv[2], "Client names")) resp_ok(cx->out);
+}
+
+void cmd_client_getname(struct cx *cx) {
+    if (cx->client->name) resp_bulk_str(cx->out, cx->client->name);
+    else resp_null(cx->out);
+}
+
+void cmd_client_setinfo(struct cx *cx) {
+    bool name = resp_arg_is(&cx->argv[2], "lib-name"), version = resp_arg_is(&cx->argv[2], "lib-ver");
+    char **field = name ? &cx->client->lib_name : &cx->client->lib_ver;
+    if (!name && !version) resp_errorf(cx->out, "ERR Unrecognized option '%.*s'", (int)cx->argv[2].n, cx->argv[2].p);
+    else if (client_keep_name(cx, field, &cx->argv[3], name ? "lib-name" : "lib-ver")) resp_ok(cx->out);
+}
+
+/* A client's line of CLIENT LIST. */
+static void put_client(struct resp_out *o, const struct cx *cx, const struct client *c) {
+    static const char letters[] = "Acx.....eT.b.UOMS"; /* by the bits of enum client_flag */
+    char peer[64], local[64], flags[sizeof letters + 1] = "N";
+    size_t query, query_free, multi, n = 0, waits = c->own ? resp_out_pending(c->own) : 0;
+    size_t total = client_memory(c, &query, &query_free, &multi);
+    uint32_t now = (uint32_t)(store_wall_clock() / 1000);
+    const struct command *cmd = c == cx->client ? cx->cmd : c->last_cmd;
+    client_addresses(c, peer, local);
+    for (int i = 0; letters[i]; i++)
+        if (c->flags >> i & 1 && letters[i] != '.') flags[n++] = letters[i];
+    if (c->subs) flags[n++] = 'P';
+    resp_printf(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d ", c->id, peer, local,
+                c->fd, c->name ? c->name : "", now - c->created, now - c->active, flags, c->db);
+    resp_printf(o, "sub=%zu psub=%zu ssub=%zu ", pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
+                pubsub_count(c, PUBSUB_SHARD));
+    resp_printf(o, "multi=%d qbuf=%zu qbuf-free=%zu multi-mem=%zu obl=0 oll=%d omem=%zu tot-mem=%zu events=%s ",
+                client_multi_count(c), query, query_free, multi, waits > 0, waits, total,
+                c->flags & CLIENT_WANT_WRITE ? "rw" : "r");
+    resp_printf(o, "cmd=%s user=default redir=-1 resp=%d lib-name=%s lib-ver=%s\n", cmd ? cmd->name : "NULL", c->proto,
+                c->lib_name ? c->lib_name : "", c->lib_ver ? c->lib_ver : "");
+}
+
+void cmd_client_info(struct cx *cx) {
+    struct resp_out text = {0};
+    put_client(&text, cx, cx->client);
+    resp_verbatim(cx->out, text.buf, text.len);
+    resp_out_free(&text);
+}
+
+static bool read_class(struct cx *cx, const struct arg *name, int *class) {
+    *class = client_class_named(name->p, name->n);
+    if (*class < 0) resp_errorf(cx->out, "ERR Unknown client type '%.*s'", (int)name->n, name->p);
+    return *class >= 0;
+}
+
+/* Is the client's number among the words from the third on? */
+static bool is_listed(const struct cx *cx, const struct client *c) {
+    int64_t id;
+    for (int i = 3; i < cx->argc; i++)
+        if (resp_read_int(cx->argv[i].p, cx->argv[i].n, &id) && id == (int64_t)c->id) return true;
+    return false;
+}
+
+void cmd_client_list(struct cx *cx) {
+    struct resp_out text = {0};
+    int64_t n;
+    int class = -1;
+    bool by_type = cx->argc == 4 && resp_arg_is(&cx->argv[2], "type");
+    bool by_id = cx->argc > 3 && resp_arg_is(&cx->argv[2], "id");
+    if (!cx_check(cx, cx->argc == 2 || by_type || by_id, "ERR syntax error")) return;
+    if (by_type && !read_class(cx, &cx->argv[3], &class)) return;
+    for (int i = 3; by_id && i < cx->argc; i++)
+        if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &n), "ERR Invalid client ID")) return;
+    for (struct client *c = client_next(NULL); c; c = client_next(c)) {
+        if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) put_client(&text, cx, c);
+    }
+    resp_verbatim(cx->out, text.buf, text.len);
+    resp_out_free(&text);
+}
+
+void cmd_client_reply(struct cx *cx) {
+    bool on = resp_arg_is(&cx->argv[2], "on"), off = resp_arg_is(&cx->argv[2], "off");
+    uint32_t *flags = &cx->client->flags;
+    if (!cx_check(cx, on || off || resp_arg_is(&cx->argv[2], "skip"), "ERR syntax error")) return;
+    if (on) *flags &= ~(uint32_t)(CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT);
+    else if (off) *flags |= CLIENT_REPLY_OFF;
+    else if (!(*flags & CLIENT_REPLY_OFF)) *flags |= CLIENT_REPLY_SKIP_NEXT;
+    if (on) resp_ok(cx->out);
+}
+
+static void switch_flag(struct cx *cx, uint32_t flag) {
+    bool on = resp_arg_is(&cx->argv[2], "on");
+    if (!cx_check(cx, on || resp_arg_is(&cx->argv[2], "off"), "ERR syntax error")) return;
+    cx->client->flags = on ? cx->client->flags | flag : cx->client->flags & ~flag;
+    resp_ok(cx->out);
+}
+
+void cmd_client_no_evict(struct cx *cx) { switch_flag(cx, CLIENT_NO_EVICT); }
+void cmd_client_no_touch(struct cx *cx) { switch_flag(cx, CLIENT_NO_TOUCH); }
+
+/* ==== others' connections ====================================================================================== */
+
+/* What CLIENT KILL looks for: all that is set. */
+struct filter {
+    const struct arg *peer, *local; /* addresses */
+    int64_t id;
+    int class; /* -1: any */
+    bool user; /* who obeys the one user: all but the link to a leader */
+    bool spare_me;
+};
+
+static bool equals(const struct arg *a, const char *text) { return a->n == strlen(text) && !memcmp(a->p, text, a->n); }
+
+static bool filter_takes(const struct filter *f, const struct client *c) {
+    char peer[64], local[64];
+    if ((f->id && f->id != (int64_t)c->id) || (f->class >= 0 && f->class != client_class(c)) ||
+        (f->user && c->flags & CLIENT_LEADER))
+        return false;
+    if (f->peer || f->local) client_addresses(c, peer, local);
+    return (!f->peer || equals(f->peer, peer)) && (!f->local || equals(f->local, local));
+}
+
+/* Takes the pair of words that begins at argument i. False: the error is said. */
+static bool filter_read(struct cx *cx, struct filter *f, int i) {
+    const struct arg *v = &cx->argv[i + 1];
+    switch (i + 1 < cx->argc ? resp_arg_flag(&cx->argv[i], "addr laddr type id user skipme") : 0) {
+    case 1: return (f->peer = v);
+    case 2: return (f->local = v);
+    case 4: return read_class(cx, v, &f->class);
+    case 8:
+        return cx_check(cx, resp_read_int(v->p, v->n, &f->id) && f->id > 0, "ERR client-id should be greater than 0");
+    case 16:
+        f->user = equals(v, "default");
+        if (!f->user) resp_errorf(cx->out, "ERR No such user '%.*s'", (int)v->n, v->p);
+        return f->user;
+    case 32:
+        f->spare_me = resp_arg_is(v, "yes");
+        return cx_check(cx, f->spare_me || resp_arg_is(v, "no"), "ERR syntax error");
+    default: return cx_check(cx, false, "ERR syntax error");
+    }
+}
+
+/* The old form is one address, the new one pairs of words. */
+void cmd_client_kill(struct cx *cx) {
+    bool old = cx->argc == 3, me = false;
+    struct filter f = {.peer = old ? &cx->argv[2] : NULL, .class = -1, .spare_me = !old};
+    int64_t killed = 0;
+    for (int i = 2; !old && i < cx->argc; i += 2)
+        if (!filter_read(cx, &f, i)) return;
+    for (struct client *c = client_next(NULL); c; c = client_next(c)) {
+        if ((c == cx->client && f.spare_me) || !filter_takes(&f, c)) continue;
+        killed++;
+        if (c == cx->client) me = true;
+        else client_close(c);
+    }
+    if (!old) resp_int(cx->out, killed);
+    else if (cx_check(cx, killed, "ERR No such client")) resp_ok(cx->out);
+    if (me) client_close_after_reply(cx->client);
+}
+
+/* ==== waiting ================================================================================================== */
+
+bool cx_timeout(struct cx *cx, int i, int64_t *until) {
+    int64_t ms, now = store_wall_clock();
+    if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &ms),
+                  "ERR timeout is not an integer or out of range") ||
+        !cx_check(cx, ms >= 0, "ERR timeout is negative"))
+        return false;
+    *until = !ms ? 0 : ms < INT64_MAX - now ? now + ms : INT64_MAX;
+    return true;
+}
+
+/* Ends a wait as if its time were up; ERROR: with an error in the place of the reply. */
+void cmd_client_unblock(struct cx *cx) {
+    int64_t id;
+    int how = cx->argc > 3 ? resp_arg_flag(&cx->argv[3], "timeout error") : 1;
+    if (!cx_at_most(cx, 4) || !cx_check(cx, how, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR") ||
+        !cx_int(cx, 2, &id))
+        return;
+    struct client *c = client_next(NULL);
+    while (c && (int64_t)c->id != id) c = client_next(c);
+    bool waits = c && c->wait_until > 1; /* 1: it was unblocked in this turn already */
+    if (waits) c->wait_until = 1;
+    if (waits) c->wait_failed = how == 2;
+    resp_int(cx->out, waits);
+}
+
+/* ==== pausing ================================================================================================== */
+
+static struct {
+    bool all;
+    int64_t until;
+} pauses[PAUSE_PURPOSES];
+
+void client_pause(enum pause_purpose purpose, bool all, int64_t until_ms) {
+    bool runs = pauses[purpose].until >= store_wall_clock();
+    pauses[purpose].all = all || (runs && pauses[purpose].all);
+    if (!runs || until_ms > pauses[purpose].until) pauses[purpose].until = until_ms;
+}
+
+void client_unpause(enum pause_purpose purpose) {
+    pauses[purpose].until = 0;
+    server_set_expiry(); /* changes that follow in this turn must see what has expired go */
+}
+
+enum pause client_paused(void) {
+    enum pause strictest = PAUSE_NONE;
+    for (int i = 0; i < PAUSE_PURPOSES; i++)
+        if (pauses[i].until >= store_wall_clock() && strictest != PAUSE_ALL)
+            strictest = pauses[i].all ? PAUSE_ALL : PAUSE_WRITES;
+    return strictest;
+}
+
+void cmd_client_pause(struct cx *cx) {
+    int64_t until;
+    bool all = cx->argc == 3 || resp_arg_is(&cx->argv[3], "all");
+    if (!cx_at_most(cx, 4) ||
+        !cx_check(cx, all || resp_arg_is(&cx->argv[3], "write"), "ERR CLIENT PAUSE mode must be WRITE or ALL") ||
+        !cx_timeout(cx, 2, &until))
+        return;
+    client_pause(PAUSE_BY_COMMAND, all, until);
+    resp_ok(cx->out);
+}
+
+void cmd_client_unpause(struct cx *cx) {
+    client_unpause(PAUSE_BY_COMMAND);
+    resp_ok(cx->out);
+}
