@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from ev import OK, Error, need
-from repl_tools import KINDS, OUR_PAIRS, OURS, Node, contents, fill, groups, linked, wait_for, wait_online, wait_same, wait_sync
+from repl_tools import KINDS, OUR_PAIRS, OURS, REDIS, Node, contents, fill, groups, linked, wait_for, wait_online, wait_same, wait_sync
 
 CLONE_NEWNET = 0x40000000
 OPEN = {"bind": "0.0.0.0", "protected_mode": "no", "repl_timeout": 2, "repl_ping_replica_period": 1}
@@ -105,7 +105,7 @@ def host(network):
             network.put_in(i)
 
 
-@pytest.mark.parametrize("kinds", groups((OURS, OURS, OURS), (OURS, OURS, "redis"), ("redis", OURS, "redis")))
+@pytest.mark.parametrize("kinds", groups((OURS, OURS, REDIS), (REDIS, OURS, REDIS)))
 def test_a_partition_and_its_healing(network, host, kinds):
     a = host(0, kinds[0])
     b = host(1, kinds[1], follow=a)

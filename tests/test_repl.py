@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ev import NIL, OK, QUEUED, Error, Push, Status, encode, need, ours, unsanitized
+from ev import NIL, OK, Error, Push, Status, encode, need, ours, unsanitized
 from grammar import FAR
 from repl_tools import (OUR_FOLLOWERS, OUR_LEADERS, OUR_PAIRS, OURS, PAIRS, REDIS, contents, fill, groups, in_sync, is_error,
                         linked, replication_of, wait_for, wait_online, wait_same, wait_sync)
@@ -230,7 +230,7 @@ STREAM = """
 """
 
 
-@pairs
+@our_pairs
 def test_every_command_arrives(node, leader, follower):
     a = node(leader)
     b = node(follower, follow=a)
@@ -321,7 +321,7 @@ def test_a_transaction_cut_in_its_middle(node, relay, leader, follower):
     assert a.syncs() == (1, 1)
 
 
-@pairs
+@our_pairs
 def test_an_expired_key_is_hidden_until_the_leader_deletes_it(node, leader, follower):
     a = node(leader)
     b = node(follower, follow=a)
@@ -388,7 +388,7 @@ def test_a_snapshot_with_expired_keys(node, leader, follower):
     wait_same(a, b)
 
 
-@pairs
+@our_pairs
 def test_published_messages_reach_the_followers_subscribers(node, leader, follower):
     a = node(leader)
     b = node(follower, follow=a)
@@ -570,7 +570,7 @@ def test_an_empty_follower_takes_an_empty_leader(node):
 # ---- passwords and timeouts ----------------------------------------------------------------------------------
 
 
-@pairs
+@our_pairs
 @pytest.mark.parametrize("user", [None, "default"])
 def test_a_leader_with_a_password(node, leader, follower, user):
     a = node(leader, requirepass="secret word")
@@ -585,7 +585,7 @@ def test_a_leader_with_a_password(node, leader, follower, user):
     assert a.syncs() == (1, 0)
 
 
-@our_pairs
+@pytest.mark.parametrize("leader, follower", groups((OURS, OURS)))
 def test_a_silent_link_ends_by_timeout_on_both_sides(node, relay, leader, follower):
     a = node(leader, repl_timeout=2, repl_ping_replica_period=1)
     r = relay(a)
@@ -601,7 +601,7 @@ def test_a_silent_link_ends_by_timeout_on_both_sides(node, relay, leader, follow
     assert a.syncs() == (1, 1)
 
 
-@our_pairs
+@pytest.mark.parametrize("leader, follower", groups((OURS, REDIS), (REDIS, OURS)))
 def test_an_idle_link_stays(node, leader, follower):
     """Pings and acknowledgements keep it, however little there is to say."""
     a = node(leader, repl_timeout=2, repl_ping_replica_period=1)

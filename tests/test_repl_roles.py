@@ -7,7 +7,7 @@ import pytest
 
 from ev import NIL, OK, QUEUED, Error, encode, ours
 from persist_tools import read, write
-from repl_tools import (KINDS, OUR_FOLLOWERS, OUR_LEADERS, OUR_PAIRS, OURS, PAIRS, REDIS, HandFollower, Node, address, contents,
+from repl_tools import (KINDS, OUR_LEADERS, OUR_PAIRS, OURS, REDIS, HandFollower, Node, address, contents,
                         fill, groups, is_error, linked, wait_for, wait_online, wait_same, wait_sync)
 
 our_pairs = pytest.mark.parametrize("leader, follower", OUR_PAIRS)
@@ -199,7 +199,7 @@ def test_the_fields_are_redis_servers_in_its_order(node):
         assert mine == theirs
 
 
-@pytest.mark.parametrize("leader, follower", PAIRS)
+@our_pairs
 def test_what_the_fields_say(node, relay, leader, follower):
     a = node(leader)
     a("SET", "k", "v")

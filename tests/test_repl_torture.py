@@ -12,7 +12,7 @@ import pytest
 from ev import SANITIZED
 from repl_tools import KINDS, OUR_PAIRS, OURS, REDIS, Chaos, fill, linked, replication_of, wait_for, wait_same, wait_sync
 
-ROUNDS = int(os.environ.get("ECHOVAULT_REPL_ROUNDS") or (3 if SANITIZED else 6))
+ROUNDS = int(os.environ.get("ECHOVAULT_REPL_ROUNDS") or (2 if SANITIZED else 4))
 
 
 def mistreat(relay, rng):
