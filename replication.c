@@ -255,16 +255,14 @@ void replication_run(struct cx *cx) {
         cx_call(cx);
     }
     store_set_clock(store_wall_clock(), STORE_EXPIRE_HIDE);
-    if (cx->out->errors == errors) {
-        log_relay(cx->argv, cx->argc);
-        return;
-    }
-    stream_refuse(cx, cx->out->last_error);
+    if (cx->out->errors != errors) stream_refuse(cx, cx->out->last_error);
+    else if (!log_relay(cx->argv, cx->argc)) stream_refuse(cx, "what came before it does not fit this checksum");
 }
 
 void replication_promote(void) {
     if (leader) stream_end(NULL, false);
     repl_unfollow();
+    server_set_expiry();
     free(config.replicaof);
     config.replicaof = resp_need(strdup(""));
     server_log(LOG_NOTICE, "This is a leader now, with the replication id %s.", log_id());
@@ -278,6 +276,7 @@ static void follow(const char *host, int port, bool takes_over) {
     if (leader) stream_end(NULL, false);
     clients_forget_offsets();
     repl_follow(host, port, takes_over);
+    server_set_expiry(); /* from here on nothing may go that no log will tell of */
     server_log(LOG_NOTICE, "Following %s:%d.", host, port);
 }
 
