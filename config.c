@@ -202,6 +202,7 @@ static const struct option options[] = {
     {"latency-monitor-threshold", LONG(latency_threshold, 0), "0", 0, "what LATENCY keeps, milliseconds; 0: nothing"},
     {"latency-tracking", BOOL(latency_tracking), "yes", 0, "count by their time what LATENCY HISTOGRAM shows"},
     {"latency-tracking-info-percentiles", STRING(latency_percentiles, check_percentiles), "50 99 99.9", 0, "in INFO"},
+    {"io-uring", BOOL(io_uring), "yes", IMMUTABLE, "a turn's reads, and its writes, in one system call where possible"},
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},

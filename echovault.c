@@ -24,6 +24,7 @@
  */
 #include "commands.h"
 #include "disk.h"
+#include "uring.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -31,7 +32,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -42,21 +42,18 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #define EVENTS_MAX    512                /* ready sockets a turn */
-#define ACCEPTS_MAX   256                /* new connections a turn */
 #define READ_MAX      ((size_t)16 << 10) /* bytes of a read into the turn's buffer */
 #define READ_BLOB_MAX ((size_t)1 << 20)  /* bytes of a read straight into a value */
-#define TURN_BUFFER   ((size_t)256 << 10)
-#define BATCH_MAX     256               /* commands that are parsed before they run */
-#define WINDOW        16                /* commands whose keys are prefetched together */
-#define BRIEF_ARGS    8                 /* a brief command (CMD_BRIEF) has no more arguments */
-#define REPLY_SHARE   ((size_t)1 << 20) /* bytes of replies to one client in a turn */
-#define LISTENERS_MAX 16
+#define SLOT          (READ_MAX + 320)   /* so that the beginnings do not fall on the same cache lines */
+#define BATCH_MAX     256                /* commands that are parsed before they run */
+#define WINDOW        16                 /* commands whose keys are prefetched together */
+#define BRIEF_ARGS    8                  /* a brief command (CMD_BRIEF) has no more arguments */
+#define REPLY_SHARE   ((size_t)1 << 20)  /* bytes of replies to one client in a turn */
 #define CRON_MS       100
 #define SLICE_MIN_US  30 /* of the snapshot's walk, in one turn */
 #define SLICE_MAX_US  300
@@ -86,9 +83,6 @@ void server_log(int level, const char *fmt, ...) {
     if (f && to_file) fclose(f);
     if (level == LOG_WARNING && to_file && !server_started) fprintf(stderr, "%s\n", text);
 }
-
-/* The server cannot go on: one line that says why and what to do. */
-#define die(...) (server_log(LOG_WARNING, __VA_ARGS__), exit(1))
 
 static void *must(void *p) {
     if (!p) die("Out of memory");
@@ -134,8 +128,10 @@ struct pending {
 };
 
 static struct {
-    char *buf; /* TURN_BUFFER bytes for reads */
-    size_t used;
+    struct client *reads[URING_MAX]; /* whose sockets have input that is to be read now */
+    size_t nreads;
+    char *slots;     /* one for each, SLOT bytes apart */
+    bool slots_used; /* by what the batch has still to run */
     struct resp_parser parser;
     struct arg *args;
     size_t nargs, args_cap;
@@ -168,9 +164,7 @@ static struct {
     size_t nwaiting, waiting_cap;
     struct client **dead; /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
-    int epoll, signals, spare_fd;
-    int listeners[LISTENERS_MAX], nlisteners;
-    int unix_listener, link_fd;
+    int epoll, signals, link_fd;
     bool stopping, loading, files_closed;
     uint32_t now_s;
     int64_t next_cron_ms;
@@ -218,7 +212,7 @@ static void output_free(struct client *c) {
 
 static bool client_authed(const struct client *c) { return c->flags & CLIENT_AUTHED || !*config.requirepass; }
 
-static struct client *client_new(int fd, bool is_unix) {
+struct client *client_new(int fd, bool is_unix) {
     if (fd >= server.clients_cap) {
         int cap = fd + 1024;
         server.clients = must(realloc(server.clients, (size_t)cap * sizeof *server.clients));
@@ -491,30 +485,12 @@ static void output_check_limits(struct client *c) {
     }
 }
 
-/* One write for all that c has to get. */
-static void client_flush(struct client *c) {
-    size_t part = c->turn_end - c->turn_start, all = output_pending(c);
-    bool held = output_held(c);
-    ssize_t sent = 0;
-    if (held) client_hold(c);
-    else c->hold = 0;
-    if (all && !held) {
-        if (!c->own) {
-            sent = write(c->fd, turn.out.buf + c->turn_start, part);
-        } else {
-            struct iovec iov[64];
-            iov[0] = (struct iovec){.iov_base = turn.out.buf ? turn.out.buf + c->turn_start : NULL, .iov_len = part};
-            sent = writev(c->fd, iov, 1 + resp_out_iov(c->own, iov + 1, 63));
-        }
-        if (sent < 0 && errno != EAGAIN && errno != EINTR) {
-            client_close(c);
-            sent = 0;
-        }
-        if (sent < 0) sent = 0;
-        server_stats.net_out += (uint64_t)sent;
-        server_stats.writes++;
-        if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
-    }
+/* So many bytes of all that c had to get went out (or it was -errno). */
+static void client_sent(struct client *c, size_t all, bool held, ssize_t sent) {
+    if (sent < 0 && sent != -EAGAIN && sent != -EINTR) client_close(c);
+    if (sent < 0) sent = 0;
+    server_stats.net_out += (uint64_t)sent;
+    if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
     if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
     c->turn_start = c->turn_end = 0;
     int more = c->flags & CLIENT_FOLLOWER && !c->own ? repl_send(c->follower) : 0;
@@ -528,12 +504,51 @@ static void client_flush(struct client *c) {
     if (c->own) output_check_limits(c);
 }
 
+/* Output that waited before, or has to: one write for all that c has to get. */
+static void client_flush(struct client *c) {
+    size_t all = output_pending(c);
+    bool held = output_held(c);
+    ssize_t sent = 0;
+    if (held) client_hold(c);
+    else c->hold = 0;
+    if (all && !held) {
+        struct iovec iov[64];
+        iov[0] = (struct iovec){.iov_base = turn.out.buf ? turn.out.buf + c->turn_start : NULL,
+                                .iov_len = c->turn_end - c->turn_start};
+        sent = writev(c->fd, iov, 1 + (c->own ? resp_out_iov(c->own, iov + 1, 63) : 0));
+        if (sent < 0) sent = -errno;
+        server_stats.writes++;
+    }
+    client_sent(c, all, held, sent);
+}
+
+/* The turn's replies to clients for whom nothing else waits, all at once. */
+static void flush_together(struct client **clients, size_t n) {
+    struct uring_io ios[URING_MAX];
+    for (size_t i = 0; i < n; i++) {
+        const struct client *c = clients[i];
+        ios[i] = (struct uring_io){c->fd, turn.out.buf + c->turn_start, c->turn_end - c->turn_start, 0};
+    }
+    uring_write(ios, n);
+    server_stats.writes += n;
+    for (size_t i = 0; i < n; i++) {
+        clients[i]->hold = 0;
+        client_sent(clients[i], ios[i].n, false, ios[i].result);
+    }
+}
+
 static void clients_flush(void) {
+    struct client *simple[URING_MAX];
+    size_t n = 0;
     for (size_t i = 0; i < turn.ntouched; i++) {
         struct client *c = turn.touched[i];
         c->flags &= ~(uint32_t)CLIENT_TOUCHED;
-        if (!(c->flags & CLIENT_CLOSING)) client_flush(c);
+        if (c->flags & CLIENT_CLOSING) continue;
+        if (c->own || c->turn_start == c->turn_end || output_held(c)) client_flush(c);
+        else simple[n++] = c;
+        if (n == URING_MAX) flush_together(simple, n), n = 0;
     }
+    flush_together(simple, n);
     turn.ntouched = 0;
     if (turn.out.cap > 4 * REPLY_SHARE) resp_out_free(&turn.out);
     turn.out.len = 0;
@@ -585,6 +600,10 @@ static void segment_parse(struct segment *s) {
         if (turn.nbatch > first && p->pos < s->len && p->todo == 0 && s->buf[p->pos] != '*') break;
         r = resp_parse(p, s->buf, s->len, &error);
         if (r == RESP_MORE) break;
+        if (r == RESP_OK && c->flags & CLIENT_LEADER && (p->argc == 0 || s->buf[p->start] != '*')) {
+            r = RESP_ERROR; /* the log would not have its length */
+            error = "the stream is not made of arrays";
+        }
         if (r == RESP_OK && p->argc == 0) continue;
         cmd->segment = (uint32_t)(s - turn.segments);
         cmd->start = p->start;
@@ -646,7 +665,7 @@ static struct segment *segment_new(struct client *c, char *buf, size_t len) {
 }
 
 static void batch_make_room(void) {
-    if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX || turn.used + READ_MAX > TURN_BUFFER) batch_run();
+    if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX) batch_run();
 }
 
 /* A client whose earlier input can go on without another read. */
@@ -677,13 +696,10 @@ static char *input_room(struct client *c, size_t *n) {
     return in->buf + in->len;
 }
 
-static void client_read(struct client *c) {
-    size_t n = READ_MAX;
-    batch_make_room();
-    char *to = c->in ? input_room(c, &n) : turn.buf + turn.used;
-    ssize_t got = read(c->fd, to, n);
+/* A read of c's has brought so many bytes to the place where they belong (or -errno). */
+static void client_got(struct client *c, char *at, ssize_t got) {
     if (got <= 0) {
-        bool over = got == 0 || (errno != EAGAIN && errno != EINTR);
+        bool over = got == 0 || (got != -EAGAIN && got != -EINTR);
         if (over && !(c->flags & CLIENT_TOUCHED)) client_close(c); /* else after its replies: the end is met again */
         return;
     }
@@ -691,8 +707,7 @@ static void client_read(struct client *c) {
     server_stats.reads++;
     c->active = server.now_s;
     if (!c->in) {
-        turn.used += (size_t)got;
-        segment_parse(segment_new(c, to, (size_t)got));
+        segment_parse(segment_new(c, at, (size_t)got));
         return;
     }
     if (c->in->parser.blob) c->in->parser.blob_have += (size_t)got;
@@ -704,6 +719,35 @@ static void client_read(struct client *c) {
         return;
     }
     segment_parse(segment_new(c, c->in->buf, c->in->len));
+}
+
+/* Reads the sockets whose turn has come, each into a slot of the turn's buffer, all at once. */
+static void reads_run(void) {
+    struct uring_io ios[URING_MAX];
+    if (turn.slots_used) batch_run();
+    for (size_t i = 0; i < turn.nreads; i++)
+        ios[i] = (struct uring_io){turn.reads[i]->fd, turn.slots + i * SLOT, READ_MAX, 0};
+    uring_read(ios, turn.nreads);
+    for (size_t i = 0; i < turn.nreads; i++) {
+        batch_make_room();
+        if (!(turn.reads[i]->flags & CLIENT_CLOSING)) client_got(turn.reads[i], ios[i].p, ios[i].result);
+    }
+    turn.slots_used = true;
+    turn.nreads = 0;
+}
+
+/* c's socket has input: it is read with others, unless it goes on with what an input of c's own, or a value, holds. */
+static void client_read(struct client *c) {
+    size_t n;
+    if (!c->in) {
+        turn.reads[turn.nreads++] = c;
+        if (turn.nreads == URING_MAX) reads_run();
+        return;
+    }
+    batch_make_room();
+    char *to = input_room(c, &n);
+    ssize_t got = read(c->fd, to, n);
+    client_got(c, to, got < 0 ? -errno : got);
 }
 
 /* ==== the batch =============================================================================== */
@@ -745,6 +789,7 @@ static void pending_run(const struct pending *cmd) {
         skip = true;
     }
     if (!skip && cmd->argc) client_run(c, cmd->cmd, argv, cmd->argc);
+    else if (!skip && c->flags & CLIENT_LEADER) replication_refuse(s->error);
     else if (!skip) {
         resp_errorf(c->own ? c->own : &turn.out, "ERR %s", s->error);
         server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
@@ -773,7 +818,8 @@ static void batch_run(void) {
         turn.args = NULL;
         turn.args_cap = 0;
     }
-    turn.nbatch = turn.nargs = turn.used = turn.nsegments = 0;
+    turn.nbatch = turn.nargs = turn.nsegments = 0;
+    turn.slots_used = false;
 }
 
 /* ==== the context's helpers =================================================================== */
@@ -871,7 +917,6 @@ static void unknown_command(struct cx *cx) {
                 (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, args);
 }
 
-/* Finds the row of a container's subcommand and checks the number of arguments. False: the error is said. */
 bool cx_resolve(struct cx *cx) {
     if (!cx->cmd) {
         if (cx->client && (resp_arg_is(&cx->argv[0], "post") || resp_arg_is(&cx->argv[0], "host:"))) {
@@ -1158,130 +1203,9 @@ static void signals_set_up(void) {
     if (server.signals < 0) die("signalfd: %s", strerror(errno));
 }
 
-/* ==== listening =============================================================================== */
-
-static void epoll_watch(int fd) {
+void server_watch(int fd) {
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint32_t)fd};
     if (epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev)) die("epoll_ctl: %s", strerror(errno));
-}
-
-static void listener_add(int fd) {
-    if (server.nlisteners == LISTENERS_MAX) die("More than %d addresses to listen on: shorten --bind", LISTENERS_MAX);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    server.listeners[server.nlisteners++] = fd;
-    epoll_watch(fd);
-}
-
-/* False: this address is not to be had, and may be missing (a "-" in front of it). */
-static bool listen_on(const char *address) {
-    bool optional = *address == '-';
-    const char *host = address + optional;
-    char port[8];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
-    snprintf(port, sizeof port, "%d", config.port);
-    if (!strcmp(host, "*")) hints.ai_family = AF_INET, host = NULL;
-    else if (!strcmp(host, "::*")) hints.ai_family = AF_INET6, host = NULL;
-    int bad = getaddrinfo(host, port, &hints, &found);
-    if (bad && optional) return false;
-    if (bad) die("Cannot listen on %s: %s. Mend --bind.", address, gai_strerror(bad));
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e = 0;
-    if (fd >= 0) {
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    }
-    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, config.tcp_backlog)) e = errno;
-    freeaddrinfo(found);
-    if (!e) {
-        listener_add(fd);
-        return true;
-    }
-    if (fd >= 0) close(fd);
-    if (!optional || (e != EADDRNOTAVAIL && e != EAFNOSUPPORT && e != EPROTONOSUPPORT))
-        die("Cannot listen on %s port %d: %s. Is another server running there? Choose another with --port or --bind.",
-            address, config.port, strerror(e));
-    return false;
-}
-
-static void listen_unix(void) {
-    struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (strlen(config.unixsocket) >= sizeof sa.sun_path)
-        die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
-    memcpy(sa.sun_path, config.unixsocket, strlen(config.unixsocket) + 1);
-    unlink(config.unixsocket);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) || listen(fd, config.tcp_backlog))
-        die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(errno));
-    if (config.unixsocketperm) chmod(config.unixsocket, (mode_t)config.unixsocketperm);
-    listener_add(fd);
-    server.unix_listener = fd;
-}
-
-static void listen_all(void) {
-    char *copy = must(strdup(config.bind)), *save = NULL;
-    server.unix_listener = -1;
-    if (config.port)
-        for (char *address = strtok_r(copy, " ", &save); address; address = strtok_r(NULL, " ", &save))
-            listen_on(address);
-    free(copy);
-    if (config.unixsocket && *config.unixsocket) listen_unix();
-    if (!server.nlisteners) die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
-}
-
-static void refuse(int fd, const char *text) {
-    server_stats.rejected++;
-    if (write(fd, text, strlen(text)) < 0) server_log(LOG_DEBUG, "A refused connection was gone already");
-    close(fd);
-}
-
-/* Protected mode: open to the world without a password is hardly what anyone wants. */
-static bool is_stranger(const struct sockaddr_storage *ss) {
-    if (!config.protected_mode || *config.requirepass) return false;
-    if (ss->ss_family == AF_INET) return (ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) != 127;
-    if (ss->ss_family == AF_INET6) return !IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)ss)->sin6_addr);
-    return false;
-}
-
-static void socket_tune(int fd) {
-    int one = 1, idle = config.tcp_keepalive, interval = idle / 3 > 0 ? idle / 3 : 1, probes = 3;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (!idle) return;
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
-}
-
-/* No descriptor is free: the spare one is given up for a moment, so that the connection can be taken and told. */
-static void accept_without_descriptors(int listener) {
-    close(server.spare_fd);
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) refuse(fd, "-ERR max number of clients reached\r\n");
-    server.spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-}
-
-static void accept_clients(int listener) {
-    for (int i = 0; i < ACCEPTS_MAX; i++) {
-        struct sockaddr_storage ss = {0};
-        socklen_t n = sizeof ss;
-        int fd = accept4(listener, (struct sockaddr *)&ss, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE) accept_without_descriptors(listener);
-            return;
-        }
-        if (is_stranger(&ss)) {
-            refuse(fd, "-DENIED Redis is running in protected mode because protected mode is enabled and no password "
-                       "is set for the "
-                       "default user. In this mode connections are only accepted from the loopback interface. Set a "
-                       "password with "
-                       "requirepass, or turn protected mode off with 'CONFIG SET protected-mode no' from the loopback "
-                       "interface.\r\n");
-        } else if (client_count() >= (size_t)config.maxclients) {
-            refuse(fd, "-ERR max number of clients reached\r\n");
-        } else {
-            if (ss.ss_family != AF_UNIX) socket_tune(fd);
-            if (!client_new(fd, listener == server.unix_listener)) close(fd);
-        }
-    }
 }
 
 /* ==== the turn ================================================================================ */
@@ -1310,28 +1234,34 @@ static void signal_read(void) {
     }
 }
 
-static void event_handle(const struct epoll_event *ev) {
-    int fd = (int)(uint32_t)ev->data.u64;
-    uint32_t gen = (uint32_t)(ev->data.u64 >> 32);
-    if (gen) {
-        struct client *c = client_of((struct handle){.fd = fd, .gen = gen});
-        if (!c) return; /* a stale event */
-        if (c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) {
-            if (ev->events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) client_close(c);
-            else if (ev->events & EPOLLIN && !(c->flags & CLIENT_DEAF)) c->flags |= CLIENT_DEAF, client_arm(c);
-        } else if (ev->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !(c->flags & CLIENT_AGAIN)) {
-            client_read(c); /* but not while earlier input waits for its turn */
-        }
-        if (ev->events & EPOLLOUT) client_touch(c);
-    } else if (fd == server.signals) {
-        signal_read();
-    } else if (fd == disk_fd()) {
-        disk_news();
-    } else if (fd == server.link_fd) {
-        repl_link_event();
-    } else {
-        accept_clients(fd);
+static void client_event(struct client *c, uint32_t events) {
+    if (c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) {
+        if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) client_close(c);
+        else if (events & EPOLLIN && !(c->flags & CLIENT_DEAF)) c->flags |= CLIENT_DEAF, client_arm(c);
+    } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !(c->flags & CLIENT_AGAIN)) {
+        client_read(c); /* but not while earlier input waits for its turn */
     }
+    if (events & EPOLLOUT) client_touch(c);
+}
+
+static void other_event(int fd) {
+    if (fd == server.signals) signal_read();
+    else if (fd == disk_fd()) disk_news();
+    else if (fd == server.link_fd) repl_link_event();
+    else listen_accept(fd);
+}
+
+/* Clients first, so that who has left makes room for who comes. */
+static void events_handle(const struct epoll_event *events, int n) {
+    for (int i = 0; i < n; i++) {
+        struct handle h = {.fd = (int)(uint32_t)events[i].data.u64, .gen = (uint32_t)(events[i].data.u64 >> 32)};
+        struct client *c = h.gen ? client_of(h) : NULL; /* NULL: a stale event, or none of a client */
+        if (c) client_event(c, events[i].events);
+    }
+    reads_run();
+    batch_run();
+    for (int i = 0; i < n; i++)
+        if (!(events[i].data.u64 >> 32)) other_event((int)(uint32_t)events[i].data.u64);
 }
 
 /* Ten times a second. */
@@ -1370,8 +1300,7 @@ static bool server_turn(int wait_ms) {
         turn.nagain -= nagain;
         memmove(turn.again, turn.again + nagain, turn.nagain * sizeof *turn.again);
     }
-    for (int i = 0; i < n; i++) event_handle(&events[i]);
-    batch_run();
+    events_handle(events, n);
     postponed_run();
     bool more = resp_blob_reap((size_t)16 << 20);
     if (!server.loading) {
@@ -1497,8 +1426,9 @@ static void server_start(void) {
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server.epoll < 0) die("epoll_create1: %s", strerror(errno));
     descriptors_set_up();
-    server.spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    turn.buf = must(malloc(TURN_BUFFER));
+    turn.slots = must(malloc(URING_MAX * SLOT));
+    if (config.io_uring && !uring_start())
+        server_log(LOG_VERBOSE, "No io_uring here: one system call for each read and write");
     resp_parser_init(&turn.parser);
     store_init(config.databases);
     store_on_reclaim(on_reclaim);
@@ -1508,11 +1438,14 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,
                (int)getpid());
     pidfile_write();
-    epoll_watch(server.signals);
+    server_watch(server.signals);
     server_log(LOG_NOTICE, "Server initialized");
 }
 
-static void breathe_loading(void) { server_turn(0); }
+static bool breathe_loading(void) {
+    server_turn(0);
+    return !server.stopping;
+}
 
 static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};
 static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};
@@ -1525,7 +1458,7 @@ int main(int argc, char **argv) {
     if (persist_start(&config.persist, &hooks)) exit(1);
     server.loading = false;
     clock_read();
-    if (disk_fd() >= 0) epoll_watch(disk_fd());
+    if (disk_fd() >= 0) server_watch(disk_fd());
     server_started = true;
     server_log(LOG_NOTICE, "Ready to accept connections");
     supervisor_notify("STATUS=Ready to accept connections\nREADY=1");
@@ -1539,7 +1472,7 @@ int main(int argc, char **argv) {
     supervisor_notify("STATUS=Stopping\nSTOPPING=1");
     if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);
-    if (server.unix_listener >= 0) unlink(config.unixsocket);
+    listen_end();
     server_log(LOG_NOTICE, "EchoVault is now ready to exit, bye bye...");
     return 0;
 }

@@ -192,14 +192,15 @@ struct client {
 };
 
 struct client *
-client_next(struct client *after);      /* NULL: the first; walks all connections that are not closing, by descriptor */
-void client_close(struct client *c);    /* marks only */
-struct client *client_new_link(int fd); /* of a socket that we have opened; NULL: it cannot be watched */
-void client_touch(struct client *c);    /* it has something to be sent at the end of the turn */
-int client_silence(const struct client *c); /* seconds since it last sent something */
-void clients_forget_offsets(void);          /* those of the log mean something else from now on */
-void client_block(struct client *c);        /* nothing more of it is run until client_unblock() */
-void client_unblock(struct client *c);      /* unless something else, too, keeps it blocked */
+client_next(struct client *after);   /* NULL: the first; walks all connections that are not closing, by descriptor */
+void client_close(struct client *c); /* marks only */
+struct client *client_new(int fd, bool is_unix); /* NULL: it cannot be watched */
+struct client *client_new_link(int fd);          /* of a socket that we have opened; NULL: it cannot be watched */
+void client_touch(struct client *c);             /* it has something to be sent at the end of the turn */
+int client_silence(const struct client *c);      /* seconds since it last sent something */
+void clients_forget_offsets(void);               /* those of the log mean something else from now on */
+void client_block(struct client *c);             /* nothing more of it is run until client_unblock() */
+void client_unblock(struct client *c);           /* unless something else, too, keeps it blocked */
 void client_close_after_reply(struct client *c);
 void client_reset(struct client *c); /* RESET: as just connected */
 struct resp_out *
@@ -255,6 +256,7 @@ void replication_turn(void);               /* once a turn, when the log has been
 void replication_cron(void);               /* ten times a second */
 void replication_farewell(void);           /* the log is complete: the end */
 void replication_run(struct cx *cx);       /* a command of the leader's */
+void replication_refuse(const char *why);  /* what the leader sends is no stream */
 void replication_gone(struct client *c);   /* c is about to be freed */
 void replication_promote(void);            /* from follower to leader */
 bool replication_enough(void);             /* min-replicas-to-write is met */
@@ -287,10 +289,16 @@ struct memory {               /* bytes: by the data, of that by tables; of the p
 void server_sample(void);                  /* ten times a second: what INFO tells rates and peaks from */
 void server_count_error(const char *text); /* an error reply, as resp_out.last_error has it */
 void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force); /* SHUTDOWN; may reply an error */
-const char *server_run_id(void);                                               /* 40 hex digits, new every start */
+void server_watch(int fd);                                                     /* for input, by the reactor */
+void listen_all(void);            /* listens as the options say, or ends the server (listen.c) */
+void listen_accept(int listener); /* takes who waits there */
+void listen_end(void);
+const char *server_run_id(void); /* 40 hex digits, new every start */
 
 enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
 void server_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The server cannot go on: one line that says why and what to do. */
+#define die(...) (server_log(LOG_WARNING, __VA_ARGS__), exit(1))
 
 /* ---- options (config.c) ---------------------------------------------------------------------- */
 
@@ -303,7 +311,7 @@ struct config {
     int unixsocketperm;
     char *dir, *logfile, *pidfile, *file; /* file: the path of the one that was read, NULL: none */
     int loglevel;                         /* enum log_level */
-    bool daemonize;
+    bool daemonize, io_uring;
     enum { SUPERVISED_NO, SUPERVISED_SYSTEMD, SUPERVISED_AUTO } supervised;
     int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
     char *requirepass;

@@ -361,6 +361,7 @@ static void take_new_id(bool keep_old) {
 }
 
 static void header_say(void) {
+    next.id[0] = '\0'; /* a file in the making has the old ones */
     if (lg.fd >= 0 && header_update() < 0) hooks->say(SAY_WARNING, "The log's header: %s", strerror(errno));
 }
 
@@ -375,7 +376,9 @@ static void set_live(void) {
     bool live = lg.fd >= 0 || lg.keep || opt->log_on;
     if (live && lg.lost) {
         take_new_id(false);
-        lg.h.base = lg.summed = lg.stretch = lg.covered = ++lg.at;
+        buffer_drop(0, true);
+        lg.h.base = lg.summed = lg.stretch = lg.covered =
+            ++lg.at; /* snapshots of before, even one that runs, lack them */
         lg.sum = (struct sum){0};
     }
     if (live) lg.lost = false;
@@ -565,6 +568,7 @@ static void trim_memory(void) {
 }
 
 static void next_go_on(void);
+static void next_give_up(int error);
 
 void log_flush(void) {
     if (!lg.live || lg.tx >= 0) return;
@@ -572,6 +576,7 @@ void log_flush(void) {
     uint64_t bare = log_end() - lg.covered;
     if (bare >= RECORD_EVERY || (bare && sync)) put_record();
     if (lg.fd < 0 || lg.trouble == BROKEN) {
+        if (next.fd >= 0 && !next.busy) next_give_up(0); /* it would be a copy of what cannot be trusted */
         trim_memory();
         return;
     }
@@ -597,11 +602,11 @@ bool log_in_file(void) { return lg.fd >= 0; }
 void log_pin(uint64_t offset) { lg.pin = offset; }
 
 void log_remark(const struct arg *argv, int argc) {
-    if (lg.keep) log_append(lg.db, argv, argc);
+    if (lg.keep && lg.trouble == FINE) log_append(lg.db, argv, argc);
 }
 
 void log_ping(void) {
-    if (lg.keep && lg.tx < 0) put_record();
+    if (lg.keep && lg.tx < 0 && lg.trouble == FINE) put_record();
 }
 
 void log_follow(void) {
@@ -642,6 +647,7 @@ bool log_relay(const struct arg *argv, int argc) {
     put_command(inside || word == 1 ? &lg.relay : &lg.out, argv, argc);
     if (record) chain_on(at);
     if (word == 1 || (inside && word != 2)) return true;
+    note_mark(at); /* redis-server's bytes have no records */
     if (inside) resp_raw(&lg.out, lg.relay.buf, lg.relay.len);
     if (inside) resp_out_free(&lg.relay);
     lg.db = lg.relay_db;
@@ -654,7 +660,6 @@ void log_relay_abort(void) {
 }
 
 static void snap_forget(void);
-static void next_give_up(int error);
 
 bool persist_quiesce(bool on) {
     lg.parked = on;
@@ -1463,7 +1468,7 @@ int persist_reload(bool save) {
     if (ok && lg.fd >= 0)
         ok = replay(lg.fd, file_pos(boot.rdb.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
     disk_close_later(boot.rdb_fd);
-    store_set_clock(now, STORE_EXPIRE_DELETE);
+    store_set_clock(now, log_following() ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE);
     lg.live = live;
     lg.lost = lost;
     info.changes_since_save = store_changes() - changes;
@@ -1477,7 +1482,7 @@ static void run_save_points(const char *points, int64_t now_s) {
     int64_t since = now_s - info.last_save_s;
     char *end;
     if (!info.save_ok && now_s - snap.started_s < 5) return; /* not at once after a failure */
-    for (const char *p = points; !snap.running && changes; p = end) {
+    for (const char *p = points; !snap.running && !lg.parked && changes; p = end) {
         long long seconds = strtoll(p, &end, 10), least = end == p ? -1 : strtoll(end, &end, 10);
         if (least < 0) return;
         if (changes < (uint64_t)least || since <= seconds) continue;
@@ -1535,8 +1540,9 @@ void persist_cron(int64_t now_ms, const char *save_points) {
 }
 
 int persist_stop(bool save) {
-    bool kept = true;
-    if (save || file_wanted()) {
+    bool kept = true, parked = lg.parked, snapshot = !parked && (save || file_wanted());
+    lg.parked = false;
+    if (snapshot) {
         snap_cancel();
         kept = snap_save() == 0;
     }
@@ -1552,7 +1558,10 @@ int persist_stop(bool save) {
         while (lg.syncing) disk_wait();
         kept = kept && lg.synced == log_end();
     }
-    if (!kept || file_wanted()) return -1;
+    if (!kept || (file_wanted() && !parked)) {
+        lg.parked = parked;
+        return -1;
+    }
     disk_stop();
     return 0;
 }

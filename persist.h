@@ -115,8 +115,8 @@ bool persist_tick(int64_t budget_us);
 /* Ten times a second: everysec's sync, save points, rewrite by growth. save_points: "seconds changes ..."
  * pairs. */
 void persist_cron(int64_t now_ms, const char *save_points);
-int persist_stop(
-    bool save); /* a clean end: all written and synced; save: a snapshot as well. -1: it could not be kept */
+/* A clean end: all is written and synced; save: a snapshot as well (not while quiescent). -1: it could not be kept. */
+int persist_stop(bool save);
 
 /* DEBUG RELOAD and LOADAOF: empties all databases and loads what is on the disk, a fresh snapshot if save is set.
  * -1: say() told why; the databases may be empty. */

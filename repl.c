@@ -111,6 +111,17 @@ struct follower *repl_follower_new(int fd, void *owner) {
     return f;
 }
 
+static uint64_t oldest_cursor(void) {
+    uint64_t oldest = UINT64_MAX;
+    for (const struct follower *f = repl_followers; f; f = f->next) {
+        uint64_t cursor = f->phase == REPL_WAITING ? snap_begun() : f->phase == REPL_NEW ? UINT64_MAX : f->cursor;
+        if (cursor < oldest) oldest = cursor;
+    }
+    uint64_t limit = (uint64_t)*opt->memory_limit;
+    if (!log_in_file() && limit && oldest < log_end() && log_end() - oldest > limit) oldest = log_end() - limit;
+    return oldest;
+}
+
 void repl_follower_free(struct follower *f) {
     if (!f) return;
     struct follower **at = &repl_followers;
@@ -118,6 +129,7 @@ void repl_follower_free(struct follower *f) {
     *at = f->next;
     disk_close_later(f->rdb_fd);
     free(f);
+    log_pin(oldest_cursor());
 }
 
 void repl_drop_followers(void) {
@@ -142,6 +154,7 @@ static void followers_serve(void) {
     disk_close_later(fd);
     if (fd >= 0) return;
     if (snap_begin() < 0) hooks->say(SAY_WARNING, "No snapshot for a follower: %s", strerror(errno));
+    log_pin(oldest_cursor()); /* what is logged from here on goes with it */
     tried = now;
 }
 
@@ -166,23 +179,13 @@ void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_ou
     hooks->say(SAY_NOTICE, "A follower asks for a full resync.");
 }
 
-static uint64_t oldest_cursor(void) {
-    uint64_t oldest = UINT64_MAX;
-    for (const struct follower *f = repl_followers; f; f = f->next) {
-        uint64_t cursor = f->phase == REPL_WAITING ? snap_begun() : f->phase == REPL_NEW ? UINT64_MAX : f->cursor;
-        if (cursor < oldest) oldest = cursor;
-    }
-    uint64_t limit = (uint64_t)*opt->memory_limit;
-    if (!log_in_file() && limit && oldest < log_end() && log_end() - oldest > limit) oldest = log_end() - limit;
-    return oldest;
-}
-
 bool repl_offer(struct follower *f, struct resp_out *(*output)(void *owner)) {
     if (f->phase == REPL_WAITING && (f->rdb_fd = snap_open(&f->cursor, &f->rdb_size)) >= 0) {
         struct resp_out *out = output(f->owner);
         if (f->psync) resp_printf(out, "+FULLRESYNC %s %" PRIu64 "\r\n", log_id(), f->cursor);
         resp_printf(out, "$%" PRIu64 "\r\n", f->rdb_size);
         f->phase = REPL_SENDING;
+        f->acked_ms = repl_clock();
         log_pin(oldest_cursor());
         hooks->say(SAY_NOTICE, "Full resync of a follower: the snapshot at offset %" PRIu64 ", %" PRIu64 " bytes.",
                    f->cursor, f->rdb_size);
@@ -198,8 +201,8 @@ static int sent(int64_t n, const char *what) {
 }
 
 int repl_send(struct follower *f) {
-    size_t n = 0, share;
-    for (const struct follower *g = repl_followers; g; g = g->next) n++;
+    size_t n = 1, share;
+    for (const struct follower *g = repl_followers; g; g = g->next) n += g != f;
     share = TURN_SHARE / n > SHARE_MIN ? TURN_SHARE / n : SHARE_MIN;
     if (f->done) return -1;
     if (f->phase == REPL_SENDING) {
@@ -207,11 +210,11 @@ int repl_send(struct follower *f) {
         uint64_t left = f->rdb_size - f->rdb_at;
         ssize_t got = sendfile(f->fd, f->rdb_fd, &at, left < share ? left : share);
         f->rdb_at = (uint64_t)at;
+        if (got > 0) f->acked_ms = repl_clock();
         if (f->rdb_at < f->rdb_size) return sent(got, "sending the snapshot");
         close(f->rdb_fd);
         f->rdb_fd = -1;
         f->phase = REPL_ONLINE;
-        f->acked_ms = repl_clock();
         return f->rdb_only ? -1 : 1;
     }
     if (f->phase != REPL_ONLINE) return 0;
@@ -405,7 +408,7 @@ static bool transfer_begin(const char *line) {
 /* The answer to PSYNC. */
 static void psync_answered(const char *line) {
     char id[ANSWER_MAX] = "";
-    if (!strncmp(line, "+CONTINUE", 9)) {
+    if (!strncmp(line, "+CONTINUE", 9) && !leader.lost) {
         if (sscanf(line + 9, "%511s", id) == 1 && is_id(id) && strcmp(id, log_id()) != 0) {
             repl_drop_followers(); /* they hear the id when they come back */
             log_continue(id);
@@ -480,7 +483,7 @@ static void transfer_read(void) {
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
         if (n <= 0) link_fails(false, "the snapshot broke off after %" PRIu64 " bytes", leader.got);
         else if (disk_write_at(leader.file, buf, (size_t)n, leader.got) < 0)
-            link_fails(false, "no room for its snapshot: %s", strerror(errno));
+            link_fails(true, "no room for its snapshot: %s", strerror(errno));
         if (leader.state != REPL_TRANSFER) return;
         all += (size_t)n;
         leader.got += (uint64_t)n;
@@ -528,7 +531,7 @@ static void load_progress(uint64_t at) {
     int64_t now = repl_clock();
     (void)at;
     if (now - leader.heard_ms > 1000 && send(leader.fd, "\n", 1, MSG_NOSIGNAL) == 1) leader.heard_ms = now;
-    hooks->breathe();
+    leader.aborted |= !hooks->breathe();
     if (leader.aborted) loading->end = loading->at + loading->len; /* as if the file ended here */
 }
 
@@ -569,6 +572,7 @@ void repl_load(void) {
     store_stage_end(take);
     if (take) {
         leader.lost = false;
+        repl_drop_followers(); /* their cursors count in another history */
         log_adopt(leader.id, leader.offset, facts.stream_db);
         leader.state = REPL_CONNECTED;
         hooks->say(SAY_NOTICE, "Full resync done: %zu keys loaded in %.3f seconds.", keys_in(store_db),
@@ -582,7 +586,8 @@ void repl_load(void) {
 
 static void link_cron(int64_t now) {
     bool waits = leader.state == REPL_CONNECTING || leader.state == REPL_TRANSFER;
-    if (leader.state == REPL_WAIT && now >= leader.retry_ms && !leader.aborted) link_connect();
+    bool wanted = leader.state == REPL_WAIT && !leader.aborted && !log_error();
+    if (wanted && now >= leader.retry_ms) link_connect();
     else if (waits && now - leader.heard_ms > (int64_t)opt->timeout * 1000)
         link_fails(false, "nothing was heard of it for repl-timeout, %d seconds", opt->timeout);
 }

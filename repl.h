@@ -22,7 +22,7 @@ struct repl_hooks {
     void (*say)(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
     /* The link's socket is to be watched for input, or for output; closing it ends that. */
     void (*watch)(int fd, bool output);
-    void (*breathe)(void); /* now and then during a long load: a turn of the reactor */
+    bool (*breathe)(void); /* now and then during a long load: a turn of the reactor. False: the server stops */
 };
 
 void repl_init(const struct repl_options *options, const struct repl_hooks *hooks);

@@ -134,10 +134,12 @@ bool replication_enough(void) {
 static struct resp_out *output_of(void *owner) { return client_output(owner); }
 
 static void stream_begin(int fd);
+static void stream_end(const char *why, bool refused);
 
 void replication_turn(void) {
     int fd = repl_take_link();
     if (fd >= 0) stream_begin(fd);
+    if (leader && log_error()) stream_end("what it sends cannot be kept", false); /* memory is no place for it */
     for (struct follower *f = repl_followers; f; f = f->next) {
         struct client *c = f->owner;
         if (f->done) client_close(c);
@@ -155,7 +157,7 @@ static void followers_second(void) {
         struct client *c = f->owner;
         any |= f->phase == REPL_ONLINE;
         if (f->phase == REPL_WAITING) resp_raw(client_output(c), "\n", 1);
-        if (f->phase != REPL_ONLINE || now - f->acked_ms <= limit || client_silence(c) <= config.repl.timeout) continue;
+        if (f->phase < REPL_SENDING || now - f->acked_ms <= limit || client_silence(c) <= config.repl.timeout) continue;
         server_log(LOG_WARNING, "A follower was dropped: nothing was heard of it for repl-timeout");
         client_close(c);
     }
@@ -219,6 +221,12 @@ static void stream_end(const char *why, bool refused) {
     if (why) repl_link_lost(why, refused);
 }
 
+/* What comes cannot be followed: a full resync may do without it; and of a transaction, a part may have been done. */
+void replication_refuse(const char *why) {
+    repl_lose_place();
+    stream_end(why, true);
+}
+
 static void stream_refuse(const struct cx *cx, const char *error) {
     char why[256];
     snprintf(why, sizeof why, "its command %.*s %.*s cannot be run: %.*s", (int)(cx->argv->n < 32 ? cx->argv->n : 32),
@@ -227,15 +235,15 @@ static void stream_refuse(const struct cx *cx, const char *error) {
                    : cx->argv[1].n < 64 ? cx->argv[1].n
                                         : 64),
              cx->argc < 2 ? "" : cx->argv[1].p, (int)strcspn(error, "\r\n"), error);
-    repl_lose_place(); /* a full resync may do without it; and of a transaction, a part may have been done */
-    stream_end(why, true);
+    replication_refuse(why);
 }
 
 /* A command of the leader's stream. */
 void replication_run(struct cx *cx) {
     struct client *c = cx->client;
-    bool known = cx->cmd && (cx->cmd->flags & (CMD_WRITE | CMD_IN_MULTI) || cx->cmd->fn == cmd_publish ||
-                             cx->cmd->fn == cmd_select || cx->cmd->fn == cmd_ping || cx->cmd->fn == cmd_replconf);
+    static void (*const others[])(struct cx *) = {cmd_multi, cmd_exec, cmd_select, cmd_publish, cmd_ping, cmd_replconf};
+    bool known = cx->cmd && cx->cmd->flags & CMD_WRITE;
+    for (size_t i = 0; cx->cmd && i < sizeof others / sizeof *others; i++) known |= cx->cmd->fn == others[i];
     bool none = !known && resp_arg_is(cx->argv, "function script"); /* nothing of theirs is for strings */
     uint64_t errors = cx->out->errors;
     if (c != leader) return;
@@ -249,11 +257,9 @@ void replication_run(struct cx *cx) {
     }
     if (cx->cmd && cx->cmd->fn == cmd_replconf && cx->argc == 3 && resp_arg_is(&cx->argv[1], "getack")) ack_send();
     store_set_clock(store_wall_clock(), STORE_EXPIRE_IGNORE);
-    if (c->flags & CLIENT_MULTI && !(cx->cmd && cx->cmd->flags & CMD_IN_MULTI)) {
-        if (!none) transaction_queue(cx);
-    } else if (!none) {
-        cx_call(cx);
-    }
+    bool runs = !none && cx_resolve(cx);
+    if (runs && c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    else if (runs) cx_call(cx);
     store_set_clock(store_wall_clock(), STORE_EXPIRE_HIDE);
     if (cx->out->errors != errors) stream_refuse(cx, cx->out->last_error);
     else if (!log_relay(cx->argv, cx->argc)) stream_refuse(cx, "what came before it does not fit this checksum");
@@ -262,7 +268,7 @@ void replication_run(struct cx *cx) {
 void replication_promote(void) {
     if (leader) stream_end(NULL, false);
     repl_unfollow();
-    server_set_expiry();
+    server_set_expiry(); /* this turn's next command must see what has expired go */
     free(config.replicaof);
     config.replicaof = resp_need(strdup(""));
     server_log(LOG_NOTICE, "This is a leader now, with the replication id %s.", log_id());
@@ -276,7 +282,7 @@ static void follow(const char *host, int port, bool takes_over) {
     if (leader) stream_end(NULL, false);
     clients_forget_offsets();
     repl_follow(host, port, takes_over);
-    server_set_expiry(); /* from here on nothing may go that no log will tell of */
+    server_set_expiry();
     server_log(LOG_NOTICE, "Following %s:%d.", host, port);
 }
 

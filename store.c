@@ -1148,6 +1148,7 @@ static void hand_step(struct db *db, enum store_policy policy) {
     if (!victim) return;
     reclaim_link(db, victim, !is_expired(*victim));
     rehash_shrink(db, 2);
+    rehash_step(db, AHEAD); /* lest entries go for the sake of an array that is too large for them */
 }
 
 /* The same from the next database on that holds something that may go; false: none does. */

@@ -1,5 +1,8 @@
 """The fixtures: c, other and c3 are connections to one server a test module, whose keyspace each test finds empty."""
 import contextlib
+import os
+import subprocess
+import tempfile
 
 import pytest
 
@@ -67,3 +70,16 @@ def relay():
     """Starts relays in front of servers; see repl_tools.Relay."""
     with contextlib.ExitStack() as relays:
         yield lambda server, **options: relays.enter_context(Relay(server.port, **options))
+
+
+@pytest.fixture
+def small_disk():
+    """A folder with room for 2 MiB."""
+    folder = tempfile.mkdtemp(prefix="echovault-small-")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode != 0:
+        os.rmdir(folder)
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder])
+    os.rmdir(folder)

@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 
 packages="python3-pytest python3-pytest-timeout python3-redis python3-hypothesis
-    redis-server redis-tools redis-sentinel netcat-openbsd groff-base make
+    redis-server redis-tools redis-sentinel nutcracker iproute2 netcat-openbsd groff-base make
     python3-hiredis python3-django-redis php-cli php-redis ruby-redis gcc libc6-dev libhiredis-dev
     prometheus-redis-exporter iredis ${EXTRA_PACKAGES-}"
 command -v npm >/dev/null || packages="$packages npm"

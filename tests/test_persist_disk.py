@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 
@@ -305,18 +304,6 @@ def test_the_folder_vanishes(tmp_path):
 
 
 # ---- no room ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk():
-    folder = tempfile.mkdtemp(prefix="echovault-small-")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode != 0:
-        os.rmdir(folder)
-        pytest.skip("mounting a tmpfs is not permitted here")
-    yield folder
-    subprocess.run(["umount", "-l", folder])
-    os.rmdir(folder)
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec"])

@@ -1,0 +1,147 @@
+/* listen.c - where clients come from: addresses, a Unix socket, and who is let in.
+ *
+ * An address that cannot be had stops the start, unless it may be missing. A connection is taken in batches and refused
+ * with Redis's words where there is no room for it, or where it comes from elsewhere and no password is set.
+ */
+#include "commands.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define LISTENERS_MAX 16
+#define ACCEPTS_MAX   256 /* new connections a turn */
+
+static int nlisteners, unix_listener = -1, spare_fd;
+
+static void listener_add(int fd) {
+    if (nlisteners == LISTENERS_MAX) die("More than %d addresses to listen on: shorten --bind", LISTENERS_MAX);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    nlisteners++;
+    server_watch(fd);
+}
+
+/* False: this address is not to be had, and may be missing (a "-" in front of it). */
+static bool listen_on(const char *address) {
+    bool optional = *address == '-';
+    const char *host = address + optional;
+    char port[8];
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
+    snprintf(port, sizeof port, "%d", config.port);
+    if (!strcmp(host, "*")) hints.ai_family = AF_INET, host = NULL;
+    else if (!strcmp(host, "::*")) hints.ai_family = AF_INET6, host = NULL;
+    int bad = getaddrinfo(host, port, &hints, &found);
+    if (bad && optional) return false;
+    if (bad) die("Cannot listen on %s: %s. Mend --bind.", address, gai_strerror(bad));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e = 0;
+    if (fd >= 0) {
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+        if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    }
+    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, config.tcp_backlog)) e = errno;
+    freeaddrinfo(found);
+    if (!e) {
+        listener_add(fd);
+        return true;
+    }
+    if (fd >= 0) close(fd);
+    if (!optional || (e != EADDRNOTAVAIL && e != EAFNOSUPPORT && e != EPROTONOSUPPORT))
+        die("Cannot listen on %s port %d: %s. Is another server running there? Choose another with --port or --bind.",
+            address, config.port, strerror(e));
+    return false;
+}
+
+static void listen_unix(void) {
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    if (strlen(config.unixsocket) >= sizeof sa.sun_path)
+        die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
+    memcpy(sa.sun_path, config.unixsocket, strlen(config.unixsocket) + 1);
+    unlink(config.unixsocket);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) || listen(fd, config.tcp_backlog))
+        die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(errno));
+    if (config.unixsocketperm) chmod(config.unixsocket, (mode_t)config.unixsocketperm);
+    listener_add(fd);
+    unix_listener = fd;
+}
+
+void listen_all(void) {
+    char *copy = resp_need(strdup(config.bind)), *save = NULL;
+    spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (config.port)
+        for (char *address = strtok_r(copy, " ", &save); address; address = strtok_r(NULL, " ", &save))
+            listen_on(address);
+    free(copy);
+    if (config.unixsocket && *config.unixsocket) listen_unix();
+    if (!nlisteners) die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
+}
+
+static void refuse(int fd, const char *text) {
+    server_stats.rejected++;
+    if (write(fd, text, strlen(text)) < 0) server_log(LOG_DEBUG, "A refused connection was gone already");
+    close(fd);
+}
+
+/* Protected mode: open to the world without a password is hardly what anyone wants. */
+static bool is_stranger(const struct sockaddr_storage *ss) {
+    if (!config.protected_mode || *config.requirepass) return false;
+    if (ss->ss_family == AF_INET) return (ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) != 127;
+    if (ss->ss_family == AF_INET6) return !IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)ss)->sin6_addr);
+    return false;
+}
+
+static void socket_tune(int fd) {
+    int one = 1, idle = config.tcp_keepalive, interval = idle / 3 > 0 ? idle / 3 : 1, probes = 3;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (!idle) return;
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
+/* No descriptor is free: the spare one is given up for a moment, so that the connection can be taken and told. */
+static void accept_without_descriptors(int listener) {
+    close(spare_fd);
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) refuse(fd, "-ERR max number of clients reached\r\n");
+    spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+void listen_accept(int listener) {
+    for (int i = 0; i < ACCEPTS_MAX; i++) {
+        struct sockaddr_storage ss = {0};
+        socklen_t n = sizeof ss;
+        int fd = accept4(listener, (struct sockaddr *)&ss, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE) accept_without_descriptors(listener);
+            return;
+        }
+        if (is_stranger(&ss)) {
+            refuse(fd, "-DENIED Redis is running in protected mode because protected mode is enabled and no password "
+                       "is set for the "
+                       "default user. In this mode connections are only accepted from the loopback interface. Set a "
+                       "password with "
+                       "requirepass, or turn protected mode off with 'CONFIG SET protected-mode no' from the loopback "
+                       "interface.\r\n");
+        } else if (client_count() >= (size_t)config.maxclients) {
+            refuse(fd, "-ERR max number of clients reached\r\n");
+        } else {
+            if (ss.ss_family != AF_UNIX) socket_tune(fd);
+            if (!client_new(fd, listener == unix_listener)) close(fd);
+        }
+    }
+}
+
+void listen_end(void) {
+    if (unix_listener >= 0) unlink(config.unixsocket);
+}
