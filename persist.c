@@ -456,6 +456,16 @@ static bool read_record(const char *p, size_t n, uint64_t *covers, uint64_t *uns
     return end == text + n; /* and not at a zero where a sector is missing */
 }
 
+/* Whether the text of the record at offset at is the one that belongs there. One that covers more than is still there
+ * is taken as it is. */
+static bool sum_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t stretch) {
+    char right[RECORD_TEXT];
+    uint64_t covers, unsynced;
+    if (!read_record(text->p, text->n, &covers, &unsynced)) return false;
+    int n = record_text(right, s, covers, unsynced);
+    return covers > at - base || (at - covers == stretch && n == (int)text->n && !memcmp(right, text->p, text->n));
+}
+
 static void note_mark(uint64_t offset) {
     if (lg.nmarks && offset - lg.marks[lg.nmarks - 1] < MARK_EVERY) return;
     if (lg.nmarks == lg.marks_cap) {
@@ -622,25 +632,26 @@ void log_continue(const char *id) {
     bool same = !strcmp(id, known); /* as before our start */
     snprintf(lg.h.id2, sizeof lg.h.id2, "%s", same ? "" : known);
     lg.h.id2_end = same ? 0 : log_end();
-    snprintf(lg.h.id, sizeof lg.h.id, "%s", id);
+    snprintf(lg.h.id, sizeof lg.h.id, "%s", same ? known : id); /* id may be the second one itself */
     header_say();
 }
 
-void log_relay(const struct arg *argv, int argc) {
+bool log_relay(const struct arg *argv, int argc) {
     int word = argc <= 2 ? resp_arg_flag(argv, "multi exec ping select") : 0;
-    bool inside = lg.relay.len > 0;
-    uint64_t at = log_end(), covers, unsynced;
+    bool inside = lg.relay.len > 0, record = word == 4 && argc == 2;
+    uint64_t at = log_end();
     int64_t db;
-    bool record = !inside && word == 4 && argc == 2 && read_record(argv[1].p, argv[1].n, &covers, &unsynced);
-    if (word == 8 && argc == 2 && resp_read_int(argv[1].p, argv[1].n, &db)) lg.relay_db = (int)db;
     if (record) sum_to_end();
+    if (record && (inside || !sum_fits(&lg.sum, &argv[1], at, lg.h.base, lg.stretch))) return false;
+    if (word == 8 && argc == 2 && resp_read_int(argv[1].p, argv[1].n, &db)) lg.relay_db = (int)db;
     put_command(inside || word == 1 ? &lg.relay : &lg.out, argv, argc);
     if (record) chain_on(at);
-    if (word == 1 || (inside && word != 2)) return;
+    if (word == 1 || (inside && word != 2)) return true;
     note_mark(at); /* redis-server's bytes have no records */
     if (inside) resp_raw(&lg.out, lg.relay.buf, lg.relay.len);
     if (inside) resp_out_free(&lg.relay);
     lg.db = lg.relay_db;
+    return true;
 }
 
 void log_relay_abort(void) {
@@ -1066,17 +1077,6 @@ static uint64_t walk_offset(const struct walk *w) { return w->base + w->r.at + w
 
 static void scan_passed(void *ctx, const char *p, size_t n) { sum_add(&((struct walk *)ctx)->sum, p, n); }
 
-/* A record that covers more than is still there is taken as it is. */
-static bool record_fits(struct walk *w, const struct arg *text, uint64_t at) {
-    char right[RECORD_TEXT];
-    uint64_t covers, unsynced;
-    if (!read_record(text->p, text->n, &covers, &unsynced)) return false;
-    reader_pass(&w->r);
-    int n = record_text(right, &w->sum, covers, unsynced);
-    return covers > at - w->base ||
-           (at - covers == w->stretch && n == (int)text->n && !memcmp(right, text->p, text->n));
-}
-
 static const char *scan_each(struct walk *w, size_t first, size_t length) {
     const struct arg *v = w->args + first;
     size_t argc = w->nargs - first;
@@ -1086,7 +1086,7 @@ static const char *scan_each(struct walk *w, size_t first, size_t length) {
     if (argc == 1 && resp_arg_is(v, w->multi ? "exec" : "multi")) {
         w->multi = !w->multi;
     } else if (record) {
-        if (w->multi || !record_fits(w, &v[1], at)) {
+        if (w->multi || (reader_pass(&w->r), !sum_fits(&w->sum, &v[1], at, w->base, w->stretch))) {
             w->good = w->covered; /* anything in between may be wrong */
             return "a checksum does not fit what stands before it";
         }

@@ -261,11 +261,8 @@ void replication_run(struct cx *cx) {
     if (runs && c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
     else if (runs) cx_call(cx);
     store_set_clock(store_wall_clock(), STORE_EXPIRE_HIDE);
-    if (cx->out->errors == errors) {
-        log_relay(cx->argv, cx->argc);
-        return;
-    }
-    stream_refuse(cx, cx->out->last_error);
+    if (cx->out->errors != errors) stream_refuse(cx, cx->out->last_error);
+    else if (!log_relay(cx->argv, cx->argc)) stream_refuse(cx, "what came before it does not fit this checksum");
 }
 
 void replication_promote(void) {
