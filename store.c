@@ -24,7 +24,7 @@
  *
  * Eviction. Where memory is above the limit, a hand goes round all buckets. From the EVICT_LOOK entries that it meets
  * next (only those with a deadline, where the policy says so) one goes: the longest idle, under the lru policies, the
- * nearest to its deadline or just the first. Bucket order is a keyed hash's, so they are as good as a random sample,
+ * nearest to its deadline or just any. Bucket order is a keyed hash's, so they are as good as a random sample,
  * but lie side by side and come round equally often. What was not used again since it came counts as idle ONCE_USED
  * times as long: a scan's keys leave before those that people come back to. A turn evicts as much as its commands
  * added, and beyond that only a slice, so that a lowered limit is reached over many turns.
@@ -1097,7 +1097,7 @@ static void bucket_prefetch(const struct db *db, size_t i, size_t total) {
 
 /* The one of the highest rank goes. */
 static uint64_t rank(const struct entry *e, enum store_policy policy) {
-    bool lru = policy == STORE_ALLKEYS_LRU || policy == STORE_VOLATILE_LRU;
+    bool lru = policy == STORE_LRU || policy == STORE_VOLATILE_LRU;
     if (is_expired(e)) return UINT64_MAX;
     if (policy == STORE_VOLATILE_TTL) return UINT64_MAX - (uint64_t)*deadline_at(e);
     return lru ? (store_idle(e) + UINT64_C(1)) * (e->visited ? 1 : ONCE_USED) : random_number();
@@ -1107,7 +1107,8 @@ static uint64_t rank(const struct entry *e, enum store_policy policy) {
 static void hand_step(struct db *db, enum store_policy policy) {
     struct entry **victim = NULL;
     uint64_t highest = 0;
-    int want = policy == STORE_ALLKEYS_RANDOM || policy == STORE_VOLATILE_RANDOM ? 1 : EVICT_LOOK;
+    int want = policy == STORE_ANY || policy == STORE_VOLATILE_ANY ? 1 : EVICT_LOOK;
+    if (hand.bucket < db->moved) hand.bucket = db->moved; /* those before it are empty */
     size_t total = buckets_in(db), end = hand.bucket + EVICT_WALK;
     for (; want > 0 && hand.bucket < end && hand.bucket < total; hand.steps++) {
         bucket_prefetch(db, hand.bucket, total);
@@ -1122,12 +1123,14 @@ static void hand_step(struct db *db, enum store_policy policy) {
     if (!victim) return;
     reclaim_link(db, victim, !is_expired(*victim));
     rehash_shrink(db, 2);
-    rehash_step(db, AHEAD); /* lest entries go for the sake of an array that is too large for them */
+    if (!rehashing(db) || db->t[1].mask > db->t[0].mask) return;
+    rehash_step(db, 4 * AHEAD); /* fast, lest entries go for the sake of an array that is too large for them */
+    hand.steps += 4 * AHEAD;
 }
 
 /* The same from the next database on that holds something that may go; false: none does. */
 static bool evict(enum store_policy policy) {
-    for (int i = 0; i < g.ndbs && policy != STORE_NOEVICTION; i++, hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0) {
+    for (int i = 0; i < g.ndbs && policy != STORE_KEEP_ALL; i++, hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0) {
         struct db *db = &g.dbs[hand.db];
         if (!(policy <= STORE_VOLATILE_TTL ? db->deadlines : db->used)) continue;
         hand_step(db, policy);
