@@ -24,10 +24,11 @@
  *
  * Eviction. Where memory is above the limit, a hand goes round all buckets. From the EVICT_LOOK entries that it meets
  * next (only those with a deadline, where the policy says so) one goes: the longest idle, under the lru policies, the
- * nearest to its deadline or just the first. Bucket order is a keyed hash's, so they are as good as a random sample,
+ * nearest to its deadline or just any. Bucket order is a keyed hash's, so they are as good as a random sample,
  * but lie side by side and come round equally often. What was not used again since it came counts as idle ONCE_USED
  * times as long: a scan's keys leave before those that people come back to. A turn evicts as much as its commands
- * added, and beyond that only a slice, so that a lowered limit is reached over many turns.
+ * added, and beyond that only a slice, so that a lowered limit is reached over many turns; on the way, what stays moves
+ * together, so that the memory of the rest can go back to the system.
  *
  * The snapshot walk goes through the buckets in SCAN's order, which misses nothing when the table is resized
  * under it; the entry's `saved` bit says whether the running snapshot has it, so that nothing is emitted
@@ -208,6 +209,7 @@ static void arena_free(void *p, size_t size) {
     free(p);
 }
 static bool arena_trim(int chunks) { return chunks < 0; }
+static bool arena_sparse(const void *p, size_t size) { return !p && !size; }
 #else
 static void empty_push(void *chunk) {
     if (arena.nempty == arena.empty_cap) {
@@ -254,6 +256,8 @@ static struct chunk *chunk_new(uint32_t size) {
     return c;
 }
 
+static struct chunk *chunk_of(const void *p) { return (struct chunk *)((uintptr_t)p & ~(uintptr_t)(CHUNK_SIZE - 1)); }
+
 static void *arena_alloc(size_t size) {
     if (size > ARENA_MAX) return must(malloc(size));
     struct chunk *c = arena.room[size / 8];
@@ -275,7 +279,7 @@ static void arena_free(void *p, size_t size) {
         free(p);
         return;
     }
-    struct chunk *c = (struct chunk *)((uintptr_t)p & ~(uintptr_t)(CHUNK_SIZE - 1));
+    struct chunk *c = chunk_of(p);
     assert(c->size == size && c->used > 0);
     if (chunk_full(c)) chunk_link(c);
     memcpy(p, &c->free, sizeof c->free);
@@ -283,6 +287,11 @@ static void arena_free(void *p, size_t size) {
     if (--c->used || (!c->next && !c->prev)) return; /* the last one with room stays: no to and fro */
     chunk_unlink(c);
     empty_push(c);
+}
+
+/* Whether the object had better move: much of its chunk is free, and the next allocation is from another one. */
+static bool arena_sparse(const void *p, size_t size) {
+    return size <= ARENA_MAX && chunk_of(p) != arena.room[size / 8] && chunk_of(p)->used * size < CHUNK_SIZE / 4 * 3;
 }
 
 /* Gives the memory of some empty chunks back to the system. True: there is more. */
@@ -1123,21 +1132,32 @@ static void bucket_prefetch(const struct db *db, size_t i, size_t total) {
 
 /* The one of the highest rank goes. */
 static uint64_t rank(const struct entry *e, enum store_policy policy) {
-    bool lru = policy == STORE_ALLKEYS_LRU || policy == STORE_VOLATILE_LRU;
+    bool lru = policy == STORE_LRU || policy == STORE_VOLATILE_LRU;
     if (is_expired(e)) return UINT64_MAX;
     if (policy == STORE_VOLATILE_TTL) return UINT64_MAX - (uint64_t)*deadline_at(e);
     return lru ? (store_idle(e) + UINT64_C(1)) * (e->visited ? 1 : ONCE_USED) : random_number();
+}
+
+/* Moves an entry together with others, so that chunks become empty. */
+static void compact(struct entry **link) {
+    size_t size = size_of(*link);
+    if (!arena_sparse(*link, size)) return;
+    struct entry *fresh = memcpy(arena_alloc(size), *link, size);
+    arena_free(*link, size);
+    *link = fresh;
 }
 
 /* The hand goes on through the database that it is in and deletes one of the entries that it meets, if it meets any. */
 static void hand_step(struct db *db, enum store_policy policy) {
     struct entry **victim = NULL;
     uint64_t highest = 0;
-    int want = policy == STORE_ALLKEYS_RANDOM || policy == STORE_VOLATILE_RANDOM ? 1 : EVICT_LOOK;
+    int want = policy == STORE_ANY || policy == STORE_VOLATILE_ANY ? 1 : EVICT_LOOK;
+    if (hand.bucket < db->moved) hand.bucket = db->moved; /* those before it are empty */
     size_t total = buckets_in(db), end = hand.bucket + EVICT_WALK;
     for (; want > 0 && hand.bucket < end && hand.bucket < total; hand.steps++) {
         bucket_prefetch(db, hand.bucket, total);
         for (struct entry **link = bucket_at(db, hand.bucket++); *link; link = &(*link)->next) {
+            if (hand.low > hand.limit) compact(link); /* memory comes down: new keys will not take all that is free */
             if (policy <= STORE_VOLATILE_TTL && !(*link)->has_deadline) continue;
             uint64_t r = rank(*link, policy);
             if (r > highest) highest = r, victim = link;
@@ -1148,12 +1168,14 @@ static void hand_step(struct db *db, enum store_policy policy) {
     if (!victim) return;
     reclaim_link(db, victim, !is_expired(*victim));
     rehash_shrink(db, 2);
-    rehash_step(db, AHEAD); /* lest entries go for the sake of an array that is too large for them */
+    if (!rehashing(db) || db->t[1].mask > db->t[0].mask) return;
+    rehash_step(db, 4 * AHEAD); /* fast, lest entries go for the sake of an array that is too large for them */
+    hand.steps += 4 * AHEAD;
 }
 
 /* The same from the next database on that holds something that may go; false: none does. */
 static bool evict(enum store_policy policy) {
-    for (int i = 0; i < g.ndbs && policy != STORE_NOEVICTION; i++, hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0) {
+    for (int i = 0; i < g.ndbs && policy != STORE_KEEP_ALL; i++, hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0) {
         struct db *db = &g.dbs[hand.db];
         if (!(policy <= STORE_VOLATILE_TTL ? db->deadlines : db->used)) continue;
         hand_step(db, policy);

@@ -123,14 +123,7 @@ size_t store_table_memory(void);    /* those in tables */
 uint64_t store_evicted_count(void); /* keys deleted to make room */
 
 /* Which keys may go (the volatile ones: those with a deadline), and which of them goes first. */
-enum store_policy {
-    STORE_VOLATILE_LRU,
-    STORE_VOLATILE_RANDOM,
-    STORE_VOLATILE_TTL,
-    STORE_ALLKEYS_LRU,
-    STORE_ALLKEYS_RANDOM,
-    STORE_NOEVICTION
-};
+enum store_policy { STORE_VOLATILE_LRU, STORE_VOLATILE_ANY, STORE_VOLATILE_TTL, STORE_LRU, STORE_ANY, STORE_KEEP_ALL };
 /* Deletes keys until memory is at the limit (0: none), or for a turn's share of work. False: refuse what needs memory;
  * nothing may go, or more was added than can go in time. In other modes than STORE_EXPIRE_DELETE: no limit. */
 bool store_make_room(size_t limit, enum store_policy policy);

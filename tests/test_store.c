@@ -180,13 +180,13 @@ static void change(void) {
 static void evict(void) {
     size_t limit = store_memory() - store_memory() / (2 + roll(50)), may_go = 0;
     uint64_t before = store_evicted_count();
-    policy = (enum store_policy)roll(STORE_NOEVICTION + 1);
+    policy = (enum store_policy)roll(STORE_KEEP_ALL + 1);
     bool room = store_make_room(limit, policy);
     for (; room && store_memory() > limit; room = store_make_room(limit, policy)) store_tick(false);
     for (int db = 0; db < DBS; db++)
         may_go += policy <= STORE_VOLATILE_TTL ? store_volatile(store_db(db)) : store_size(store_db(db));
-    assert(room ? store_memory() <= limit : policy == STORE_NOEVICTION || !may_go);
-    assert(policy != STORE_NOEVICTION || store_evicted_count() == before);
+    assert(room ? store_memory() <= limit : policy == STORE_KEEP_ALL || !may_go);
+    assert(policy != STORE_KEEP_ALL || store_evicted_count() == before);
 }
 
 /* Which of 30,000 keys are left when memory for half of them is taken away. */
@@ -208,7 +208,7 @@ static size_t count_left(int first, int last) {
 static void check_choice(enum store_policy p) {
     struct db *db = store_db(0);
     uint64_t cursor = 0;
-    policy = STORE_ALLKEYS_LRU;
+    policy = STORE_LRU;
     store_make_room(0, policy);
     memset(left, 0, sizeof left);
     for (int step = 0; step < 3; step++) {
@@ -226,10 +226,9 @@ static void check_choice(enum store_policy p) {
     while (cursor);
     size_t hot = count_left(0, 10000), warm = count_left(10000, 20000), cold = count_left(20000, 30000), soon = 0;
     for (int third = 0; third < 3; third++) soon += count_left(third * 10000, third * 10000 + 2000);
-    if (p == STORE_ALLKEYS_LRU || p == STORE_VOLATILE_LRU) assert(hot > 9700 && warm > 2000 && cold < 150);
+    if (p == STORE_LRU || p == STORE_VOLATILE_LRU) assert(hot > 9700 && warm > 2000 && cold < 150);
     if (p == STORE_VOLATILE_TTL) assert(soon < 60);
-    if (p == STORE_ALLKEYS_RANDOM || p == STORE_VOLATILE_RANDOM)
-        assert(hot > 3500 && warm > 3500 && cold > 3500 && soon > 2000);
+    if (p == STORE_ANY || p == STORE_VOLATILE_ANY) assert(hot > 3500 && warm > 3500 && cold > 3500 && soon > 2000);
     store_flush(db);
     while (store_tick(false)) {}
 }
@@ -282,7 +281,7 @@ int main(void) {
     srand(7);
     store_init(DBS);
     store_set_clock(now, STORE_EXPIRE_DELETE);
-    for (int p = 0; p < STORE_NOEVICTION; p++) check_choice((enum store_policy)p);
+    for (int p = 0; p < STORE_KEEP_ALL; p++) check_choice((enum store_policy)p);
     store_on_reclaim(on_reclaim);
     check_refill();
     for (int round = 0; round < 60; round++) {
