@@ -200,7 +200,7 @@ def test_an_end_while_a_full_resync_is_loaded(node, how):
 @pytest.mark.parametrize("leader, follower", OUR_FOLLOWERS)
 def test_a_followers_log_is_trimmed(node, leader, follower):
     a = node(leader)
-    b = node(follower, follow=a, repl_backlog_size="1mb")
+    b = node(follower, follow=a, repl_backlog_size="1mb", auto_aof_rewrite_percentage=0)
     wait_sync(a, b)
     for _ in range(3):
         a.pipeline([("SET", f"k{i % 50}", "x" * 1000) for i in range(2000)])
