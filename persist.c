@@ -950,7 +950,7 @@ static void fresh_done(struct job *j) {
  * the only way back when the old one cannot be trusted any more. */
 static void fresh_begin(void) {
     if (next.fd >= 0 && !next.busy) next_give_up(0);
-    if (next.fd >= 0 || lg.parked || lg.at > snap.offset) return; /* the next snapshot will do */
+    if (next.fd >= 0 || lg.parked || !lg.live || lg.at > snap.offset) return; /* the next snapshot will do */
     if (log_end() > lg.covered) put_record();
     next.base = snap.offset;
     next.fd = log_create(next.base);
