@@ -1293,7 +1293,7 @@ static void clock_read(void) {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, STORE_EXPIRE_IGNORE);
-    server_set_expiry(); /* a pause may be over by now */
+    server_set_expiry();                            /* a pause may be over by now */
     server.now_s = (uint32_t)(repl_clock() / 1000); /* silences must not depend on who sets the clock */
 }
 
