@@ -111,6 +111,17 @@ struct follower *repl_follower_new(int fd, void *owner) {
     return f;
 }
 
+static uint64_t oldest_cursor(void) {
+    uint64_t oldest = UINT64_MAX;
+    for (const struct follower *f = repl_followers; f; f = f->next) {
+        uint64_t cursor = f->phase == REPL_WAITING ? snap_begun() : f->phase == REPL_NEW ? UINT64_MAX : f->cursor;
+        if (cursor < oldest) oldest = cursor;
+    }
+    uint64_t limit = (uint64_t)*opt->memory_limit;
+    if (!log_in_file() && limit && oldest < log_end() && log_end() - oldest > limit) oldest = log_end() - limit;
+    return oldest;
+}
+
 void repl_follower_free(struct follower *f) {
     if (!f) return;
     struct follower **at = &repl_followers;
@@ -118,6 +129,7 @@ void repl_follower_free(struct follower *f) {
     *at = f->next;
     disk_close_later(f->rdb_fd);
     free(f);
+    log_pin(oldest_cursor());
 }
 
 void repl_drop_followers(void) {
@@ -128,17 +140,6 @@ static bool has_bytes(const char *id, uint64_t cursor) {
     bool ours = !strcasecmp(id, log_id()) && cursor <= log_end();
     bool before = *log_id2() && !strcasecmp(id, log_id2()) && cursor <= log_id2_end();
     return (ours || before) && cursor >= log_base();
-}
-
-static uint64_t oldest_cursor(void) {
-    uint64_t oldest = UINT64_MAX;
-    for (const struct follower *f = repl_followers; f; f = f->next) {
-        uint64_t cursor = f->phase == REPL_WAITING ? snap_begun() : f->phase == REPL_NEW ? UINT64_MAX : f->cursor;
-        if (cursor < oldest) oldest = cursor;
-    }
-    uint64_t limit = (uint64_t)*opt->memory_limit;
-    if (!log_in_file() && limit && oldest < log_end() && log_end() - oldest > limit) oldest = log_end() - limit;
-    return oldest;
 }
 
 /* Where somebody waits for a snapshot and none is there or made, one is begun. */
