@@ -37,14 +37,14 @@ static void put_client(struct resp_out *o, const struct cx *cx, const struct cli
     char peer[64], local[64], flags[sizeof letters + 1] = "N";
     size_t query, query_free, multi, n = 0, waits = c->own ? resp_out_pending(c->own) : 0;
     size_t total = client_memory(c, &query, &query_free, &multi);
-    uint32_t now = (uint32_t)(store_wall_clock() / 1000);
+    uint32_t idle = (uint32_t)client_silence(c);
     const struct command *cmd = c == cx->client ? cx->cmd : c->last_cmd;
     client_addresses(c, peer, local);
     for (int i = 0; letters[i]; i++)
         if (c->flags >> i & 1 && letters[i] != '.') flags[n++] = letters[i];
     if (c->subs) flags[n++] = 'P';
     resp_printf(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d ", c->id, peer, local,
-                c->fd, c->name ? c->name : "", now - c->created, now - c->active, flags, c->db);
+                c->fd, c->name ? c->name : "", c->active + idle - c->created, idle, flags, c->db);
     resp_printf(o, "sub=%zu psub=%zu ssub=%zu ", pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
                 pubsub_count(c, PUBSUB_SHARD));
     resp_printf(o, "multi=%d qbuf=%zu qbuf-free=%zu multi-mem=%zu obl=0 oll=%d omem=%zu tot-mem=%zu events=%s ",

@@ -712,7 +712,7 @@ static void client_got(struct client *c, char *at, ssize_t got) {
     }
     if (c->in->parser.blob) c->in->parser.blob_have += (size_t)got;
     else c->in->len += (size_t)got;
-    if (config.client_query_buffer_limit &&
+    if (config.client_query_buffer_limit && !(c->flags & CLIENT_LEADER) &&
         c->in->len + c->in->parser.blob_have > (size_t)config.client_query_buffer_limit) {
         server_log(LOG_WARNING, "A client was closed: its unfinished command is longer than client-query-buffer-limit");
         client_close(c);
@@ -1221,8 +1221,8 @@ static void clock_read(void) {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, STORE_EXPIRE_IGNORE);
-    server_set_expiry(); /* a pause may be over by now */
-    server.now_s = (uint32_t)ts.tv_sec;
+    server_set_expiry();                            /* a pause may be over by now */
+    server.now_s = (uint32_t)(repl_clock() / 1000); /* silences must not depend on who sets the clock */
 }
 
 static void signal_read(void) {

@@ -183,7 +183,7 @@ struct client {
     struct queued *postponed;  /* the command that waits until clients are no longer paused; NULL: none */
     uint64_t hold;             /* its replies wait until the log is safe up to here */
     struct follower *follower; /* NULL: it is none */
-    uint32_t created, active;  /* seconds of the server's clock */
+    uint32_t created, active;  /* seconds of a clock that never jumps */
     uint32_t over_soft_since;  /* when its output passed the soft limit; 0: it is below */
     uint8_t proto;             /* 2 or 3 */
     bool wait_local, wait_aof; /* for our own disk; for disks, not for memory */

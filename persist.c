@@ -966,7 +966,7 @@ static void fresh_done(struct job *j) {
 static void fresh_begin(void) {
     if (next.fd >= 0 && !next.busy) next_give_up(0);
     set_live();
-    if (next.fd >= 0 || lg.parked || lg.at > snap.offset) return; /* the next snapshot will do */
+    if (next.fd >= 0 || lg.parked || !lg.live || lg.at > snap.offset) return; /* the next snapshot will do */
     if (log_end() > lg.covered) put_record();
     next.base = snap.offset;
     next.fd = log_create(next.base);

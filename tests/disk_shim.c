@@ -62,7 +62,7 @@ int open(const char *path, int flags, ...) {
     int error = errno;
     if (fd >= 0 && fd < 1024) {
         names[fd][0] = '\0';
-        if (ours(path)) {
+        if (ours(path) && (flags & O_TMPFILE) != O_TMPFILE) {
             snprintf(names[fd], sizeof names[fd], "%s", path);
             note("open", fd, there, flags & O_TRUNC ? 1 : 0, path, strlen(path));
         }

@@ -225,6 +225,49 @@ def test_power_cuts(shimmed, tmp_path, policy, monkeypatch):
         assert least <= there <= n, f"power cut after {moment} operations"
 
 
+@pytest.mark.parametrize("policy", ["always", "everysec"])
+def test_power_cuts_during_full_resyncs(shimmed, tmp_path, policy, node, monkeypatch):
+    """Whatever a power cut leaves of a follower's files is the data of before a full resync or of after it."""
+    preload = os.environ["LD_PRELOAD"]
+    monkeypatch.delenv("LD_PRELOAD")
+    leaders = [node(), node("redis"), node()]
+    for i, leader in enumerate(leaders):
+        leader.pipeline([("SET", f"{i}:{k}", payload(k)) for k in range(50)])
+    monkeypatch.setenv("LD_PRELOAD", preload)
+    (tmp_path / "data").mkdir()
+    states, rng = [], random.Random()
+    with Durable(tmp_path / "data", appendfsync=policy) as s, s.client() as c:
+        monkeypatch.delenv("LD_PRELOAD")
+        for leader in [None, *leaders, leaders[0]]:
+            if leader:
+                assert c("REPLICAOF", "127.0.0.1", leader.port) == OK
+                patient = rng.random() < 0.5  # until there are files of the new data
+                eventually(lambda: info(c, "master_link_status") == "up" and
+                           not (patient and info(c, "aof_rewrite_in_progress")))
+                states.append(state(c))
+                assert c("REPLICAOF", "NO", "ONE") == OK
+            c("SET", "own", len(states))
+            states.append(state(c))
+        s.kill()
+    assert [len(found) for found in states] == [1] + [50, 51] * 4
+    trace = list(read_trace(tmp_path / "trace"))
+    disk, images = Disk(), []
+    for moment, operation in enumerate(trace):
+        disk.apply(*operation)
+        if operation[0] != "reply":
+            images += [(moment, disk.after_power_cut(rng)) for _ in range(2)]
+    print(len(images), "power cuts")
+
+    def make(to, image):
+        for name, content in image[1].items():
+            write(os.path.join(to, name), content)
+
+    for (moment, _), _, found, said in try_variants(images, make):
+        where = f"power cut after {moment} operations, {trace[moment - 3 : moment + 1]}"
+        assert found is not None, f"{where}: refused: {said}"
+        assert found in [{}, *states], f"{where}: {len(found)} keys: {said}"
+
+
 # ---- failing calls ---------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from ev import NIL, OK, Error, encode, eventually, ours
-from repl_tools import OUR_FOLLOWERS, HandLeader, Node, linked, wait_for, wait_same, wait_sync
+from repl_tools import (OUR_FOLLOWERS, HandFollower, HandLeader, Node, linked, replication_of, wait_for, wait_same,
+                        wait_sync)
 
 pytestmark = ours
 
@@ -200,7 +201,7 @@ def test_an_end_while_a_full_resync_is_loaded(node, how):
 @pytest.mark.parametrize("leader, follower", OUR_FOLLOWERS)
 def test_a_followers_log_is_trimmed(node, leader, follower):
     a = node(leader)
-    b = node(follower, follow=a, repl_backlog_size="1mb")
+    b = node(follower, follow=a, repl_backlog_size="1mb", auto_aof_rewrite_percentage=0)
     wait_sync(a, b)
     for _ in range(3):
         a.pipeline([("SET", f"k{i % 50}", "x" * 1000) for i in range(2000)])
@@ -236,3 +237,22 @@ def test_a_followers_full_disk_stops_the_stream(small_disk, node, policy):
     wait_for(lambda: linked(b), tell=b.output)
     wait_same(a, b)
     b.kill()
+
+
+def test_a_leaders_command_may_be_longer_than_a_clients(node):
+    a = node()
+    b = node(follow=a, client_query_buffer_limit="1mb")
+    wait_sync(a, b)
+    a("SET", "big", os.urandom(3 << 20))
+    a("MSET", *(word for i in range(30) for word in (f"k{i}", os.urandom(30000))), *(["x", "y"] * 20000))
+    wait_same(a, b)
+    assert a.syncs() == (1, 0)
+
+
+def test_a_follower_that_does_not_read_its_snapshot_is_dropped(node):
+    """It would keep the log from being trimmed for ever."""
+    a = node(repl_timeout=1)
+    a("SET", "big", os.urandom(64 << 20))
+    with HandFollower(a) as f:
+        wait_for(lambda: a("INFO", "replication").count(b"connected_slaves:0"), tell=lambda: replication_of(a))
+        assert "nothing was heard" in a.output() and f.answer.startswith("+FULLRESYNC")
