@@ -871,7 +871,10 @@ static void on_reclaim(struct db *db, const char *key, size_t n, bool evicted) {
 
 /* Evicts where memory is above the limit; false: what needs memory is to be refused. */
 static bool make_room(void) {
-    return store_make_room((size_t)config.maxmemory, (enum store_policy)config.maxmemory_policy);
+    int64_t began = config.maxmemory && config.latency_threshold ? observe_clock() : 0;
+    bool done = store_make_room((size_t)config.maxmemory, (enum store_policy)config.maxmemory_policy);
+    if (began) observe_event(EVENT_EVICT, began);
+    return done;
 }
 
 /* Is its time not worth a look at the clock? */
@@ -1318,8 +1321,8 @@ static bool server_turn(int wait_ms) {
         more |= persist_tick(n == 0 ? SLICE_MAX_US : served_us / 2 < SLICE_MIN_US ? SLICE_MIN_US : served_us / 2);
         if (at) at = observe_event(EVENT_SNAPSHOT, at);
         log_flush();
-        replication_turn();
         if (at) observe_event(EVENT_WRITE, at);
+        replication_turn();
         clients_unhold();
         waiters_check();
     }

@@ -265,7 +265,7 @@ bool replication_link_up(void);            /* the leader's stream comes */
 void info_replication(struct resp_out *o); /* for INFO */
 /* ---- looking at what runs (observe.c) -------------------------------------------------------- */
 
-enum observed { EVENT_COMMAND, EVENT_FAST, EVENT_EXPIRE, EVENT_SNAPSHOT, EVENT_WRITE, EVENTS };
+enum observed { EVENT_COMMAND, EVENT_FAST, EVENT_EXPIRE, EVENT_EVICT, EVENT_SNAPSHOT, EVENT_WRITE, EVENTS };
 extern bool observe_all;                                                  /* brief commands are looked at as well */
 int64_t observe_clock(void);                                              /* monotonic, ns */
 int64_t observe_look(const struct cx *cx, int64_t began);                 /* it has run; returns how long it took, ns */

@@ -62,7 +62,7 @@ static const struct arg *shown(const struct cx *cx, int i) {
     command_fn *fn = cx->cmd->fn;
     bool secret = (fn == cmd_auth && i > 0 && cx->argc <= 3) ||
                   (fn == cmd_hello && i > 2 && (resp_arg_is(a - 1, "auth") || resp_arg_is(a - 2, "auth"))) ||
-                  (fn == cmd_config_set && i % 2 && resp_arg_is(a - 1, "requirepass"));
+                  (fn == cmd_config_set && i % 2 && resp_arg_is(a - 1, "requirepass masterauth masteruser"));
     return secret ? &redacted : a;
 }
 
@@ -159,7 +159,8 @@ static const struct {
     const char *name, *advice;
 } events[EVENTS] = {{"command", "SLOWLOG GET tells which commands took long, and their arguments."},
                     {"fast-command", "The machine kept it waiting: paging, or a busy processor?"},
-                    {"expire-cycle", "Many keys expire together: spread their deadlines."},
+                    {"expire-cycle", "Much expired or was flushed at once, or the machine kept it waiting."},
+                    {"eviction-cycle", "maxmemory is passed fast, by big values or all at once."},
                     {"snapshot", "The machine kept a slice of it waiting: paging, or a busy processor?"},
                     {"aof-write", "The kernel was slow to take the log: what else writes to that disk?"}};
 static struct series {
