@@ -32,7 +32,7 @@ bool harness_load(void) {
     if (persist_start(&config.persist, &hooks)) return false;
     server.loading = false;
     clock_read();
-    epoll_watch(disk_fd());
+    server_watch(disk_fd());
     repl_init(&config.repl, &repl_hooks);
     replication_start();
     return true;

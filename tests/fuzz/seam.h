@@ -8,6 +8,7 @@
 #define SEAM_H
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
@@ -119,6 +120,7 @@ int seam_thread_sleep(void);
 _Noreturn void seam_exit(int status);
 
 #ifndef SEAM_ITSELF
+#define syscall(...)                 (errno = ENOSYS, -1L) /* no io_uring */
 #define open                         seam_open_file
 #define close                        seam_close
 #define read                         seam_read
