@@ -96,7 +96,9 @@ static void *helper_main(void *unused) {
         j->work(j);
         pthread_mutex_lock(&helper.lock);
         job_append(&helper.finished, j);
+        pthread_mutex_unlock(&helper.lock); /* the loop may run at once, and wants it */
         if (eventfd_write(helper.news, 1) < 0) abort();
+        pthread_mutex_lock(&helper.lock);
     }
     pthread_mutex_unlock(&helper.lock);
     return unused;

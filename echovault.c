@@ -1317,7 +1317,7 @@ static bool server_turn(int wait_ms) {
         more |= store_tick(due);
         if (at) at = observe_event(EVENT_EXPIRE, at);
         /* The snapshot gets half of what serving took, so that it slows clients down and does not stop them. */
-        int64_t served_us = snap_running() ? (observe_clock() - began) / 1000 : 0;
+        int64_t served_us = began ? (observe_clock() - began) / 1000 : 0; /* 0: it has just begun */
         more |= persist_tick(n == 0 ? SLICE_MAX_US : served_us / 2 < SLICE_MIN_US ? SLICE_MIN_US : served_us / 2);
         if (at) at = observe_event(EVENT_SNAPSHOT, at);
         log_flush();
