@@ -129,8 +129,8 @@
 #define MARK_EVERY   (64u << 10)  /* how far apart the places are where a trimmed log may begin */
 #define KEEP_BUFFER  (4u << 20)   /* the log's buffer is given back when it has grown beyond */
 #define TAIL         (256u << 10) /* of what is written, for followers: kept in the buffer, cut at four times as much */
-#define CHUNK        (128u << 10) /* bytes of a snapshot that go to the helper at once */
-#define CHUNKS_AHEAD (4u << 20)   /* the walk pauses while so many wait for the disk */
+#define CHUNK        (64u << 10)  /* bytes of a snapshot that go to the helper at once */
+#define CHUNKS_AHEAD (512u << 10) /* the walk pauses while so many wait for the disk */
 #define SYNC_EVERY   (8u << 20)   /* of a file in the making, so that its last sync is short */
 #define BATCH        16           /* commands whose keys are prefetched together in replay */
 #define PATH_LEN     512
@@ -254,6 +254,7 @@ static struct {
     int64_t started_s;
     int kept_fd; /* the newest one that a follower can begin with, and its offset; -1: none */
     uint64_t kept_offset;
+    bool empty, kept_empty; /* the one that runs, and that one, have no keys */
 } snap = {.kept_fd = -1};
 
 /* The log file that will take the old one's place. */
@@ -731,17 +732,26 @@ static void file_end_work(struct job *j) {
     file.fd = -1;
 }
 
-static void snap_keep(int fd, uint64_t offset) {
+static bool store_is_empty(void) {
+    int i = 0;
+    while (i < store_databases() && !store_size(store_db(i))) i++;
+    return i == store_databases();
+}
+
+static void snap_keep(int fd, uint64_t offset, bool empty) {
     disk_close_later(snap.kept_fd);
     snap.kept_fd = fd;
+    snap.kept_empty = empty;
     snap.kept_offset = offset;
 }
 
-static void snap_forget(void) { snap_keep(-1, 0); }
+static void snap_forget(void) { snap_keep(-1, 0, false); }
 
 int snap_open(uint64_t *offset, uint64_t *size) {
     struct stat st;
     *offset = snap.kept_offset;
+    if (snap.kept_empty && !store_is_empty())
+        return -1; /* a follower judges a leader by it: see repl.c, load_accepted() */
     if (snap.kept_fd < 0 || snap.kept_offset < lg.h.base || fstat(snap.kept_fd, &st) < 0) return -1;
     *size = (uint64_t)st.st_size;
     return fcntl(snap.kept_fd, F_DUPFD_CLOEXEC, 0);
@@ -769,7 +779,7 @@ static void snap_over(int error, uint64_t size) {
 static void file_end_done(struct job *j) {
     bool wanted = j->flag && snap.running && j->base == snap.generation;
     if (j->flag && !j->error) { /* it has the name, whoever may have given it up */
-        if (wanted) snap_keep(j->fd, snap.offset);
+        if (wanted) snap_keep(j->fd, snap.offset, snap.empty);
         else snap_forget(), disk_close_later(j->fd);
     }
     if (wanted) snap_over(j->error, j->to);
@@ -820,6 +830,7 @@ int snap_begin(void) {
     snap.walked = snap.rewrite = false;
     snap.generation++;
     snap.changes = store_changes();
+    snap.empty = store_is_empty();
     snap.started_s = (int64_t)time(NULL);
     snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
     struct rdb_facts f = {.offset = snap.offset, .stream_db = log_following() ? lg.db : 0};
@@ -1188,6 +1199,7 @@ static struct {
     enum kind kind;
     struct header header;
     bool slot_damaged, has_rdb;
+    bool rdb_empty;
     int rdb_fd; /* of a snapshot that followers can begin with; -1: none */
     uint64_t size;
     struct rdb_facts rdb;
@@ -1259,6 +1271,7 @@ static int load_rdb(void) {
         return refuse(rdb_path, "the snapshot could not be opened: %s", strerror(errno));
     info.load_total = info.log_base_size = r.end = (uint64_t)st.st_size;
     bool ok = rdb_load(&r, f, false, why);
+    boot.rdb_empty = store_is_empty();
     free(r.buf);
     if (f->history[0]) boot.rdb_fd = r.fd;
     else close(r.fd);
@@ -1373,7 +1386,7 @@ static void settle(void) {
     memcpy(lg.h.history, boot.has_rdb ? boot.rdb.history : lg.h.id, sizeof lg.h.history);
     memcpy(lg.h.id, boot.rdb.repl_id, sizeof lg.h.id);
     lg.h.base = lg.at;
-    if (boot.has_rdb && boot.rdb_fd >= 0) snap_keep(boot.rdb_fd, snap.offset);
+    if (boot.has_rdb && boot.rdb_fd >= 0) snap_keep(boot.rdb_fd, snap.offset, boot.rdb_empty);
     if (!logged) lg.db = boot.rdb.stream_db;
     if (logged) {
         lg.h = boot.header;

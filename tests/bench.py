@@ -15,9 +15,9 @@ There are two generators. redis-benchmark is the known one, but spends more CPU 
 so without pipelining it sets the pace, and an idling server serves fewer sockets a turn at a higher cost each.
 tests/bench/load.c saturates every server here, bare included (see the column "busy"), so its figures are the sharper.
 
-The rows of persistence are in tests/bench/persistence.py, that of hit ratios in tests/bench/hitratio.py. A new row is one function marked @row: it gets the Bench,
-starts servers with bench.server(), keeps its raw figures in bench.data, shows them with bench.table() and judges them
-with bench.check(). Results go to build/bench/results.json and results.md.
+The rows of persistence are in tests/bench/persistence.py, those of replication and of hit ratios beside it. A new row
+is one function marked @row: it gets the Bench, starts servers with bench.server(), keeps its raw figures in bench.data,
+shows them with bench.table() and judges them with bench.check(). Results go to build/bench/results.json and results.md.
 """
 import argparse
 import contextlib
@@ -48,7 +48,8 @@ SIZES = {"rounds": (5, 1), "requests": (300_000, 10_000), "keys": (1_000_000, 20
          "memory-keys": (3_000_000, 100_000), "growth-keys": (5_000_000, 200_000), "growth-rounds": (3, 1),
          "probe-seconds": (2, 0.5), "connections": (10_000, 500), "startups": (10, 2),
          "persistence-rounds": (3, 1), "durable-requests": (6_000_000, 50_000), "always-requests": (50_000, 1_000),
-         "snapshot-keys": (5_000_000, 50_000),
+         "snapshot-keys": (5_000_000, 50_000), "replication-rounds": (3, 1), "resync-keys": (2_000_000, 50_000),
+         "join-keys": (1_000_000, 20_000),
          "hitratio-seeds": (3, 1), "hitratio-seconds": (60, 4), "hitratio-rate": (5_000, 5_000)}
 
 
@@ -256,6 +257,7 @@ def startup(bench):
 
 
 import persistence  # noqa: E402,F401  these rows come after those above
+import replication  # noqa: E402,F401
 import hitratio  # noqa: E402,F401
 
 

@@ -102,7 +102,7 @@ def bgsave(bench):
 
 
 def measure_bgsave(bench, name, keys):
-    with bench.server(name, *OFF, on_load_core_too=True) as server:
+    with bench.server(name, *OFF, cores=[bench.options.server_core, bench.options.load_core]) as server:
         bench.fill(server, keys)
         with bench.steady_load(server, "set", connections=8, pipeline=16, keys=keys):
             time.sleep(1)

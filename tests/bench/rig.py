@@ -155,6 +155,14 @@ class Server:
                 total += memory_field(child, "Pss")
         return total
 
+    def reset_peak(self):
+        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def peak(self):
+        """The most bytes that were resident since then."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024
+
     def settled_resident(self, quiet_seconds=1.0, at_most_seconds=30):
         """Resident bytes once they have stopped changing, as after a table's rehash."""
         end, last, since = time.time() + at_most_seconds, self.resident(), time.time()
@@ -178,10 +186,9 @@ class Rig:
         self.options = options
 
     @contextlib.contextmanager
-    def server(self, name, *extra, on_load_core_too=False):
+    def server(self, name, *extra, cores=None):
         """A fresh server; extra are further options of its command line."""
-        cores = [self.options.server_core] + [self.options.load_core] * on_load_core_too
-        server = Server(name, self.options, cores)
+        server = Server(name, self.options, cores or [self.options.server_core])
         try:
             server.start(extra)
             yield server
