@@ -4,6 +4,8 @@
 CC ?= cc
 CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
+# Tests mostly wait, so several run at once.
+PYTEST_ARGS ?= -n 4
 
 BIN = echovault
 BUILD = build/release

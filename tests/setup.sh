@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")"
 
-packages="python3-pytest python3-pytest-timeout python3-redis python3-hypothesis
+packages="python3-pytest python3-pytest-timeout python3-pytest-xdist python3-redis python3-hypothesis
     redis-server redis-tools redis-sentinel nutcracker iproute2 netcat-openbsd groff-base make
     python3-hiredis python3-django-redis php-cli php-redis ruby-redis gcc libc6-dev libhiredis-dev
     prometheus-redis-exporter iredis ${EXTRA_PACKAGES-}"
@@ -53,13 +53,13 @@ if command -v apt-get >/dev/null && { [ -z "$(missing)" ] || as_root true 2>/dev
     [ -z "$list" ] || install_without_starting $list
     install_node_clients || echo "npm could not install them; their tests will be skipped" >&2
     echo /usr/bin/python3
-elif python3 -c 'import hypothesis, pytest, pytest_timeout, redis' 2>/dev/null; then
+elif python3 -c 'import hypothesis, pytest, pytest_timeout, redis, xdist' 2>/dev/null; then
     command -v python3
 else
     if [ ! -x .venv/bin/pytest ]; then
         echo "making a virtual environment in tests/.venv" >&2
         python3 -m venv .venv >&2
-        .venv/bin/pip install -q pytest pytest-timeout hypothesis 'redis>=4.3,<5' >&2
+        .venv/bin/pip install -q pytest pytest-timeout pytest-xdist hypothesis 'redis>=4.3,<5' >&2
     fi
     echo "$PWD/.venv/bin/python3"
 fi
