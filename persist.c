@@ -231,6 +231,7 @@ static struct {
     struct sum sum;                     /* of the bytes [stretch, summed) */
     uint64_t stretch;                   /* the last checksum record begins here ... */
     uint64_t covered;                   /* ... and ends here */
+    uint64_t settled;                   /* the end that the start found */
     uint64_t summed, data_end, claimed; /* data_end: behind what is no record; claimed: said to be synced */
     uint64_t *marks;                    /* where records begin, MARK_EVERY apart or more */
     size_t nmarks, marks_cap;
@@ -458,13 +459,16 @@ static bool read_record(const char *p, size_t n, uint64_t *covers, uint64_t *uns
 }
 
 /* Whether the text of the record at offset at is the one that belongs there. One that covers more than is still there
- * is taken as it is. */
-static bool sum_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t stretch) {
+ * is taken as it is; so is a leader's that begins elsewhere than behind the last: one who was a follower covers first
+ * what it has got since its full resync. */
+static bool sum_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t stretch,
+                     uint64_t foreign) {
     char right[RECORD_TEXT];
     uint64_t covers, unsynced;
     if (!read_record(text->p, text->n, &covers, &unsynced)) return false;
     int n = record_text(right, s, covers, unsynced);
-    return covers > at - base || (at - covers == stretch && n == (int)text->n && !memcmp(right, text->p, text->n));
+    if (covers > at - base || (at < foreign && at - covers != stretch)) return true;
+    return at - covers == stretch && n == (int)text->n && !memcmp(right, text->p, text->n);
 }
 
 static void note_mark(uint64_t offset) {
@@ -496,6 +500,10 @@ static void put_record(void) {
     lg.claimed = synced;
     chain_on(at);
 }
+
+/* Something is to be covered. What a start has found stays as it is until more is appended: by a byte of its own, this
+ * life's log would differ from that of who was promoted meanwhile. */
+static bool bare(void) { return log_end() > lg.covered && log_end() > lg.settled; }
 
 /* ==== to the disk ========================================================================================= */
 
@@ -574,8 +582,8 @@ static void next_give_up(int error);
 void log_flush(void) {
     if (!lg.live || lg.tx >= 0) return;
     bool sync = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0 && lg.synced < log_end() && sync_due();
-    uint64_t bare = log_end() - lg.covered;
-    if (bare >= RECORD_EVERY || (bare && sync)) put_record();
+    uint64_t uncovered = log_end() - lg.covered;
+    if (uncovered >= RECORD_EVERY || (uncovered && sync)) put_record();
     if (lg.fd < 0 || lg.trouble == BROKEN) {
         if (next.fd >= 0 && !next.busy) next_give_up(0); /* it would be a copy of what cannot be trusted */
         trim_memory();
@@ -643,7 +651,7 @@ bool log_relay(const struct arg *argv, int argc) {
     uint64_t at = log_end();
     int64_t db;
     if (record) sum_to_end();
-    if (record && (inside || !sum_fits(&lg.sum, &argv[1], at, lg.h.base, lg.stretch))) return false;
+    if (record && (inside || !sum_fits(&lg.sum, &argv[1], at, lg.h.base, lg.stretch, ALL))) return false;
     if (word == 8 && argc == 2 && resp_read_int(argv[1].p, argv[1].n, &db)) lg.relay_db = (int)db;
     put_command(inside || word == 1 ? &lg.relay : &lg.out, argv, argc);
     if (record) chain_on(at);
@@ -1029,7 +1037,7 @@ struct walk {
      * covered, the last of them begins at stretch; data: bytes in commands that are not records */
     struct sum sum;
     bool multi; /* within a transaction */
-    uint64_t base, good, covered, stretch, data;
+    uint64_t base, foreign, good, covered, stretch, data;
     /* what replaying has gathered */
     size_t first[BATCH + 1];
     uint64_t at[BATCH];
@@ -1097,7 +1105,7 @@ static const char *scan_each(struct walk *w, size_t first, size_t length) {
     if (argc == 1 && resp_arg_is(v, w->multi ? "exec" : "multi")) {
         w->multi = !w->multi;
     } else if (record) {
-        if (w->multi || (reader_pass(&w->r), !sum_fits(&w->sum, &v[1], at, w->base, w->stretch))) {
+        if (w->multi || (reader_pass(&w->r), !sum_fits(&w->sum, &v[1], at, w->base, w->stretch, w->foreign))) {
             w->good = w->covered; /* anything in between may be wrong */
             return "a checksum does not fit what stands before it";
         }
@@ -1290,7 +1298,7 @@ static int judge_log(void) {
     const char *trouble = NULL;
     info.load_total = end;
     do { /* once more up to the first whole command, so that the sum is that of what counts */
-        *s = (struct walk){.base = base, .r = {.fd = boot.fd, .at = HEADER, .end = end}};
+        *s = (struct walk){.base = base, .foreign = foreign, .r = {.fd = boot.fd, .at = HEADER, .end = end}};
         lg.nmarks = 0;
         scan(s);
         if (s->r.error) return refuse(aof_path, "the log could not be read: %s", s->trouble);
@@ -1381,6 +1389,7 @@ static void settle(void) {
     lg.at = logged ? w->good : boot.has_rdb ? boot.rdb.offset : 0;
     lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.claimed = lg.at;
     snap.offset = boot.has_rdb ? boot.rdb.offset : 0;
+    lg.settled = lg.at;
     lg.lost = false;    /* what was replayed is counted */
     take_new_id(false); /* a history that begins is named after its first id */
     memcpy(lg.h.history, boot.has_rdb ? boot.rdb.history : lg.h.id, sizeof lg.h.history);
@@ -1518,7 +1527,7 @@ static void log_second(int64_t now_ms) {
         log_fails(BROKEN, "the file is no longer at its place", ENOENT);
         return;
     }
-    if (log_end() > lg.covered || (lg.claimed < lg.data_end && lg.synced >= lg.data_end)) put_record();
+    if (bare() || (lg.claimed < lg.data_end && lg.synced >= lg.data_end)) put_record();
     write_pending();
     if (now_ms - lg.synced_ms < (opt->fsync == LOG_FSYNC_NO ? 30000 : 1000)) return;
     info.delayed_syncs += lg.syncing;
@@ -1565,7 +1574,7 @@ int persist_stop(bool save) {
     }
     /* the data, then a record that says they are safe */
     for (int i = 0; i < 2 && lg.fd >= 0 && lg.trouble != BROKEN; i++) {
-        if (log_end() > lg.covered || lg.claimed < lg.data_end) put_record();
+        if (bare() || lg.claimed < lg.data_end) put_record();
         write_pending();
         request_sync(false);
         while (lg.syncing) disk_wait();

@@ -191,24 +191,6 @@ def test_a_killed_leader(node, kinds):
 
 
 @ours
-@pytest.mark.parametrize("kinds", OUR_LEADERS)
-def test_a_leader_that_was_killed_several_times_before_its_follower_is_back(node, relay, kinds):
-    a = node(kinds[0])
-    r = relay(a)
-    b = node(kinds[1], follow=r)
-    fill(a, 20)
-    wait_same(a, b)
-    r.down()
-    for n in range(3):
-        a("INCR", "lives")
-        a.kill()
-        a.start_again()
-    r.up()
-    wait_same(a, b)
-    assert a.syncs() == (0, 1)
-
-
-@ours
 @pytest.mark.parametrize("kinds", groups((OURS, OURS, OURS), (OURS, REDIS, OURS)))
 def test_a_killed_leader_of_a_chain(node, kinds):
     a = node(kinds[0])
