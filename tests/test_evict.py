@@ -307,7 +307,7 @@ def test_a_lowered_limit_stalls_nobody(start):
             while info(other, "used_memory", "memory") > goal:
                 took += [seconds(c, "SET", f"fresh:{len(took) + i}", "x" * 16) for i in range(10)]
             assert len(took) > 100 and info(c, "evicted_keys") - before > 400_000
-            assert c("EXISTS", f"fresh:{len(took) - 1}") == 1
+            assert c("EXISTS", *[f"fresh:{len(took) - 1 - i}" for i in range(20)]) >= 10, "all are about as old"
         return sorted(took)[len(took) * 99 // 100]
 
     assert best(0.005, measure) < 0.005

