@@ -104,6 +104,7 @@
  */
 #include "persist.h"
 #include "disk.h"
+#include "logfile.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -122,10 +123,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SLOT         512u         /* bytes of a header line */
-#define HEADER       (2 * SLOT)   /* where the log's bytes begin in its file */
 #define RECORD_EVERY 512u         /* a turn that leaves so many bytes uncovered ends in a checksum */
-#define RECORD_TEXT  64           /* room for its text */
 #define MARK_EVERY   (64u << 10)  /* how far apart the places are where a trimmed log may begin */
 #define KEEP_BUFFER  (4u << 20)   /* the log's buffer is given back when it has grown beyond */
 #define TAIL         (256u << 10) /* of what is written, for followers: kept in the buffer, cut at four times as much */
@@ -155,60 +153,9 @@ static int64_t clock_us(void) {
     return t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* ==== the log's checksum ==================================================================================
- * Four lanes of 8 bytes. Each step is a bijection of the lane and of the word, so any damage within one
- * aligned word is noticed for certain, and anything else with a probability of 1 - 2^-64. */
-
-struct sum {
-    uint64_t lane[4], n;
-    unsigned char part[32];
-};
-
-#define SUM_PRIME 0x9e3779b97f4a7c15u
-
-static void sum_block(struct sum *s, const unsigned char *p) {
-    for (int i = 0; i < 4; i++) {
-        uint64_t w;
-        memcpy(&w, p + 8 * i, 8);
-        w = (s->lane[i] ^ le64toh(w)) * SUM_PRIME;
-        s->lane[i] = w << 29 | w >> 35;
-    }
-}
-
-static void sum_add(struct sum *s, const char *data, size_t n) {
-    const unsigned char *p = (const unsigned char *)data;
-    size_t have = s->n % 32, take = n < 32 - have ? n : 32 - have;
-    if (!n) return;
-    s->n += n;
-    if (have) {
-        memcpy(s->part + have, p, take);
-        if (have + take < 32) return;
-        sum_block(s, s->part);
-        p += take;
-        n -= take;
-    }
-    for (; n >= 32; p += 32, n -= 32) sum_block(s, p);
-    memcpy(s->part, p, n);
-}
-
-static uint64_t sum_value(const struct sum *sum, uint64_t salt) {
-    struct sum s = *sum;
-    memset(s.part + s.n % 32, 0, 32 - s.n % 32);
-    sum_block(&s, s.part);
-    uint64_t v = (s.n ^ salt << 32) * SUM_PRIME;
-    for (int i = 0; i < 4; i++) v = (v ^ s.lane[i] ^ v >> 31) * SUM_PRIME;
-    return v ^ v >> 29;
-}
-
 /* ==== the log: state ====================================================================================== */
 
 enum trouble { FINE, FULL, BROKEN };
-
-struct header {
-    unsigned gen;
-    uint64_t base, id2_end, foreign;
-    char id[41], id2[41], history[41];
-};
 
 static struct {
     int fd;            /* the file; -1: none */
@@ -303,35 +250,11 @@ static void buffer_drop(size_t keep, bool forget) {
 
 /* ==== ids and the file's header =========================================================================== */
 
-static void format_slot(char out[SLOT + 1], const struct header *h) {
-    int n = snprintf(out, SLOT,
-                     "#EchoVault-log 1 gen=%u base=%" PRIu64 " id=%s id2=%s id2-end=%" PRIu64 " foreign=%" PRIu64
-                     " history=%s",
-                     h->gen, h->base, h->id, h->id2[0] ? h->id2 : "-", h->id2_end, h->foreign, h->history);
-    n += snprintf(out + n, SLOT - (size_t)n, " sum=%016" PRIx64, crc64(0, out, (size_t)n));
-    memset(out + n, ' ', SLOT - (size_t)n);
-    memcpy(out + SLOT - 1, "\n", 2);
-}
-
-/* True where every byte is as format_slot() would have written it. */
-static bool parse_slot(const char in[SLOT + 1], struct header *h) {
-    char again[SLOT + 1];
-    *h = (struct header){0};
-    if (sscanf(in,
-               "#EchoVault-log 1 gen=%u base=%" SCNu64 " id=%40s id2=%40s id2-end=%" SCNu64 " foreign=%" SCNu64
-               " history=%40s",
-               &h->gen, &h->base, h->id, h->id2, &h->id2_end, &h->foreign, h->history) != 7)
-        return false;
-    if (!strcmp(h->id2, "-")) h->id2[0] = '\0';
-    format_slot(again, h);
-    return !memcmp(in, again, SLOT);
-}
-
 static void header_now(char out[SLOT + 1], uint64_t base, unsigned gen) {
     struct header h = lg.h;
     h.base = base;
     h.gen = gen;
-    format_slot(out, &h);
+    slot_format(out, &h);
 }
 
 /* Names the ids of now in the slot that is not in force, for good: rare enough to wait for. */
@@ -442,34 +365,6 @@ void log_commit(void) {
 }
 
 /* ==== checksum records ==================================================================================== */
-
-static int record_text(char text[RECORD_TEXT], const struct sum *s, uint64_t covers, uint64_t unsynced) {
-    return snprintf(text, RECORD_TEXT, "%016" PRIx64 ",%" PRIx64 ",%" PRIx64, sum_value(s, unsynced), covers, unsynced);
-}
-
-/* Takes a record's text apart, without looking at the sum. */
-static bool read_record(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced) {
-    char text[RECORD_TEXT], *end;
-    if (n < 20 || n >= RECORD_TEXT || p[16] != ',') return false;
-    snprintf(text, sizeof text, "%.*s", (int)n, p);
-    *covers = strtoull(text + 17, &end, 16);
-    if (*end++ != ',') return false;
-    *unsynced = strtoull(end, &end, 16);
-    return end == text + n; /* and not at a zero where a sector is missing */
-}
-
-/* Whether the text of the record at offset at is the one that belongs there. One that covers more than is still there
- * is taken as it is; so is a leader's that begins elsewhere than behind the last: one who was a follower covers first
- * what it has got since its full resync. */
-static bool sum_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t stretch,
-                     uint64_t foreign) {
-    char right[RECORD_TEXT];
-    uint64_t covers, unsynced;
-    if (!read_record(text->p, text->n, &covers, &unsynced)) return false;
-    int n = record_text(right, s, covers, unsynced);
-    if (covers > at - base || (at < foreign && at - covers != stretch)) return true;
-    return at - covers == stretch && n == (int)text->n && !memcmp(right, text->p, text->n);
-}
 
 static void note_mark(uint64_t offset) {
     if (lg.nmarks && offset - lg.marks[lg.nmarks - 1] < MARK_EVERY) return;
@@ -651,7 +546,7 @@ bool log_relay(const struct arg *argv, int argc) {
     uint64_t at = log_end();
     int64_t db;
     if (record) sum_to_end();
-    if (record && (inside || !sum_fits(&lg.sum, &argv[1], at, lg.h.base, lg.stretch, ALL))) return false;
+    if (record && (inside || !record_fits(&lg.sum, &argv[1], at, lg.h.base, lg.stretch, ALL))) return false;
     if (word == 8 && argc == 2 && resp_read_int(argv[1].p, argv[1].n, &db)) lg.relay_db = (int)db;
     put_command(inside || word == 1 ? &lg.relay : &lg.out, argv, argc);
     if (record) chain_on(at);
@@ -1105,7 +1000,7 @@ static const char *scan_each(struct walk *w, size_t first, size_t length) {
     if (argc == 1 && resp_arg_is(v, w->multi ? "exec" : "multi")) {
         w->multi = !w->multi;
     } else if (record) {
-        if (w->multi || (reader_pass(&w->r), !sum_fits(&w->sum, &v[1], at, w->base, w->stretch, w->foreign))) {
+        if (w->multi || (reader_pass(&w->r), !record_fits(&w->sum, &v[1], at, w->base, w->stretch, w->foreign))) {
             w->good = w->covered; /* anything in between may be wrong */
             return "a checksum does not fit what stands before it";
         }
@@ -1144,7 +1039,7 @@ static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t forei
         if (!whole || r.len - seen < n + 4) continue;
         end = memchr(p + n + 4, '\r', r.len - seen - n - 4);
         uint64_t begins = base + r.at + seen - HEADER;
-        if (end && read_record(p + n + 4, (size_t)(end - p) - n - 4, &covers, &unsynced))
+        if (end && record_read(p + n + 4, (size_t)(end - p) - n - 4, &covers, &unsynced))
             found = begins >= foreign && unsynced <= begins && begins - unsynced > offset;
     }
     free(r.buf);
@@ -1250,7 +1145,7 @@ static int find_log(void) {
     for (size_t i = 0; i < 2; i++) {
         struct header h;
         memcpy(slot, head + i * SLOT, SLOT);
-        if (!parse_slot(slot, &h)) boot.slot_damaged = true;
+        if (!slot_parse(slot, &h)) boot.slot_damaged = true;
         else if (boot.kind == NO_LOG || h.gen > boot.header.gen) boot.header = h, boot.kind = OUR_LOG;
     }
     if (boot.kind == OUR_LOG && boot.size >= HEADER) return 0;

@@ -1,0 +1,36 @@
+/* logfile.h - the log's header lines and checksum records (formats: persist.c). For persist.c alone. */
+#ifndef LOGFILE_H
+#define LOGFILE_H
+
+#include "rdb.h"
+
+#define SLOT        512u       /* bytes of a header line */
+#define HEADER      (2 * SLOT) /* where the log's bytes begin in its file */
+#define RECORD_TEXT 64         /* room for a record's text */
+
+struct header {
+    unsigned gen;
+    uint64_t base, id2_end, foreign;
+    char id[41], id2[41], history[41];
+};
+
+void slot_format(char out[SLOT + 1], const struct header *h);
+bool slot_parse(const char in[SLOT + 1], struct header *h); /* true where all is as slot_format() writes it */
+
+/* The sum of a stretch of the log; begins as {0}. */
+struct sum {
+    uint64_t lane[4], n;
+    unsigned char part[32];
+};
+
+void sum_add(struct sum *s, const char *data, size_t n);
+
+int record_text(char text[RECORD_TEXT], const struct sum *s, uint64_t covers, uint64_t unsynced); /* its length */
+bool record_read(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced); /* without looking at the sum */
+/* Whether the text of the record at offset at is the one that belongs there. One that covers more than is still there
+ * is taken as it is; so is a leader's that begins elsewhere than behind the last: one who was a follower covers first
+ * what it has got since its full resync. */
+bool record_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t stretch,
+                 uint64_t foreign);
+
+#endif
