@@ -979,7 +979,6 @@ static const char *refusal(const struct cx *cx) {
  * error is said. */
 bool cx_may_write(struct cx *cx) {
     const char *why = log_error();
-    struct persist_info info;
     if (cx->client->flags & CLIENT_LEADER) return true;
     if (!cx_check(cx, !log_following() || !config.replica_read_only,
                   "READONLY You can't write against a read only replica."))
@@ -989,14 +988,12 @@ bool cx_may_write(struct cx *cx) {
         resp_errorf(cx->out, "MISCONF Errors writing to the AOF file: %s", why);
         return false;
     }
-    if (!config.stop_writes_on_bgsave_error || !*config.save) return true;
-    persist_info(&info);
-    if (info.save_ok) return true;
+    if (!config.stop_writes_on_bgsave_error || !*config.save || snap_ok()) return true;
     resp_error(
         cx->out,
         "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands "
-        "that may "
-        "modify the data set are disabled, because this instance is configured to report errors during writes if RDB "
+        "that may modify the data set are disabled, because this instance is configured to report errors during writes "
+        "if RDB "
         "snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the "
         "RDB error.");
     return false;

@@ -746,6 +746,7 @@ int snap_begin(void) {
 }
 
 bool snap_running(void) { return snap.running; }
+bool snap_ok(void) { return info.save_ok; }
 uint64_t snap_begun(void) { return snap.running ? snap.offset : UINT64_MAX; }
 
 void snap_cancel(void) {

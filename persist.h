@@ -102,6 +102,7 @@ void log_adopt(const char *id, uint64_t offset, int db);
 
 int snap_begin(void); /* BGSAVE: 0, or -1 with errno; EBUSY: one is running */
 bool snap_running(void);
+bool snap_ok(void);  /* the last one did not fail */
 int snap_save(void); /* SAVE: the same walk in one go, written, synced, renamed; -1: say() told why */
 void snap_cancel(void);
 /* The newest snapshot that the log goes on from: a descriptor, the caller's, of the whole file. -1: there is none. */

@@ -142,18 +142,20 @@ static bool has_bytes(const char *id, uint64_t cursor) {
     return (ours || before) && cursor >= log_base();
 }
 
-/* Where somebody waits for a snapshot and none is there or made, one is begun. */
+/* Where somebody waits for a snapshot and none is there or made, one is begun; after a failure, a second later. */
 static void followers_serve(void) {
-    static int64_t tried = INT64_MIN / 2;
+    static int64_t tried;
+    static bool failed;
     bool waiting = false;
     int64_t now = repl_clock();
-    for (const struct follower *f = repl_followers; f; f = f->next) waiting |= f->phase == REPL_WAITING && !f->done;
-    if (!waiting || snap_running() || now - tried < 1000) return;
     uint64_t offset, size;
+    for (const struct follower *f = repl_followers; f; f = f->next) waiting |= f->phase == REPL_WAITING && !f->done;
+    if (!waiting || snap_running() || ((failed || !snap_ok()) && now - tried < 1000)) return;
     int fd = snap_open(&offset, &size);
     disk_close_later(fd);
     if (fd >= 0) return;
-    if (snap_begin() < 0) hooks->say(SAY_WARNING, "No snapshot for a follower: %s", strerror(errno));
+    failed = snap_begin() < 0;
+    if (failed) hooks->say(SAY_WARNING, "No snapshot for a follower: %s", strerror(errno));
     log_pin(oldest_cursor()); /* what is logged from here on goes with it */
     tried = now;
 }

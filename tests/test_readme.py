@@ -120,7 +120,8 @@ class Runner:
             self.session.stdin.flush()
             while (line := self.session.stdout.readline()).strip() != '"end-of-answer"':
                 assert line, f"redis-cli ended at: {typed}"
-                lines.append(line)
+                if not re.fullmatch(r"\(\d+\.\d\ds\)\s*", line):  # redis-cli's word on what took half a second
+                    lines.append(line)
         else:
             lines.append(self.session.stdout.readline())
         return "".join(lines)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ev import NIL, OK, Error, Push, Status, encode, need, ours, unsanitized
+from ev import NIL, OK, Client, Error, Push, Status, encode, need, ours, unsanitized
 from grammar import FAR
 from repl_tools import (OUR_FOLLOWERS, OUR_LEADERS, OUR_PAIRS, OURS, PAIRS, REDIS, contents, fill, groups, in_sync, is_error,
                         linked, replication_of, wait_for, wait_online, wait_same, wait_sync)
@@ -48,6 +48,26 @@ def test_an_empty_leader(node, leader, follower):
     assert b("DBSIZE") == 0
     a("SET", "k", "v")
     wait_same(a, b)
+
+
+@ours
+def test_a_write_right_behind_the_request_does_not_delay_it(node):
+    """The snapshot that the request began has no keys any more to be judged by: another one follows at once."""
+    a = node(OURS)
+    late = []
+    for i in range(10):
+        a("FLUSHALL")
+        with Client(a.port) as follower, Client(a.port) as writer:
+            follower.send(encode("PSYNC", "?", -1))
+            begun = time.monotonic()
+            while "slave0" not in str(a("INFO", "replication")) and time.monotonic() - begun < 0.05:
+                pass
+            writer("SET", "k", i)
+            while (line := follower.input.readline()) == b"\n":
+                pass
+            assert line.startswith(b"+FULLRESYNC"), line
+            late.append(time.monotonic() - begun)
+    assert max(late) < 0.9, late
 
 
 @our_pairs
