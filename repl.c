@@ -49,6 +49,7 @@
 
 #define TURN_SHARE  ((size_t)1 << 20)   /* bytes that all followers together are sent in a turn, about */
 #define SHARE_MIN   ((size_t)64 << 10)  /* and each at least */
+#define SEND_MIN    ((size_t)64 << 10)  /* fewer bytes of the log wait for company, see repl_may_wait() */
 #define RECEIVE_MAX ((size_t)256 << 10) /* of a snapshot, in one turn */
 #define ANSWER_MAX  512                 /* bytes of a leader's answer */
 #define MARK        40                  /* bytes that end a snapshot of unknown length */
@@ -195,6 +196,10 @@ bool repl_offer(struct follower *f, struct resp_out *(*output)(void *owner)) {
     return f->phase == REPL_SENDING || (f->phase == REPL_ONLINE && f->cursor != log_written());
 }
 
+bool repl_may_wait(const struct follower *f) {
+    return f->phase == REPL_ONLINE && log_written() - f->cursor < SEND_MIN && f->sent_ms == store_wall_clock();
+}
+
 static int sent(int64_t n, const char *what) {
     if (n >= 0 || errno == EAGAIN || errno == EINTR) return 1;
     hooks->say(SAY_WARNING, "A follower was dropped: %s: %s", what,
@@ -223,6 +228,7 @@ int repl_send(struct follower *f) {
     int64_t got = log_send(f->fd, f->cursor, share);
     if (got < 0) return sent(got, "sending the log");
     f->cursor += (uint64_t)got;
+    f->sent_ms = store_wall_clock();
     return f->cursor != log_written();
 }
 
