@@ -13,15 +13,15 @@
  *
  * database_<port>.aof, the log:
  *
- *      byte 0     a header line   "#EchoVault-log 1 gen=G base=B id=I id2=J id2-end=E foreign=F history=H sum=S",
+ *      byte 0     a header line   "#EchoVault-log 1 gen=G base=B id=I foreign=F history=H past=J:E ... sum=S",
  *           512   a header line   spaces, a newline; 512 bytes each. The valid one with the higher gen is in force.
  *           1024  the log's bytes from offset B on, up to the file's end
  *
- *   I is the replication id, 40 hex digits; J the id of the life before ("-": none), honoured up to offset E; the
- *   bytes below F came from a leader (all, while it is followed: F is 2^64-1); H names the history: a snapshot that
- * names another does not go with this log. S is the CRC-64 of what stands before it in the line, 16 hex digits. New ids
- * go into the line that is not in force, so a write that is torn leaves the other. Lines that begin with '#' are
- * annotations to every reader of AOF files.
+ *   I is the replication id, 40 hex digits; J are ids of earlier lives, at most four, the latest first, each honoured
+ * up to its offset E; the bytes below F came from a leader (all, while it is followed: F is 2^64-1); H names the
+ * history: a snapshot that names another does not go with this log. S is the CRC-64 of what stands before it in the
+ * line, 16 hex digits. New ids go into the line that is not in force, so a write that is torn leaves the other. Lines
+ * that begin with '#' are annotations to every reader of AOF files.
  *
  *   The log's bytes are commands, MULTI and EXEC around those of one transaction, SELECT where the database
  *   changes, and checksum records, which every replica takes for a PING:
@@ -218,8 +218,8 @@ uint64_t log_end(void) { return lg.at + (lg.tx > 0 ? lg.tx_at : lg.out.len); }
 uint64_t log_written(void) { return lg.fd >= 0 ? lg.written : log_end(); }
 uint64_t log_synced(void) { return lg.synced; }
 const char *log_id(void) { return lg.h.id; }
-const char *log_id2(void) { return lg.h.id2; }
-uint64_t log_id2_end(void) { return lg.h.id2_end; }
+const char *log_id2(void) { return lg.h.past[0].id; }
+uint64_t log_id2_end(void) { return lg.h.past[0].end; }
 bool log_following(void) { return lg.h.foreign == ALL; }
 int log_db(void) { return lg.db; }
 const char *log_error(void) { return lg.trouble == FINE ? NULL : lg.reason; }
@@ -280,8 +280,8 @@ static int log_create(uint64_t base) {
 static void take_new_id(bool keep_old) {
     unsigned char random[20];
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) abort();
-    memcpy(lg.h.id2, keep_old ? lg.h.id : "", keep_old ? sizeof lg.h.id2 : 1);
-    lg.h.id2_end = keep_old ? log_end() : 0;
+    if (keep_old) header_keep_id(&lg.h, log_end());
+    else memset(lg.h.past, 0, sizeof lg.h.past);
     for (size_t i = 0; i < sizeof random; i++) snprintf(lg.h.id + 2 * i, 3, "%02x", random[i]);
 }
 
@@ -526,17 +526,16 @@ void log_promote(void) {
     log_new_id();
 }
 
-/* After a start, what the log holds is the earlier life's. */
-const char *log_known_id(void) { return lg.h.id2[0] && lg.h.id2_end == log_end() ? lg.h.id2 : lg.h.id; }
+bool log_had(const char *id, uint64_t offset) {
+    return offset >= lg.h.base && header_had(&lg.h, id, offset, log_end());
+}
+
+/* What the log holds is the life's that wrote it. */
+const char *log_known_id(void) { return header_known_id(&lg.h, log_end()); }
 
 void log_continue(const char *id) {
-    char known[41];
-    snprintf(known, sizeof known, "%s", log_known_id());
     if (!strcmp(id, lg.h.id)) return;
-    bool same = !strcmp(id, known); /* as before our start */
-    snprintf(lg.h.id2, sizeof lg.h.id2, "%s", same ? "" : known);
-    lg.h.id2_end = same ? 0 : log_end();
-    snprintf(lg.h.id, sizeof lg.h.id, "%s", same ? known : id); /* id may be the second one itself */
+    header_continue(&lg.h, id, log_end());
     header_say();
 }
 
@@ -1296,6 +1295,8 @@ static void settle(void) {
     if (logged) {
         lg.h = boot.header;
         if (lg.h.foreign > lg.at) lg.h.foreign = lg.at;
+        for (struct past *p = lg.h.past; p < lg.h.past + PAST_IDS; p++)
+            if (p->end > lg.at) p->end = lg.at;
         lg.sum = w->sum;
         lg.stretch = w->stretch;
         lg.covered = w->covered;

@@ -137,12 +137,6 @@ void repl_drop_followers(void) {
     for (struct follower *f = repl_followers; f; f = f->next) f->done = f->phase != REPL_NEW;
 }
 
-static bool has_bytes(const char *id, uint64_t cursor) {
-    bool ours = !strcasecmp(id, log_id()) && cursor <= log_end();
-    bool before = *log_id2() && !strcasecmp(id, log_id2()) && cursor <= log_id2_end();
-    return (ours || before) && cursor >= log_base();
-}
-
 /* Where somebody waits for a snapshot and none is there or made, one is begun; after a failure, a second later. */
 static void followers_serve(void) {
     static int64_t tried;
@@ -166,7 +160,7 @@ void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_ou
     uint64_t cursor = next > 0 ? (uint64_t)next - 1 : 0;
     f->psync = id != NULL;
     f->acked_ms = repl_clock();
-    if (id && next > 0 && has_bytes(id, cursor)) {
+    if (id && next > 0 && log_had(id, cursor)) {
         f->phase = REPL_ONLINE;
         f->cursor = f->acked = cursor;
         repl_stats.partial_ok++;
