@@ -210,7 +210,8 @@ static struct {
     int fd;
     bool busy, last;
     uint64_t base, done; /* it holds [base, done) */
-    char id[41];         /* that its header names */
+    unsigned gen;        /* of its header line, ... */
+    char id[41];         /* ... which names this one */
 } next = {.fd = -1};
 
 uint64_t log_base(void) { return lg.h.base; }
@@ -258,11 +259,13 @@ static void header_now(char out[SLOT + 1], uint64_t base, unsigned gen) {
 }
 
 /* Names the ids of now in the slot that is not in force, for good: rare enough to wait for. */
-static int header_update(void) {
+static int header_put(int fd, uint64_t base, unsigned gen) {
     char line[SLOT + 1];
-    header_now(line, lg.h.base, ++lg.h.gen);
-    return disk_write_at(lg.fd, line, SLOT, lg.h.gen % 2 * SLOT) < 0 || fdatasync(lg.fd) < 0 ? -1 : 0;
+    header_now(line, base, gen);
+    return disk_write_at(fd, line, SLOT, gen % 2 * SLOT) < 0 || fdatasync(fd) < 0 ? -1 : 0;
 }
+
+static int header_update(void) { return header_put(lg.fd, lg.h.base, ++lg.h.gen); }
 
 /* A new log file, under its temporary name. */
 static int log_create(uint64_t base) {
@@ -270,6 +273,7 @@ static int log_create(uint64_t base) {
     header_now(lines, base, 2);
     header_now(lines + SLOT, base, 1);
     memcpy(next.id, lg.h.id, sizeof next.id);
+    next.gen = 2;
     int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && disk_write_at(fd, lines, HEADER, 0) == 0) return fd;
     hooks->say(SAY_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
@@ -802,7 +806,7 @@ static void next_take_over(void) {
     disk_close_later(lg.fd);
     lg.fd = next.fd;
     lg.h.base = next.base;
-    lg.h.gen = 2;
+    lg.h.gen = next.gen;
     lg.hold_syncs = false;
     lg.replaces[0] = '\0';
     next.fd = -1;
@@ -810,7 +814,6 @@ static void next_take_over(void) {
     while (gone < lg.nmarks && lg.marks[gone] < lg.h.base) gone++;
     lg.nmarks -= gone;
     if (gone) memmove(lg.marks, lg.marks + gone, lg.nmarks * sizeof *lg.marks);
-    if (strcmp(next.id, lg.h.id) != 0) header_update();
     hooks->say(SAY_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.h.base);
 }
 
@@ -830,7 +833,9 @@ static void copy_done(struct job *j) {
     assert(lg.synced <= next.done);
     if (lg.trouble == FINE && log_end() > lg.covered) put_record();
     if (lg.trouble == FINE) write_pending();
-    if (copy_log(lg.fd, lg.h.base, next.fd, next.done, lg.written) < 0 || rename(aof_temp, aof_path) < 0) {
+    bool stale = strcmp(next.id, lg.h.id) != 0; /* it has bytes under the new id now */
+    if (copy_log(lg.fd, lg.h.base, next.fd, next.done, lg.written) < 0 ||
+        (stale && header_put(next.fd, next.base, ++next.gen) < 0) || rename(aof_temp, aof_path) < 0) {
         next_give_up(errno);
         return;
     }
@@ -871,6 +876,7 @@ static void fresh_done(struct job *j) {
     if (j->error || gap) next_give_up(j->error);
     if (j->error || gap) return;
     next_take_over();
+    if (strcmp(next.id, lg.h.id) != 0) header_say(); /* what it has was there before the new id */
     lg.written = lg.synced = j->to;
     log_is_fine();
 }
@@ -1046,15 +1052,6 @@ static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t forei
     return found;
 }
 
-/* In what no checksum covers: where a sector of zeros stands that a power cut has left. 0: nowhere. */
-static uint64_t zero_sector(int fd, uint64_t from, uint64_t to) {
-    static const char zero[512];
-    char sector[512];
-    for (uint64_t at = (from + 511) & ~(uint64_t)511; at + 512 <= to; at += 512)
-        if (pread(fd, sector, 512, (off_t)at) == 512 && !memcmp(sector, zero, 512)) return at;
-    return 0;
-}
-
 static bool is_bracket(const struct arg *name) {
     return (name->n == 4 || name->n == 5) &&
            (resp_arg_is(name, "exec") || resp_arg_is(name, "ping") || resp_arg_is(name, "multi"));
@@ -1198,7 +1195,7 @@ static int judge_log(void) {
         scan(s);
         if (s->r.error) return refuse(aof_path, "the log could not be read: %s", s->trouble);
         uint64_t own = s->covered > foreign ? s->covered : foreign;
-        hole = own < s->good ? zero_sector(boot.fd, file_pos(own, base), file_pos(s->good, base)) : 0;
+        hole = own < s->good ? disk_zero_sector(boot.fd, file_pos(own, base), file_pos(s->good, base)) : 0;
         if (!trouble) trouble = hole ? "zeros stand where a power cut has lost what was written" : s->trouble;
         end = hole ? hole : file_pos(s->good, base);
     } while (s->trouble || hole);
