@@ -7,7 +7,7 @@
  *
  * Replies are appended to a flat buffer; large values stand beside it as pieces and reach the socket by writev().
  *
- * Blobs from 1 MiB on are mappings, grown by moving pages rather than bytes, and given back in slices: unmapping
+ * Blobs from 512 KiB on are mappings, grown by moving pages rather than bytes, and given back in slices: unmapping
  * 512 MiB at once would keep every other client waiting.
  */
 #include "resp.h"
@@ -33,10 +33,13 @@ void *resp_need(void *memory) {
 
 /* ---- blobs and arguments ----------------------------------------------------------------------------- */
 
-#define MAPPED_MIN (1024u * 1024) /* blobs of this capacity and up are mappings */
-#define MAP_UNIT   (64u * 1024)   /* their sizes are multiples of it, and so of every page size */
+#define MAPPED_MIN (512u * 1024) /* blobs of this capacity and up are mappings */
+#define MAP_UNIT   (64u * 1024)  /* their sizes are multiples of it, and so of every page size */
+#define SPARE                                                                                                          \
+    (4u * 1024 * 1024) /* bytes of those without holders that are kept: new memory costs a page fault a page */
 
-static struct blob *dying; /* mapped blobs without holders; the first may have lost its tail already */
+static struct blob *dying;  /* mapped blobs without holders; the first may have lost its tail already */
+static size_t dying_memory; /* bytes of theirs */
 
 static bool is_mapped(size_t cap) { return cap >= MAPPED_MIN; }
 static size_t mapping_size(size_t cap) { return (cap + sizeof(struct blob) + MAP_UNIT - 1) / MAP_UNIT * MAP_UNIT; }
@@ -49,10 +52,23 @@ static struct blob *set_blob(void *memory, size_t size) {
     return b;
 }
 
+static void *take_spare(size_t size) {
+    int looked = 0;
+    for (struct blob *b, **at = &dying; (b = *at) && looked++ < 8; at = &b->next_dying)
+        if (mapping_size(b->cap) == size) {
+            *at = b->next_dying;
+            dying_memory -= size;
+            return b;
+        }
+    return NULL;
+}
+
 struct blob *resp_blob_new(size_t cap) {
     size_t plain = sizeof(struct blob) + cap, size = mapping_size(cap);
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     if (!is_mapped(cap)) return set_blob(malloc(plain), plain);
+    void *spare = dying_memory && size <= SPARE ? take_spare(size) : NULL;
+    if (spare) return set_blob(spare, size);
     return set_blob(mapped(mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0)), size);
 }
 
@@ -70,21 +86,26 @@ struct blob *resp_blob_grow(struct blob *b, size_t cap) {
 void resp_blob_release(struct blob *b) {
     assert(b->refs > 0);
     if (--b->refs > 0) return;
-    b->next_dying = dying;
-    if (is_mapped(b->cap)) dying = b;
-    else free(b);
+    if (is_mapped(b->cap)) {
+        b->next_dying = dying;
+        dying = b;
+        dying_memory += mapping_size(b->cap);
+    } else {
+        free(b);
+    }
 }
 
 bool resp_blob_reap(size_t bytes) {
-    while (dying != NULL && bytes > 0) {
+    while (dying_memory > SPARE && bytes > 0) {
         struct blob *b = dying;
         size_t size = mapping_size(b->cap), part = bytes < size ? bytes / MAP_UNIT * MAP_UNIT + MAP_UNIT : size;
         if (part == size) dying = b->next_dying;
         else b->cap -= part;
         munmap((char *)b + size - part, part);
+        dying_memory -= part;
         bytes -= min_size(part, bytes);
     }
-    return dying != NULL;
+    return dying_memory > SPARE;
 }
 
 void resp_arg_release(struct arg *argv, int argc) {

@@ -28,7 +28,7 @@ def test_inline_commands_that_have_to_wait_are_not_mangled(server, c):
     assert ask(server, b'SET a 1\r\nWAITAOF 0 1 100\r\nSET "k" v\r\n') == b"+OK\r\n*2\r\n:0\r\n:0\r\n+OK\r\n+OK\r\n"
 
 
-@pytest.mark.parametrize("commands", [b"PING\r\n" * 900, encode("PING") * 50000])
+@pytest.mark.parametrize("commands", [b"PING\r\n" * 900, encode("PING") * 50000], ids=["inline", "frames"])
 def test_a_client_that_closed_its_half_gets_all_replies(server, commands):
     assert ask(server, commands, half_close=True) == b"+PONG\r\n" * (commands.count(b"PING"))
 
