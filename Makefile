@@ -56,7 +56,7 @@ tsan:
 	+$(call SANITIZED,-fsanitize=thread) BIN=echovault-tsan BUILD=build/tsan
 
 bench: $(BIN)
-	@python=$$(tests/setup.sh) && $$python tests/bench.py $(BENCH_ARGS)
+	@python=$$(OPTIONAL_PACKAGES="memcached python3-matplotlib" tests/setup.sh) && $$python tests/bench.py $(BENCH_ARGS)
 
 # Both compilers' warnings as errors, here and not in the build, which a newer compiler's warnings must not break.
 # What the other checks leave out, and why:
