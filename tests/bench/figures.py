@@ -12,6 +12,8 @@ import results
 README = results.FILE.parents[2] / "README.md"
 NAMES = {"redis": "redis-server", "memcached": "memcached", "echovault": "EchoVault",
          "echovault-plain": "EchoVault without io_uring", "bare": "bare", "bare-batched": "bare, batched"}
+RATED = ("redis", "memcached", "echovault")
+QUIET_LOAD = 3.5  # load average: the bench's own work is some two
 POINTS = ("p50", "p99", "p99.9")
 
 
@@ -44,9 +46,13 @@ def machine(rows):
     machines = [entry["machine"] for entry in rows.values()]
     days = sorted({one["when"] for one in machines})
     listed = lambda field: " and ".join(sorted({one[field] for one in machines if field in one}))  # noqa: E731
+    busy = max(one.get("load_average", 0) for one in machines)
+    other = [f"Other work went on on the machine (load average {busy:.0f}): rates and latencies are worth little."]
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     return [f"Measured {when} (UTC) on {listed('cpu')}, Linux {listed('kernel')}: EchoVault {listed('echovault')} beside "
-            f"redis-server {listed('redis')} and memcached {listed('memcached')}."]
+            f"redis-server {listed('redis')} and memcached {listed('memcached')}, in "
+            f"{sum(entry.get('seconds', 0) for entry in rows.values()) / 60:.0f} minutes.",
+            *(other if busy > QUIET_LOAD else [])]
 
 
 def cpu(rows):
@@ -55,12 +61,14 @@ def cpu(rows):
     lines = []
     for case in cases:
         cost = {name: median(each, "cpu_us") for name, each in case["runs"].items()}
-        rates = [f"{median(case['runs'][name], 'rps'):,.0f}" for name in ("redis", "memcached", "echovault") if name in cost]
-        lines.append([case["pipeline"], case["op"].upper(), *(f"{cost[name]:.2f}" for name in names),
-                      ratio(cost.get("echovault"), cost.get("redis")), ratio(cost.get("echovault"), cost.get("bare")), *rates])
-    rated = [f"requests a second: {NAMES[name]}" for name in ("redis", "memcached", "echovault") if name in names]
-    return table(["commands in a pipeline", "op", *(f"{name}: us" for name in named(names)), "EchoVault / redis-server",
-                  "EchoVault / bare", *rated], lines) + benchmark_shares(rows["cpu"]["figures"])
+        rates = [f"{median(case['runs'][name], 'rps'):,.0f}" for name in RATED if name in cost]
+        shares = [ratio(cost.get("echovault"), cost.get(other)) for other in ("redis", "bare")]
+        lines.append([case["pipeline"], case["op"].upper(), *(f"{cost[name]:.2f}" for name in names), *shares, *rates])
+    rated = [f"requests a second: {NAMES[name]}" for name in RATED if name in names]
+    intro = f"50 clients, {rows['cpu']['sizes']['keys']:,} keys of 16 bytes with values of 16 bytes, chosen uniformly:"
+    heads = ["commands in a pipeline", "op", *(f"{name}: us" for name in named(names)), "EchoVault / redis-server",
+             "EchoVault / bare", *rated]
+    return [intro, "", *table(heads, lines), *benchmark_shares(rows["cpu"]["figures"])]
 
 
 def benchmark_shares(cases):
@@ -82,14 +90,13 @@ def facts(rows):
     def fact(row, label, number, form):
         if row in rows:
             entry, cells = rows[row]["figures"], {}
-            for name in ("redis", "memcached", "echovault"):
+            for name in RATED:
                 try:
                     cells[name] = number(entry, name)
                 except (KeyError, StopIteration):  # a server that this row does not have
                     continue
             sizes = {field: f"{size:,}" for field, size in rows[row]["sizes"].items()}
-            found.append([label.format(**sizes), *(format(cells[name], form) if name in cells else "" for name in
-                                                   ("redis", "memcached", "echovault"))])
+            found.append([label.format(**sizes), *(format(cells[name], form) if name in cells else "" for name in RATED)])
 
     def case(entry, name, **wanted):
         return next(one["runs"] for one in entry if one["server"] == name and wanted.items() <= one.items())
@@ -125,14 +132,15 @@ def facts(rows):
     fact("joins", "longest GET on a leader while ten followers of {join_keys} keys join, ms (quietest round)",
          lambda e, n: min(one["joining"]["latency_us"]["max"] for one in e[n]) / 1000, ".1f")
     fact("joins", "seconds until those ten serve all keys", lambda e, n: median(e[n], "joining", "seconds"), ".1f")
-    return table(["", "redis-server", "memcached", "EchoVault"], found)
+    return table(["", *named(RATED)], found)
 
 
 def latency(rows):
     lines = [[case["phase"], NAMES.get(name, name.replace("echovault", "EchoVault")), f"{median(each, 'rate'):,.0f}",
               *(f"{median(each, point):,.0f}" for point in POINTS)]
              for case in rows["latency"]["figures"] for name, each in case["runs"].items()]
-    return table(["load", "server", "requests a second", *(f"{point}, us" for point in POINTS)], lines)
+    intro = f"50 clients, {rows['latency']['sizes']['keys']:,} keys of 16 bytes with values of 16 bytes:"
+    return [intro, ""] + table(["load", "server", "requests a second", *(f"{point}, us" for point in POINTS)], lines)
 
 
 def values(rows):
@@ -141,8 +149,9 @@ def values(rows):
         rates = {name: median(each, "rps") * case["size"] / 1e6 for name, each in case["runs"].items()}
         sizes.setdefault(case["size"], []).extend([*(f"{rates[name]:,.0f}" for name in names),
                                                    ratio(rates.get("echovault"), rates.get("redis"))])
+    intro = f"Megabytes of values a second, {rows['values']['sizes']['value_connections']} clients; SET is towards the server:"
     heads = [f"{op}: {what}" for op in ("SET", "GET") for what in (*named(names), "EchoVault / redis-server")]
-    return table(["bytes of a value", *heads], [[f"{size:,}", *cells] for size, cells in sizes.items()])
+    return [intro, ""] + table(["bytes of a value", *heads], [[f"{size:,}", *cells] for size, cells in sizes.items()])
 
 
 def keys(rows):

@@ -54,8 +54,10 @@ def build_programs():
     for source in HERE.glob("*.c"):
         program, sources = BUILD / source.stem, [source, *([root / "uring.c"] if source.stem == "bare" else [])]
         if not program.exists() or program.stat().st_mtime < max(each.stat().st_mtime for each in sources):
-            run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-O2", "-g", f"-I{root}", "-o", str(program),
+            draft = program.with_suffix(f".{os.getpid()}")  # another bench may be using the old one, or making it, too
+            run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-O2", "-g", f"-I{root}", "-o", str(draft),
                  *map(str, sources), "-lm"])
+            os.replace(draft, program)
 
 
 def frame(*words):
@@ -297,7 +299,7 @@ def describe_machine(options):
     kinds = dict.fromkeys(name.split("-")[0] for name in options.servers)
     versions = {kind: version(getattr(options, kind)) for kind in kinds if kind != "bare"}
     return {"when": time.strftime("%Y-%m-%d %H:%M", time.gmtime()), "cpu": f"{os.cpu_count()} x {model}",
-            "kernel": platform.release(), **versions}
+            "kernel": platform.release(), "load_average": os.getloadavg()[0], **versions}
 
 
 def version(program):
