@@ -30,6 +30,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -52,12 +53,13 @@ STARTUP_MS_TARGET = 50
 
 PAYLOAD = 16 + 16  # bytes of a key's name and of its value
 # Sizes of the rows: in full, and with --quick.
-SIZES = {"rounds": (5, 1), "requests": (300_000, 200), "keys": (1_000_000, 2_000),
+SIZES = {"rounds": (5, 1), "requests": (300_000, 100), "keys": (1_000_000, 2_000),
          "memory-keys": (3_000_000, 100_000), "growth-keys": (5_000_000, 200_000), "growth-rounds": (3, 1),
-         "settle-seconds": (1.0, 0.05), "probe-seconds": (2.0, 0.5), "connections": (10_000, 20), "startups": (10, 2),
-         "scale-rounds": (3, 1), "value-connections": (10, 4), "value-most": (1 << 20, 1 << 20),
-         "value-bytes": (2 << 30, 4 << 20), "most-keys": (10_000_000, 10_000), "footprint-keys": (10_000_000, 20_000),
-         "latency-rounds": (5, 1), "latency-seconds": (5.0, 0.1),
+         "settle-seconds": (1.0, 0.02), "probe-seconds": (2.0, 0.5), "connections": (10_000, 20), "startups": (10, 2),
+         "scale-rounds": (3, 1), "value-connections": (10, 10), "value-most": (1 << 20, 1 << 20),
+         "value-bytes": (2 << 30, 4 << 20), "most-keys": (10_000_000, 10_000),
+         "footprint-keys": (10_000_000, 20_000), "footprint-steps": (10, 2),
+         "latency-rounds": (5, 1), "latency-seconds": (5.0, 0.01),
          "persistence-rounds": (3, 1), "durable-requests": (6_000_000, 50_000), "always-requests": (50_000, 1_000),
          "snapshot-keys": (5_000_000, 50_000), "replication-rounds": (3, 1), "resync-keys": (2_000_000, 50_000),
          "join-keys": (1_000_000, 20_000),
@@ -369,6 +371,7 @@ def main():
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.sched_setaffinity(0, {options.load_core})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: told to end"))  # and so to stop its servers
     build_programs()
     leave_out_batched(options)
     bench = Bench(options)

