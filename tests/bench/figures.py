@@ -1,9 +1,8 @@
 """The README's figures, made from the file of results: python3 tests/bench/figures.py writes them.
 
 Each stands between lines <!-- figures: NAME --> and <!-- end --> for a NAME of PARTS. A row that was never measured
-shows nothing. Figures are medians over the rounds.
+shows nothing, and a picture whose rows were not measured is not shown. Figures are medians over the rounds.
 """
-import pathlib
 import re
 import statistics
 
@@ -46,12 +45,13 @@ def machine(rows):
     machines = [entry["machine"] for entry in rows.values()]
     days = sorted({one["when"] for one in machines})
     listed = lambda field: " and ".join(sorted({one[field] for one in machines if field in one}))  # noqa: E731
+    minutes = sum(entry.get("seconds", 0) for entry in rows.values()) / 60
     busy = max(one.get("load_average", 0) for one in machines)
-    other = [f"Other work went on on the machine (load average {busy:.0f}): rates and latencies are worth little."]
+    other = [f"The machine was busy with other work as well (load average {busy:.0f}): rates and latencies are worth little."]
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     return [f"Measured {when} (UTC) on {listed('cpu')}, Linux {listed('kernel')}: EchoVault {listed('echovault')} beside "
-            f"redis-server {listed('redis')} and memcached {listed('memcached')}, in "
-            f"{sum(entry.get('seconds', 0) for entry in rows.values()) / 60:.0f} minutes.",
+            f"redis-server {listed('redis')} and memcached {listed('memcached')}"
+            f"{f', in {minutes:.0f} minutes' if all('seconds' in entry for entry in rows.values()) else ''}.",
             *(other if busy > QUIET_LOAD else [])]
 
 
@@ -181,23 +181,41 @@ def hitratio(rows):
                                        for case in rows["hitratio"]["figures"]])
 
 
-# Names and what makes them; each but the two of all rows is of the row that it is named after.
-PARTS = {"machine": machine, "facts": facts, "cpu": cpu, "latency": latency, "values": values, "keys": keys,
-         "connections": connections, "hitratio": hitratio}
+# Names, what makes them, and of which rows that must be there; none: of any.
+PARTS = {"machine": (machine, []), "cpu": (cpu, ["cpu"]), "latency": (latency, ["latency"]), "facts": (facts, []),
+         "keys": (keys, ["keys"]), "connections": (connections, ["connections"]), "values": (values, ["values"]),
+         "hitratio": (hitratio, ["hitratio"])}
+# The pictures behind each, what they show, and of which rows they are drawn.
+PICTURES = {"cpu": ("cpu", "CPU time an operation", ["cpu"]), "throughput": ("cpu", "Operations a second", ["cpu"]),
+            "latency": ("latency", "Latency percentiles", ["latency"]),
+            "memory": ("facts", "Memory a key", ["memory", "footprint"]),
+            "keys": ("keys", "CPU time by the number of keys", ["keys"]),
+            "connections": ("connections", "CPU time by the number of connections", ["connections"]),
+            "values": ("values", "Bytes a second by the length of values", ["values"])}
+
+
+def shown(part, rows):
+    """A part's lines, with its pictures."""
+    make, needed = PARTS[part]
+    if not set(needed) <= set(rows):
+        return []
+    pictures = [f"![{title}](docs/{name}.svg)" for name, (of, title, drawn_of) in PICTURES.items()
+                if of == part and set(drawn_of) <= set(rows)]
+    return make(rows) + (["", *pictures] if pictures else [])
 
 
 def renewed(text):
     """The README's text as it should be."""
     rows = results.read(results.FILE)
-    for name, make in PARTS.items():
-        lines = make(rows) if name in rows or make in (machine, facts) else []
+    for name in PARTS:
+        lines = shown(name, rows)
         body = "".join(f"{line}\n" for line in ["", *lines, ""]) if lines else ""
         text = re.sub(rf"(<!-- figures: {name} -->\n).*?(<!-- end -->)", lambda m: m[1] + body + m[2], text, flags=re.S)
     return text
 
 
-def renew(readme=README):
-    readme.write_text(renewed(pathlib.Path(readme).read_text()))
+def renew():
+    README.write_text(renewed(README.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Pictures of the file of results: python3 tests/bench/plots.py [RESULTS [FOLDER]] draws them into docs/.
 
-A picture whose rows were never measured is left as it is. The same results give the same bytes, whenever they are
-drawn with the same matplotlib: no date, no random names; letters stay letters.
+Each picture that figures.py names is drawn by the function of its name; one whose rows were never measured is left as it
+is. The same results give the same bytes, whenever they are drawn with the same matplotlib: no date, no random names;
+letters stay letters.
 """
 import pathlib
 import sys
@@ -12,7 +13,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter  # noqa: E402
 
 import results  # noqa: E402
-from figures import NAMES, median  # noqa: E402
+from figures import NAMES, PICTURES, median  # noqa: E402
 
 plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "echovault", "font.family": "sans-serif", "font.size": 8,
                      "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans", "sans-serif"],
@@ -20,15 +21,6 @@ plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "echovault", "font.
                      "axes.axisbelow": True, "grid.color": "#e4e4e4", "axes.titlesize": 9, "legend.frameon": False})
 COLOURS = {"redis": "#c0392b", "memcached": "#7f8c3d", "echovault": "#1f5fa8", "echovault-plain": "#7fb2e5",
            "bare": "#555555", "bare-batched": "#aaaaaa"}
-PICTURES = {}
-
-
-def picture(*rows):
-    """Registers what draws FUNCTION.svg from these rows' figures; it returns the figure."""
-    def register(function):
-        PICTURES[function.__name__] = rows, function
-        return function
-    return register
 
 
 def panels(count, height=2.5, **options):
@@ -99,13 +91,11 @@ def by_pipeline(rows, field, title):
     return figure, axes
 
 
-@picture("cpu")
 def cpu(rows):
     """CPU time an operation."""
     return finish(*by_pipeline(rows, "cpu_us", "CPU microseconds an operation"))
 
 
-@picture("cpu")
 def throughput(rows):
     """Operations a second."""
     figure, axes = by_pipeline(rows, "rps", "operations a second, one core")
@@ -114,7 +104,6 @@ def throughput(rows):
     return finish(figure, axes)
 
 
-@picture("memory", "footprint")
 def memory(rows):
     """Memory a key, and over a table's growth."""
     figure, (still, growing) = panels(2)
@@ -129,7 +118,6 @@ def memory(rows):
     return finish(figure, [still, growing])
 
 
-@picture("latency")
 def latency(rows):
     """Latency percentiles under load."""
     figure, axes = panels(len(rows["latency"]), sharey=True)
@@ -144,7 +132,6 @@ def latency(rows):
     return finish(figure, axes)
 
 
-@picture("values")
 def values(rows):
     """Bytes a second by the length of values."""
     figure, axes = panels(2, sharey=True)
@@ -161,7 +148,6 @@ def values(rows):
     return finish(figure, axes)
 
 
-@picture("keys")
 def keys(rows):
     """CPU time of a GET by the number of keys."""
     cases = [case for case in rows["keys"] if case["op"] == "get"]
@@ -184,7 +170,6 @@ def grow_from_zero(axes, label):
     axes.minorticks_off()
 
 
-@picture("connections")
 def connections(rows):
     """CPU time of a GET, and GETs a second, by the number of connections."""
     cases = [case for case in rows["connections"] if case["op"] == "get"]
@@ -199,9 +184,9 @@ def connections(rows):
 
 def draw_all(entries, folder):
     folder.mkdir(exist_ok=True)
-    for name, (rows, draw) in PICTURES.items():
+    for name, (_, _, rows) in PICTURES.items():
         if set(rows) <= set(entries):
-            figure = draw({row: entries[row]["figures"] for row in rows})
+            figure = globals()[name]({row: entries[row]["figures"] for row in rows})
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
             plt.close(figure)
 

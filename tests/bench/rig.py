@@ -217,7 +217,8 @@ class Rig:
                      first=None):
         op = "mc" + op if server.kind == "memcached" else op
         command = [BUILD / "load", server.port, op, "-c", connections, "-P", pipeline, "-n", requests,
-                   "-r", keys or self.options.keys, "-d", size, "-z", zipf, "-R", rate, *(["-s", first] if first is not None else [])]
+                   "-r", keys or self.options.keys, "-d", size, "-z", zipf, "-R", rate,
+                   *(["-s", first] if first is not None else [])]
         # In the open loop a delay of the generator would be taken for the server's.
         return self.on_load_core(*(["nice", "-n", "-20"] if rate and os.geteuid() == 0 else []), *command)
 
