@@ -57,7 +57,7 @@ SIZES = {"rounds": (5, 1), "requests": (300_000, 100), "keys": (1_000_000, 2_000
          "memory-keys": (3_000_000, 100_000), "growth-keys": (5_000_000, 200_000), "growth-rounds": (3, 1),
          "settle-seconds": (1.0, 0.02), "probe-seconds": (2.0, 0.5), "connections": (10_000, 20), "startups": (10, 2),
          "scale-rounds": (3, 1), "value-connections": (10, 10), "value-most": (1 << 20, 1 << 20),
-         "value-bytes": (2 << 30, 4 << 20), "most-keys": (10_000_000, 10_000),
+         "value-bytes": (2 << 30, 4 << 20), "most-keys": (10_000_000, 1_000),
          "footprint-keys": (10_000_000, 20_000), "footprint-steps": (10, 2),
          "latency-rounds": (5, 1), "latency-seconds": (5.0, 0.01),
          "persistence-rounds": (3, 1), "durable-requests": (6_000_000, 50_000), "always-requests": (50_000, 1_000),

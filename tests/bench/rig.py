@@ -154,6 +154,13 @@ class Server:
         tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob(f"{thread}/schedstat")
         return sum(int(task.read_text().split()[field]) for task in tasks) / 1e9
 
+    def rested_seconds(self, at_most_seconds=5):
+        """Seconds that it ran, once it rests: the kernel counts a thread's time when that leaves its core."""
+        state, until = pathlib.Path(f"/proc/{self.process.pid}/stat"), time.monotonic() + at_most_seconds
+        while state.read_text().rpartition(")")[2].split()[0] == "R" and time.monotonic() < until:
+            time.sleep(0.001)
+        return self.seconds(RAN)
+
     def resident(self):
         return memory_field(self.process.pid, "Rss")
 
@@ -224,9 +231,9 @@ class Rig:
 
     def measure(self, server, op, requests, generate=None, **how):
         """The server's CPU time an operation and operations a second."""
-        before = server.seconds(RAN)
+        before = server.rested_seconds()
         rps = (generate or self.load)(server, op, requests, **how)
-        return {"cpu_us": (server.seconds(RAN) - before) / requests * 1e6, "rps": rps}
+        return {"cpu_us": (server.rested_seconds() - before) / requests * 1e6, "rps": rps}
 
     @contextlib.contextmanager
     def steady_load(self, server, op, connections, pipeline, keys):
