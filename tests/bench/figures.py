@@ -147,7 +147,7 @@ def values(rows):
     names, sizes = list(rows["values"]["figures"][0]["runs"]), {}
     for case in rows["values"]["figures"]:
         rates = {name: median(each, "rps") * case["size"] / 1e6 for name, each in case["runs"].items()}
-        sizes.setdefault(case["size"], []).extend([*(f"{rates[name]:,.0f}" for name in names),
+        sizes.setdefault(case["size"], []).extend([*(f"{rates[name]:,.{0 if rates[name] >= 100 else 1}f}" for name in names),
                                                    ratio(rates.get("echovault"), rates.get("redis"))])
     intro = f"Megabytes of values a second, {rows['values']['sizes']['value_connections']} clients; SET is towards the server:"
     heads = [f"{op}: {what}" for op in ("SET", "GET") for what in (*named(names), "EchoVault / redis-server")]

@@ -227,7 +227,8 @@ class Rig:
                    "-r", keys or self.options.keys, "-d", size, "-z", zipf, "-R", rate,
                    *(["-s", first] if first is not None else [])]
         # In the open loop a delay of the generator would be taken for the server's.
-        return self.on_load_core(*(["nice", "-n", "-20"] if rate and os.geteuid() == 0 else []), *command)
+        urgent = rate and os.geteuid() == 0 and self.options.load_core != self.options.server_core
+        return self.on_load_core(*(["nice", "-n", "-20"] if urgent else []), *command)
 
     def measure(self, server, op, requests, generate=None, **how):
         """The server's CPU time an operation and operations a second."""
