@@ -168,7 +168,7 @@ static void connect_all(unsigned short port) {
     }
 }
 
-/* A round brought nothing. Alone on its core, it just goes on. */
+/* After a round that brought nothing. Alone on its core, it just goes on. */
 static void give_way(void) { sched_yield(); }
 
 static void run(void) {
