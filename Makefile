@@ -72,7 +72,7 @@ memcheck: $(BIN)
 	    $(PYTEST_ARGS) -k 'not float and not FLOAT' $(MEMCHECKED:%=tests/test_%.py)
 
 bench: $(BIN)
-	@python=$$(tests/setup.sh) && $$python tests/bench.py $(BENCH_ARGS)
+	@python=$$(OPTIONAL_PACKAGES="memcached python3-matplotlib" tests/setup.sh) && $$python tests/bench.py $(BENCH_ARGS)
 
 # Both compilers' warnings as errors, here and not in the build, which a newer compiler's warnings must not break.
 # What the other checks leave out, and why:

@@ -1,15 +1,18 @@
-"""Writes the README's tables of commands and options and the manual's options, from the server's own word.
+"""Writes the README's tables of commands and options and the manual's options, from the server's own word, and the README's
+figures, from the file of results.
 
 python3 tests/readme_tables.py [--check]: with --check nothing is written, and the exit status is 1 where one of them is out of date.
 The tables stand between lines <!-- commands --> and <!-- end -->, <!-- options --> and <!-- end -->; in the manual a line
-begins with .\\" instead.
+begins with .\\" instead; for the figures see bench/figures.py.
 """
 import os
 import re
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+TESTS = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [TESTS, os.path.join(TESTS, "bench")]
+import figures  # noqa: E402
 from ev import ECHOVAULT, ROOT, Server  # noqa: E402
 
 README = os.path.join(ROOT, "README.md")
@@ -53,7 +56,7 @@ def renewed(text):
     """The README's text as it should be."""
     for name, make in ("commands", commands), ("options", options_table):
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{make()}\n\n{m[2]}", text, flags=re.S)
-    return text
+    return figures.renewed(text)
 
 
 def renewed_manual(text):

@@ -2,7 +2,7 @@
 # Sees to it that the tests have what they need and prints the Python that has it: Debian's packages where apt
 # may be used, else a virtual environment for the Python part (tests that miss a program are then skipped). The client
 # libraries for Node.js come from npm into clients/node_modules; without them, their tests are skipped.
-# What it says goes to stderr.
+# EXTRA_PACKAGES names more that are needed, OPTIONAL_PACKAGES what can be done without. What it says goes to stderr.
 set -eu
 cd "$(dirname "$0")"
 
@@ -20,8 +20,9 @@ installed() {
     dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
 }
 
+# Which of these are not installed?
 missing() {
-    for package in $packages; do
+    for package in "$@"; do
         installed "$package" || printf '%s ' "$package"
     done
 }
@@ -47,10 +48,12 @@ install_node_clients() {
         cp clients/package.json clients/node_modules/installed.json
 }
 
-if command -v apt-get >/dev/null && { [ -z "$(missing)" ] || as_root true 2>/dev/null; }; then
-    list=$(missing)
-    # shellcheck disable=SC2086  # a list of words
+# shellcheck disable=SC2086  # lists of words
+if command -v apt-get >/dev/null && { [ -z "$(missing $packages)" ] || as_root true 2>/dev/null; }; then
+    list=$(missing $packages)
     [ -z "$list" ] || install_without_starting $list
+    list=$(missing ${OPTIONAL_PACKAGES-})
+    [ -z "$list" ] || install_without_starting $list || echo "could not install $list" >&2
     install_node_clients || echo "npm could not install them; their tests will be skipped" >&2
     echo /usr/bin/python3
 elif python3 -c 'import hypothesis, pytest, pytest_timeout, redis, xdist' 2>/dev/null; then

@@ -1,13 +1,17 @@
 /*
  * bare: the limit that a single-threaded server with plain sockets can reach.
  *
- *   bare PORT [VALUE_SIZE]
+ *   bare PORT [VALUE_SIZE] [batched]
+ *   bare probe                          can it be batched here? exit status 0: yes
  *
  * An epoll loop that does one read and one write for every readable socket and stores nothing. It knows just
  * enough of the protocol to count commands: SET and GET frames with 16-byte keys and values of one agreed
  * size have a known length, so a frame is told by its first bytes and the rest is skipped unseen. SET is
  * answered +OK, GET with a canned value, PING +PONG. Anything else (the CONFIG GET of redis-benchmark)
  * swallows what was read and is answered with errors.
+ *
+ * "batched" hands the reads of up to URING_MAX readable sockets to the kernel in one system call, and then the writes
+ * in another, through the server's own uring.c: the limit for a server that does that.
  *
  * What a real server needs beyond this is its own cost; what this needs is the kernel's. Writes block: the
  * generators read every reply before they send more, so a write never waits for a peer that waits for us.
@@ -21,6 +25,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "uring.h"
 
 enum { HEAD = 6, READ_SIZE = 64 * 1024, BATCH = 256, MAX_FDS = 65536 };
 
@@ -38,9 +44,17 @@ struct conn {
 };
 
 static struct kind set, get, ping, other;
+/* What a turn holds of one readable socket. */
+struct slot {
+    int fd;
+    char in[READ_SIZE], *out;
+    size_t out_len;
+};
+
 static struct conn conns[MAX_FDS];
-static char in[READ_SIZE], *out;
-static size_t out_size, out_len;
+static struct slot slots[URING_MAX];
+static size_t out_size;
+static int batched;
 
 static void die(const char *what) {
     perror(what);
@@ -62,8 +76,8 @@ static void learn_frames(size_t value_size) {
     ping = make_kind(strlen("*1\r\n$4\r\nPING\r\n"), "+PONG\r\n");
     other = make_kind(0, "-ERR not here\r\n-ERR not here\r\n");
     out_size = READ_SIZE + get.reply_len;
-    out = malloc(out_size);
-    if (!out) die("malloc");
+    for (int i = 0; i < (batched ? URING_MAX : 1); i++)
+        if (!(slots[i].out = malloc(out_size))) die("malloc");
 }
 
 static const struct kind *classify(const char *head) {
@@ -71,22 +85,23 @@ static const struct kind *classify(const char *head) {
     return head[1] == '1' ? &ping : &other;
 }
 
-static void flush(int fd) {
-    for (size_t done = 0; done < out_len;) {
-        ssize_t n = write(fd, out + done, out_len - done);
+static void flush(struct slot *s, size_t done) {
+    while (done < s->out_len) {
+        ssize_t n = write(s->fd, s->out + done, s->out_len - done);
         if (n < 0) break; /* the peer is gone: the next read says so */
         done += (size_t)n;
     }
-    out_len = 0;
+    s->out_len = 0;
 }
 
-static void answer(int fd, const struct kind *kind) {
-    if (out_len + kind->reply_len > out_size) flush(fd);
-    memcpy(out + out_len, kind->reply, kind->reply_len);
-    out_len += kind->reply_len;
+static void answer(struct slot *s, const struct kind *kind) {
+    if (s->out_len + kind->reply_len > out_size) flush(s, 0);
+    memcpy(s->out + s->out_len, kind->reply, kind->reply_len);
+    s->out_len += kind->reply_len;
 }
 
-static void count_commands(int fd, struct conn *c, const char *p, const char *end) {
+static void count_commands(struct slot *s, const char *p, const char *end) {
+    struct conn *c = &conns[s->fd];
     while (p < end) {
         if (!c->kind) {
             const char *head = p;
@@ -105,19 +120,37 @@ static void count_commands(int fd, struct conn *c, const char *p, const char *en
         p += n;
         c->skip -= n;
         if (c->skip) return;
-        answer(fd, c->kind);
+        answer(s, c->kind);
         c->kind = NULL;
     }
 }
 
+static void take(struct slot *s, ssize_t n) {
+    if (n > 0 && n <= READ_SIZE) count_commands(s, s->in, s->in + n);
+    else if (n != -EAGAIN) close(s->fd);
+}
+
 static void serve(int fd) {
-    ssize_t n = read(fd, in, sizeof in);
-    if (n <= 0) {
-        close(fd);
-        return;
-    }
-    count_commands(fd, &conns[fd], in, in + n);
-    flush(fd);
+    struct slot *s = &slots[0];
+    s->fd = fd;
+    take(s, read(fd, s->in, sizeof s->in));
+    flush(s, 0);
+}
+
+/* Reads from all of so many slots, then writes to those that have answers. */
+static void serve_together(size_t n) {
+    struct uring_io ios[URING_MAX];
+    size_t of[URING_MAX], writes = 0;
+    for (size_t i = 0; i < n; i++) ios[i] = (struct uring_io){slots[i].fd, slots[i].in, READ_SIZE, 0};
+    uring_read(ios, n);
+    for (size_t i = 0; i < n; i++) take(&slots[i], ios[i].result);
+    for (size_t i = 0; i < n; i++)
+        if (slots[i].out_len) {
+            of[writes] = i;
+            ios[writes++] = (struct uring_io){slots[i].fd, slots[i].out, slots[i].out_len, 0};
+        }
+    uring_write(ios, writes);
+    for (size_t i = 0; i < writes; i++) flush(&slots[of[i]], ios[i].result > 0 ? (size_t)ios[i].result : 0);
 }
 
 static void watch(int epoll, int fd) {
@@ -146,21 +179,35 @@ static int listen_on(int port) {
     return fd;
 }
 
+static void serve_turn(int epoll, int listener, const struct epoll_event *ready, int n) {
+    size_t held = 0;
+    for (int i = 0; i < n; i++) {
+        if (ready[i].data.fd == listener) greet(epoll, listener);
+        else if (!batched) serve(ready[i].data.fd);
+        else slots[held++].fd = ready[i].data.fd;
+        if (held == URING_MAX || (held && i == n - 1)) {
+            serve_together(held);
+            held = 0;
+        }
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) {
-        fprintf(stderr, "usage: bare PORT [VALUE_SIZE]\n");
+        fprintf(stderr, "usage: bare PORT [VALUE_SIZE] [batched] | bare probe\n");
         return 1;
     }
-    learn_frames(argc > 2 ? strtoul(argv[2], NULL, 10) : 16);
+    batched = !strcmp(argv[argc - 1], "batched");
+    int probing = !strcmp(argv[1], "probe"), has_uring = (batched || probing) && uring_start();
+    if (probing) return !has_uring;
+    size_t value_size = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
+    learn_frames(value_size ? value_size : 16);
     int listener = listen_on(atoi(argv[1])), epoll = epoll_create1(0);
     watch(epoll, listener);
     for (;;) {
         struct epoll_event ready[BATCH];
         int n = epoll_wait(epoll, ready, BATCH, -1);
         if (n < 0 && errno != EINTR) die("epoll_wait");
-        for (int i = 0; i < n; i++) {
-            if (ready[i].data.fd == listener) greet(epoll, listener);
-            else serve(ready[i].data.fd);
-        }
+        serve_turn(epoll, listener, ready, n);
     }
 }

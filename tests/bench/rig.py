@@ -20,6 +20,8 @@ BUILD = HERE.parents[1] / "build" / "bench"
 RAN, WAITED = 0, 1  # fields of /proc/PID/task/TID/schedstat
 PATIENCE_SECONDS = 600  # for one reply, and for a start with data
 WARM_BYTES_A_KEY = 200
+# More work where an operation takes less, by commands in a pipeline.
+WORK = {1: 1, 16: 6, 64: 10}
 ROWS = {}
 
 
@@ -48,10 +50,14 @@ def run(command):
 
 def build_programs():
     BUILD.mkdir(parents=True, exist_ok=True)
+    root = HERE.parents[1]
     for source in HERE.glob("*.c"):
-        program = BUILD / source.stem
-        if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-            run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-o", str(program), str(source)])
+        program, sources = BUILD / source.stem, [source, *([root / "uring.c"] if source.stem == "bare" else [])]
+        if not program.exists() or program.stat().st_mtime < max(each.stat().st_mtime for each in sources):
+            draft = program.with_suffix(f".{os.getpid()}")  # another bench may be using the old one, or making it, too
+            run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-O2", "-g", f"-I{root}", "-o", str(draft),
+                 *map(str, sources), "-lm"])
+            os.replace(draft, program)
 
 
 def frame(*words):
@@ -78,7 +84,8 @@ class Server:
     """A server process that keeps to its cores, with a port and a data folder of its own."""
 
     def __init__(self, name, options, cores):
-        self.name = name
+        self.name, self.kind = name, name.split("-")[0]  # of echovault there is echovault-plain, of bare bare-batched
+        self.quiet_seconds = options.settle_seconds
         self.folder = tempfile.mkdtemp(prefix=f"bench-{name}-")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -88,7 +95,7 @@ class Server:
     def start(self, extra, seconds=10):
         """Starts it on what its folder holds; extra are further options. Waits until that is loaded."""
         self.started = time.perf_counter()
-        self.process = subprocess.Popen([*self.line, *extra], cwd=self.folder, stdout=subprocess.DEVNULL,
+        self.process = subprocess.Popen([*self.line, *extra, *self.variant()], cwd=self.folder, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.PIPE)
         self.wait_until_ready(seconds)
         self.ready_ms = (time.perf_counter() - self.started) * 1000
@@ -99,16 +106,20 @@ class Server:
         self.start(extra, seconds=PATIENCE_SECONDS)
 
     def command(self, options):
-        if self.name == "bare":
-            return [str(BUILD / "bare"), str(self.port), "16"]
-        if self.name == "memcached":
+        if self.kind == "bare":
+            return [str(BUILD / "bare"), str(self.port)]
+        if self.kind == "memcached":
             return [options.memcached, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-t", "1", "-u", "root",
                     "-m", "65536", "-c", "12000"]
-        return [getattr(options, self.name), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder,
+        return [getattr(options, self.kind), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder,
                 "--save", "", "--appendonly", "no", "--loglevel", "warning", "--maxclients", "12000"]
 
+    def variant(self):
+        """What the command line ends with."""
+        return {"echovault-plain": ["--io-uring", "no"], "bare-batched": ["batched"]}.get(self.name, [])
+
     def wait_until_ready(self, seconds):
-        question, answer = (b"version\r\n", b"VERSION") if self.name == "memcached" else (frame("PING"), b"+PONG")
+        question, answer = (b"version\r\n", b"VERSION") if self.kind == "memcached" else (frame("PING"), b"+PONG")
         while time.perf_counter() < self.started + seconds:
             if self.process.poll() is not None:
                 fail(f"{self.name} ended at once: {self.process.stderr.read().decode().strip()}")
@@ -143,6 +154,13 @@ class Server:
         tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob(f"{thread}/schedstat")
         return sum(int(task.read_text().split()[field]) for task in tasks) / 1e9
 
+    def rested_seconds(self, at_most_seconds=5):
+        """Seconds that it ran, once it rests: the kernel counts a thread's time when that leaves its core."""
+        state, until = pathlib.Path(f"/proc/{self.process.pid}/stat"), time.monotonic() + at_most_seconds
+        while state.read_text().rpartition(")")[2].split()[0] == "R" and time.monotonic() < until:
+            time.sleep(0.001)
+        return self.seconds(RAN)
+
     def resident(self):
         return memory_field(self.process.pid, "Rss")
 
@@ -163,11 +181,11 @@ class Server:
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024
 
-    def settled_resident(self, quiet_seconds=1.0, at_most_seconds=30):
+    def settled_resident(self, at_most_seconds=30):
         """Resident bytes once they have stopped changing, as after a table's rehash."""
         end, last, since = time.time() + at_most_seconds, self.resident(), time.time()
-        while time.time() < min(end, since + quiet_seconds):
-            time.sleep(0.1)
+        while time.time() < min(end, since + self.quiet_seconds):
+            time.sleep(self.quiet_seconds / 10)
             now = self.resident()
             if now != last:
                 last, since = now, time.time()
@@ -198,20 +216,33 @@ class Rig:
     def on_load_core(self, *command):
         return ["taskset", "-c", str(self.options.load_core), *map(str, command)]
 
-    def load(self, server, op, requests, connections=50, pipeline=1, keys=None, sequential=False):
-        """Runs load.c; its requests a second."""
-        command = self.load_command(server, op, requests, connections, pipeline, keys or self.options.keys)
-        return json.loads(run([*command, *(["-s"] if sequential else [])]))["rps"]
+    def load(self, server, op, requests, **how):
+        """Runs load.c; its requests a second. See load_command()."""
+        return json.loads(run(self.load_command(server, op, requests, **how)))["rps"]
 
-    def load_command(self, server, op, requests, connections, pipeline, keys):
-        return self.on_load_core(BUILD / "load", server.port, op, "-c", connections, "-P", pipeline, "-n", requests,
-                                 "-r", keys)
+    def load_command(self, server, op, requests, connections=50, pipeline=1, keys=None, size=16, zipf=0, rate=0,
+                     first=None):
+        op = "mc" + op if server.kind == "memcached" else op
+        command = [BUILD / "load", server.port, op, "-c", connections, "-P", pipeline, "-n", requests,
+                   "-r", keys or self.options.keys, "-d", size, "-z", zipf, "-R", rate,
+                   *(["-s", first] if first is not None else [])]
+        # In the open loop a delay of the generator would be taken for the server's. The tests run --quick beside others.
+        urgent = rate and os.geteuid() == 0 and not self.options.quick
+        urgent = urgent and self.options.load_core != self.options.server_core
+        return self.on_load_core(*(["nice", "-n", "-20"] if urgent else []), *command)
+
+    def measure(self, server, op, requests, generate=None, **how):
+        """The server's CPU time an operation and operations a second."""
+        before = server.rested_seconds()
+        rps = (generate or self.load)(server, op, requests, **how)
+        return {"cpu_us": (server.rested_seconds() - before) / requests * 1e6, "rps": rps}
 
     @contextlib.contextmanager
     def steady_load(self, server, op, connections, pipeline, keys):
         """Runs load.c meanwhile."""
         endless = 10 ** 15
-        process = subprocess.Popen(self.load_command(server, op, endless, connections, pipeline, keys))
+        process = subprocess.Popen(self.load_command(server, op, endless, connections=connections,
+                                                      pipeline=pipeline, keys=keys))
         try:
             yield
             if process.poll() is not None:
@@ -226,10 +257,10 @@ class Rig:
                                     "-c", 50, "-d", 16, "-r", self.options.keys, "--csv")
         return float(run(command).splitlines()[-1].split(",")[1].strip('"'))
 
-    def fill(self, server, keys, op="set", connections=50, pipeline=64):
-        """Stores key:000000000000 and on, each once; the server must have them all."""
-        self.load(server, op, keys, connections, pipeline, keys, sequential=True)
-        if server.name in ("echovault", "redis") and server.ask("DBSIZE") != b":%d\r\n" % keys:
+    def fill(self, server, keys, op="set", first=0, pipeline=64, **how):
+        """Stores keys of the numbers from first up to keys, each once; the server must then have so many."""
+        self.load(server, op, keys - first, pipeline=pipeline, keys=keys, first=first, **how)
+        if server.kind in ("echovault", "redis") and server.ask("DBSIZE") != b":%d\r\n" % keys:
             fail(f"{server.name} does not hold {keys} keys after as many SETs")
 
     @contextlib.contextmanager
@@ -275,7 +306,13 @@ def stolen_share(since=(0, 0)):
 def describe_machine(options):
     model = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), platform.machine())
-    versions = {name: run([getattr(options, name), "--version"]).split("\n")[0]
-                for name in options.servers if name != "bare"}
-    return {"when": time.strftime("%Y-%m-%d %H:%M"), "cpu": f"{os.cpu_count()} x {model}",
-            "kernel": platform.release(), **versions}
+    kinds = dict.fromkeys(name.split("-")[0] for name in options.servers)
+    versions = {kind: version(getattr(options, kind)) for kind in kinds if kind != "bare"}
+    return {"when": time.strftime("%Y-%m-%d %H:%M", time.gmtime()), "cpu": f"{os.cpu_count()} x {model}",
+            "kernel": platform.release(), "load_average": os.getloadavg()[0], **versions}
+
+
+def version(program):
+    """The number in what it says of itself."""
+    said = run([program, "--version"])
+    return re.search(r"(?:v=)?(\d+\.\d+\.\d+)", said)[1]
