@@ -31,8 +31,7 @@ void cmd_client_setinfo(struct cx *cx) {
     else if (client_keep_name(cx, field, &cx->argv[3], name ? "lib-name" : "lib-ver")) resp_ok(cx->out);
 }
 
-/* A client's line of CLIENT LIST. */
-static void put_client(struct resp_out *o, const struct cx *cx, const struct client *c) {
+void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c) {
     static const char letters[] = "Acx.....eT.b.UOMS"; /* by the bits of enum client_flag */
     char peer[64], local[64], flags[sizeof letters + 1] = "N";
     size_t query, query_free, multi, n = 0, waits = c->own ? resp_out_pending(c->own) : 0;
@@ -56,7 +55,7 @@ static void put_client(struct resp_out *o, const struct cx *cx, const struct cli
 
 void cmd_client_info(struct cx *cx) {
     struct resp_out text = {0};
-    put_client(&text, cx, cx->client);
+    client_describe(&text, cx, cx->client);
     resp_verbatim(cx->out, text.buf, text.len);
     resp_out_free(&text);
 }
@@ -86,7 +85,7 @@ void cmd_client_list(struct cx *cx) {
     for (int i = 3; by_id && i < cx->argc; i++)
         if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &n), "ERR Invalid client ID")) return;
     for (struct client *c = client_next(NULL); c; c = client_next(c)) {
-        if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) put_client(&text, cx, c);
+        if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) client_describe(&text, cx, c);
     }
     resp_verbatim(cx->out, text.buf, text.len);
     resp_out_free(&text);

@@ -212,6 +212,7 @@ int client_class_named(const char *name, size_t n); /* -1: there is none (config
 /* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
+void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c); /* its line of CLIENT LIST */
 
 /* Pausing (clients.c): until a time, or the end is said, nothing of ordinary clients is run, or no changes. Nothing
  * expires meanwhile. Each purpose has a pause of its own; the strictest counts. */

@@ -10,7 +10,7 @@
  * While more is asked for (slowlog-log-slower-than below 1 ms, latency-monitor-threshold, MONITOR), every command is
  * looked at. Its arguments are read after it has run, as they are for the log.
  *
- * Left out: LATENCY GRAPH; events of the helper thread, such as a sync that replies wait for.
+ * Left out: events of the helper thread, such as a sync that replies wait for.
  */
 #include "commands.h"
 
@@ -214,6 +214,49 @@ void cmd_latency_history(struct cx *cx) {
         for (size_t i = series[e].n < KEPT ? 0 : series[e].n - KEPT; meant(cx, e) && i < series[e].n; i++, n++)
             resp_printf(cx->out, "*2\r\n" INT INT, series[e].samples[i % KEPT].s, series[e].samples[i % KEPT].ms);
     resp_later_array(cx->out, mark, n);
+}
+
+#define GRAPH_ROWS  4 /* each has three heights, and full */
+#define GRAPH_WIDTH 80
+
+/* A column for each sample: how far it is above the lowest, and, downwards, how long ago it was. */
+void cmd_latency_graph(struct cx *cx) {
+    static const int64_t units[] = {1, 60, 3600, 86400, INT64_MAX};
+    char grid[GRAPH_ROWS + 1 + RESP_INT_MAX][KEPT], label[RESP_INT_MAX + 1];
+    struct resp_out text = {0};
+    size_t rows[KEPT / GRAPH_WIDTH] = {0}, e = 0;
+    while (e < EVENTS && !meant(cx, (int)e)) e++;
+    if (e == EVENTS) {
+        resp_errorf(cx->out, "ERR No samples available for event '%.*s'", (int)cx->argv[2].n, cx->argv[2].p);
+        return;
+    }
+    const struct series *x = &series[e];
+    size_t n = x->n < KEPT ? x->n : KEPT;
+    int64_t low = x->samples[0].ms, high = low;
+    for (size_t i = 0; i < n; i++) {
+        if (x->samples[i].ms < low) low = x->samples[i].ms;
+        if (x->samples[i].ms > high) high = x->samples[i].ms;
+    }
+    memset(grid, ' ', sizeof grid);
+    for (size_t i = 0; i < n; i++) {
+        size_t at = (x->n - n + i) % KEPT, unit = 0, below = GRAPH_ROWS + 1;
+        int64_t above = x->samples[at].ms - low, ago = store_wall_clock() / 1000 - x->samples[at].s;
+        int64_t height = high > low ? (above * 3 * GRAPH_ROWS - (above == high - low)) / (high - low) : 0;
+        for (int64_t row = GRAPH_ROWS - 1; row >= 0 && height >= 0; row--, height -= 3)
+            grid[row][i] = "_o#|"[height < 3 ? height : 3];
+        while (ago >= units[unit + 1]) unit++;
+        snprintf(label, sizeof label, "%" PRId64 "%c", ago / units[unit], "smhd"[unit]);
+        for (char *p = label; *p; p++) grid[below++][i] = *p;
+        if (below > rows[i / GRAPH_WIDTH]) rows[i / GRAPH_WIDTH] = below;
+    }
+    resp_printf(&text, "%s - high %" PRId64 " ms, low %" PRId64 " ms (all time high %" PRId64 " ms)\n%s\n",
+                events[e].name, high, low, x->worst_ms,
+                "--------------------------------------------------------------------------------");
+    for (size_t i = 0; i < n; i += GRAPH_WIDTH)
+        for (size_t row = 0; row < rows[i / GRAPH_WIDTH]; row++)
+            resp_printf(&text, "%s%.*s\n", i && !row ? "\n" : "", n - i < GRAPH_WIDTH ? (int)(n - i) : GRAPH_WIDTH,
+                        grid[row] + i);
+    reply_text(cx, &text);
 }
 
 void cmd_latency_reset(struct cx *cx) {
