@@ -426,6 +426,7 @@ static const struct section {
                 {"Stats", info_stats},
                 {"Replication", info_replication},
                 {"CPU", info_cpu},
+                {"Modules", NULL},
                 {"Commandstats", info_commandstats},
                 {"Errorstats", info_errorstats},
                 {"Latencystats", observe_latencystats},
@@ -440,7 +441,7 @@ void cmd_info(struct cx *cx) {
         bool long_one = s->print == info_commandstats || s->print == observe_latencystats;
         if (!all && !(usual && !long_one) && !given(cx, s->name)) continue;
         resp_printf(&text, "%s# %s\r\n", text.len ? "\r\n" : "", s->name);
-        s->print(&text);
+        if (s->print) s->print(&text);
     }
     resp_verbatim(cx->out, text.buf, text.len);
     resp_out_free(&text);

@@ -32,7 +32,11 @@ void cmd_client_setinfo(struct cx *cx) {
 }
 
 void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c) {
-    static const char letters[] = "Acx.....eT.b.UOMS"; /* by the bits of enum client_flag */
+    static const char letters[] = "SMOPxbdcAUeT";
+    const uint32_t f = c->flags;
+    const bool set[] = {f & CLIENT_FOLLOWER, f & CLIENT_LEADER,  f & CLIENT_MONITOR,   c->subs,
+                        f & CLIENT_MULTI,    f & CLIENT_BLOCKED, transaction_stale(c), f & CLIENT_CLOSE_AFTER,
+                        f & CLIENT_CLOSING,  f & CLIENT_UNIX,    f & CLIENT_NO_EVICT,  f & CLIENT_NO_TOUCH};
     char peer[64], local[64], flags[sizeof letters + 1] = "N";
     size_t query, query_free, multi, n = 0, waits = c->own ? resp_out_pending(c->own) : 0;
     size_t total = client_memory(c, &query, &query_free, &multi);
@@ -40,8 +44,7 @@ void client_describe(struct resp_out *o, const struct cx *cx, const struct clien
     const struct command *cmd = c == cx->client ? cx->cmd : c->last_cmd;
     client_addresses(c, peer, local);
     for (int i = 0; letters[i]; i++)
-        if (c->flags >> i & 1 && letters[i] != '.') flags[n++] = letters[i];
-    if (c->subs) flags[n++] = 'P';
+        if (set[i]) flags[n++] = letters[i];
     resp_printf(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d ", c->id, peer, local,
                 c->fd, c->name ? c->name : "", c->active + idle - c->created, idle, flags, c->db);
     resp_printf(o, "sub=%zu psub=%zu ssub=%zu ", pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),

@@ -171,7 +171,7 @@ struct command command_table[] = {
     CLIENT("list", list, -2, ANY_ADMIN, "2.4.0", "[TYPE type] [ID client-id...]", "All clients"),
     CLIENT("no-evict", no_evict, 3, ANY_ADMIN, "7.0.0", "<ON | OFF>", "Spares this connection when memory is short"),
     CLIENT("no-touch", no_touch, 3, SESSION, "7.2.0", "<ON | OFF>", "Lets its reads leave the keys' age alone"),
-    CLIENT("pause", pause, -3, ANY_ADMIN, "3.0.0", "timeout [WRITE | ALL]", "Puts off what clients send"),
+    CLIENT("pause", pause, -3, ANY_ADMIN, "2.9.50", "timeout [WRITE | ALL]", "Puts off what clients send"),
     CLIENT("reply", reply, 3, SESSION, "3.2.0", "<ON | OFF | SKIP>", "Whether commands are answered"),
     CLIENT("setinfo", setinfo, 4, SESSION, "7.2.0", "<LIB-NAME libname | LIB-VER libver>", "Notes the client library"),
     CLIENT("setname", setname, 3, SESSION, "2.6.9", "connection-name", "Names this connection"),
@@ -444,7 +444,8 @@ static void reply_info(struct resp_out *o, const struct command *c) {
     reply_bits(o, categories_of(c), categories);
     resp_set(o, 0);
     reply_key_specs(o, c);
-    resp_array(o, (size_t)command_subs(c));
+    if (command_subs(c)) resp_array(o, (size_t)command_subs(c));
+    else resp_set(o, 0);
     for (int i = 1; i <= command_subs(c); i++) reply_info(o, &c[i]);
 }
 
@@ -502,12 +503,11 @@ static void reply_arguments(struct resp_out *o, const char *syntax) {
 static void reply_docs(struct resp_out *o, const struct command *c) {
     int subs = command_subs(c);
     resp_bulk_str(o, c->name);
-    resp_map(o, subs ? 5 : 4);
+    resp_map(o, 3 + (size_t)(*c->syntax != 0) + (size_t)(subs > 0));
     resp_pair(o, "summary", c->summary);
     resp_pair(o, "since", c->since);
     resp_pair(o, "group", c->group);
-    resp_bulk_str(o, "arguments");
-    reply_arguments(o, c->syntax);
+    if (*c->syntax) resp_bulk_str(o, "arguments"), reply_arguments(o, c->syntax);
     if (!subs) return;
     resp_bulk_str(o, "subcommands");
     resp_map(o, (size_t)subs);

@@ -888,13 +888,15 @@ void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
     int db = store_db_id(cx->db);
     int64_t began = 0;
+    bool bracket = cx->cmd->fn == cmd_exec && /* of commands that count for themselves */
+                   (cx->client->flags & (CLIENT_MULTI | CLIENT_MULTI_BAD)) == CLIENT_MULTI;
     if (is_brief(cx) && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
     else if (cx->client) began = observe_clock();
     cx->log_argc = cx->log_pairs = 0;
     cx->log_never = false;
     cx->cmd->fn(cx);
     server_stats.commands++;
-    bool failed = cx->out->errors != errors && cx->cmd->fn != cmd_exec; /* whose commands count for themselves */
+    bool failed = cx->out->errors != errors && !bracket;
     cx->cmd->stats->calls++;
     cx->cmd->stats->failed += failed;
     if (failed) server_count_error(cx->out->last_error);
@@ -930,15 +932,12 @@ bool cx_resolve(struct cx *cx) {
         unknown_command(cx);
         return false;
     }
-    if (cx->cmd->flags & CMD_CONTAINER && (cx->argc > 1 || !cx->cmd->fn)) {
-        const struct command *sub = cx->argc > 1 ? command_find_sub(cx->cmd, &cx->argv[1]) : NULL;
-        if (cx->argc < 2) {
-            cx_arity_error(cx);
-            return false;
-        }
+    if (cx->cmd->flags & CMD_CONTAINER && cx->argc > 1) {
+        const struct command *sub = command_find_sub(cx->cmd, &cx->argv[1]);
         if (!sub) {
             resp_errorf(cx->out, "ERR unknown subcommand '%.*s'. Try %s HELP.",
                         (int)(cx->argv[1].n < 128 ? cx->argv[1].n : 128), cx->argv[1].p, command_title(cx->cmd));
+            cx->cmd = NULL; /* it counts for nobody */
             return false;
         }
         cx->cmd = sub;
@@ -1028,9 +1027,9 @@ static void cx_dispatch(struct cx *cx) {
                       "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
-        server_count_error(cx->out->last_error);
         if (cx->cmd && cx->cmd->fn == cmd_exec) transaction_abort(cx, len);
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
+        server_count_error(cx->out->last_error);
         return;
     }
     if (is_paused(cx)) postpone(cx);
@@ -1051,7 +1050,7 @@ static void client_run(struct client *c, const struct command *cmd, struct arg *
     uint32_t pieces = cx.out->npieces;
     if (c->flags & CLIENT_LEADER) replication_run(&cx);
     else cx_dispatch(&cx);
-    if (cx.cmd) c->last_cmd = cx.cmd;
+    c->last_cmd = cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
     if (c->wait_until || c->postponed) return; /* its reply is still to come */

@@ -243,6 +243,7 @@ void transaction_abort(struct cx *cx, size_t len);  /* an EXEC was refused, in t
 void transaction_free(struct client *c);            /* nothing queued, nothing watched */
 size_t transaction_memory(const struct client *c);  /* of what is queued, and of what is postponed */
 uint32_t transaction_flags(const struct client *c); /* of all commands queued */
+bool transaction_stale(const struct client *c);     /* a watched key has changed */
 int client_multi_count(const struct client *c);     /* commands queued; -1: not in MULTI */
 
 /* Subscriptions (pubsub.c). */

@@ -124,6 +124,9 @@ static void confirm(const struct cx *cx, enum pubsub_kind kind, const struct arg
 
 void cmd_subscribe(struct cx *cx) {
     enum pubsub_kind kind = kind_of(cx, "subscribe");
+    if (!cx_check(cx, kind != PUBSUB_SHARD || !(cx->client->flags & CLIENT_MULTI),
+                  "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client"))
+        return;
     for (int i = 1; i < cx->argc; i++) {
         subscribe(cx->client, kind, &cx->argv[i]);
         confirm(cx, kind, &cx->argv[i], 0);

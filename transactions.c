@@ -99,13 +99,14 @@ void queued_free(struct queued *q) {
 }
 
 void transaction_queue(struct cx *cx) {
+    resp_status(cx->out, "QUEUED");
+    if (cx->client->flags & CLIENT_MULTI_BAD) return; /* EXEC will refuse */
     struct transaction *tx = transaction_of(cx->client);
     struct queued *q = *tx->tail = queued_new(cx);
     tx->tail = &q->next;
     tx->count++;
     tx->bytes += q->bytes;
     tx->flags |= q->cmd->flags;
-    resp_status(cx->out, "QUEUED");
 }
 
 void cmd_multi(struct cx *cx) {
@@ -155,7 +156,7 @@ void transaction_abort(struct cx *cx, size_t len) {
     resp_errorf(cx->out, "EXECABORT Transaction discarded because of: %s", why);
 }
 
-static bool watched_changed(struct client *c) {
+bool transaction_stale(const struct client *c) {
     for (size_t i = 0; c->tx && i < c->tx->nwatched; i++)
         if (store_watch_changed(c->tx->watched[i].watch, c->tx->watched[i].version)) return true;
     return false;
@@ -168,7 +169,7 @@ void cmd_exec(struct cx *cx) {
         resp_error(cx->out, "ERR EXEC without MULTI");
         return;
     }
-    bool bad = c->flags & CLIENT_MULTI_BAD, changed = watched_changed(c);
+    bool bad = c->flags & CLIENT_MULTI_BAD, changed = transaction_stale(c);
     if (bad || changed) {
         transaction_free(c);
         if (bad) resp_error(cx->out, "EXECABORT Transaction discarded because of previous errors.");
