@@ -70,7 +70,7 @@ SERVER_GRAMMAR = """
     COMMAND LIST list*              WAIT 0 timeout                  WAIT number 1
     ROLE junk?                      LASTSAVE                        TIME
     INFO section*                   REPLICAOF NO ONE                FAILOVER failover*
-    DBSIZE                          SAVE junk                       BGSAVE junk
+    DBSIZE                          SAVE junk                       ECHO value
     SELECT db                       MULTI                           EXEC
     DISCARD                         WATCH key+                      value value*
 """

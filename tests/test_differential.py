@@ -12,10 +12,10 @@ import re
 
 import pytest
 
-from ev import NIL, NIL3, OK, QUEUED, SANITIZED, Error, Map, Push, Server, Status, encode, need
+from ev import NIL, NIL3, OK, QUEUED, SANITIZED, Error, Map, Push, Server, Status, encode, eventually, need
 from grammar import KEYS, sequence
 
-EXAMPLES = int(os.environ.get("ECHOVAULT_EXAMPLES") or (60 if SANITIZED else 220))
+EXAMPLES = int(os.environ.get("ECHOVAULT_EXAMPLES") or (40 if SANITIZED else 120))
 SEED = int(os.environ.get("ECHOVAULT_SEED") or 0)
 
 # ==== what counts as the same =================================================================================
@@ -170,6 +170,16 @@ def histograms(mine, right):
     return mine == right
 
 
+def measured(mine, right):
+    """What was looked at took as long as it took."""
+    return re.sub(r"\d+", "N", repr(mine)) == re.sub(r"\d+", "N", repr(right))
+
+
+def slow(mine, right):
+    """SLOWLOG GET: the arguments and the client's name."""
+    return [(entry[3], entry[5], *map(type, entry)) for entry in mine] == [(entry[3], entry[5], *map(type, entry)) for entry in right]
+
+
 def memory_names(mine, right):
     mine, right = table(mine), table(right)
     return mine.keys() == {name for name in right if not NO_MEMORY_STAT.search(name)}
@@ -242,6 +252,10 @@ LOOSE = {
     b"PUBSUB SHARDCHANNELS": unordered,
     b"INFO": information,
     b"LATENCY HISTOGRAM": histograms,
+    b"LATENCY LATEST": measured,
+    b"LATENCY HISTORY": measured,
+    b"LATENCY GRAPH": measured,
+    b"SLOWLOG GET": slow,
     b"LATENCY DOCTOR": anything,
     b"MEMORY DOCTOR": anything,
     b"MEMORY MALLOC-STATS": anything,
@@ -261,8 +275,8 @@ def same(said, mine, right):
 
 
 def masked(frame):
-    """What MONITOR shows, without the time and the address."""
-    shown = repr(frame)
+    """Without addresses and, in what MONITOR shows, the time."""
+    shown = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", repr(frame))
     return re.sub(r"^\+\d+\.\d{6} \[(\d+) [^]]*\]", r"+[\1]", shown) if isinstance(frame, Status) else shown
 
 
@@ -474,16 +488,20 @@ def servers():
 # ==== random sequences ========================================================================================
 
 
-def compare_data(company):
+def compare_data(servers):
     """Values by their digest, deadlines one by one, in every database that the grammar names."""
+    said = []
     for db in (0, 1, 2, 3, 15):
-        company.say(0, (b"SELECT", b"%d" % db))
-        company.say(0, (b"EXISTS", *KEYS))  # keys past their deadline count until something meets them
-        company.say(0, (b"DBSIZE",))
-        company.say(0, (b"KEYS", b"*"))
-        for key in KEYS:
-            company.say(0, (b"PEXPIRETIME", key))
-    company.say(0, (b"DEBUG", b"DIGEST"))
+        said += [(b"SELECT", b"%d" % db), (b"EXISTS", *KEYS)]  # keys past their deadline count until something meets them
+        said += [(b"DBSIZE",), (b"KEYS", b"*"), *((b"PEXPIRETIME", key) for key in KEYS)]
+    said.append((b"DEBUG", b"DIGEST"))
+    replies = []
+    for server in servers:
+        with server.client() as c:
+            replies.append(c.pipeline(said))
+    for exchange in zip(said, *replies):
+        if not same(*exchange):
+            raise Difference(f"\n  {exchange}")
 
 
 def play(servers, steps, proto):
@@ -491,11 +509,8 @@ def play(servers, steps, proto):
     with Company(servers, proto, 3) as company:
         for who, said in steps:
             company.say(who, said)
-        for who in range(3):
-            company.say(who, (b"RESET",))
-            company.pairs[who].listens = False
         company.played.append("the data afterwards")
-        compare_data(company)
+        compare_data(servers)
 
 
 def fails(servers, steps, proto):
@@ -541,3 +556,384 @@ def test_sequences_are_answered_as_redis_answers_them(servers, proto):
             raise AssertionError(f"sequence {seed} {shrunk(servers, steps, proto, error)}")
     print(f"{Pair.compared} replies compared")
     assert Pair.compared >= EXAMPLES * 40
+
+
+# ==== every command, with arguments of no sense ===============================================================
+
+WORDS = [b"x", b"1", b"-1", b"0", b"", b"on", b"99999999999999999999", b"a b\r\n\xff"]
+# Not to be said at all: they end the server or the comparison, save, or speak another protocol afterwards.
+UNSAID = {b"shutdown", b"sync", b"psync", b"monitor", b"bgsave", b"bgrewriteaof", b"save"}
+# What COMMAND HELP and its like say is our own; a host and a port would be followed.
+UNSAID_WITH = {b"replicaof": 2, b"slaveof": 2, **dict.fromkeys([b"acl|help", b"client|help", b"command|help", b"config|help",
+               b"latency|help", b"memory|help", b"object|help", b"pubsub|help", b"slowlog|help"], 0)}  # fmt: skip
+
+
+def senseless(name):
+    """The command with none and several of each of the words, and with some of them mixed."""
+    for arguments in [(), *((word,) * n for n in (1, 2, 3, 5) for word in WORDS), (b"x", b"1"), (b"1", b"x"), (b"x", b"0", b"1"),
+                      (b"x", b"1", b"y", b"2"), (b"1", b"-1", b"0"), (b"x", b"x", b"1", b"1", b"0", b"0", b"0", b"0")]:  # fmt: skip
+        if UNSAID_WITH.get(name) != len(arguments):
+            yield (*name.upper().split(b"|"), *arguments)
+
+
+@pytest.mark.parametrize("proto", [2, 3])
+def test_every_command_with_senseless_arguments(servers, proto):
+    as_new(servers)
+    wrong = []
+    pair = Pair(servers, proto)
+    for name in sorted(shared - UNSAID):
+        for said in senseless(name):
+            try:
+                pair.say(said)
+            except Difference as difference:
+                wrong.append(f"{said} {difference}")
+        for words in [(b"RESET",), (b"HELLO", b"%d" % proto), (b"CLIENT", b"UNPAUSE"), (b"FLUSHALL",)]:
+            pair.say(words)
+    pair.close()
+    assert not wrong, "\n".join(wrong[:20])
+
+
+VALUES = ["", "x", "-1", "0", "1", "1.5", "+1", "01", " 1", "5000000000", "99999999999999999999", "yes", "no", "YES", "yesno", "1kb",
+          "1MB", "1x", "-1kb", "a b c", "normal 1 1 1", "3600 1", "KEA", "always", "notice"]  # fmt: skip
+# Options that a running server does not take here, whatever the value; those that would let nobody in; the folder.
+FIXED = {b"port", b"bind", b"tcp-backlog", b"requirepass", b"dir", b"masterauth", b"masteruser", b"replica-announce-ip",
+         b"slave-announce-ip", b"dbfilename", b"appendonly", b"protected-mode", b"logfile", b"daemonize", b"supervised", b"pidfile"}  # fmt: skip
+
+
+def lenient(name, value, right):
+    """Where the two are meant to differ."""
+    memory = name in (b"maxmemory", b"proto-max-bulk-len", b"client-query-buffer-limit", b"repl-backlog-size", b"auto-aof-rewrite-min-size")
+    return (
+        (memory and value in ("", "01", "+1", " 1", "99999999999999999999"))  # a number of bytes must be one, and fit
+        or (name == b"maxmemory-policy" and "lfu" in str(right))  # there is no LFU here
+        or (name == b"maxclients" and "operating system" in str(right))  # there is a limit of descriptors: met one by one here
+        or (name == b"latency-tracking-info-percentiles" and value in ("+1", "01", " 1"))  # shown as it was given
+        or (name == b"client-output-buffer-limit" and value == "")  # who reads nothing has a limit here, too
+        or (name == b"repl-backlog-size" and value in ("0", "1", "1kb"))  # at least 16 KiB there
+    )
+
+
+def test_every_option_with_every_value():
+    with Server() as mine, Server(binary=need("redis-server")) as right, mine.client() as c, right.client() as r:
+        names = set(c("CONFIG", "GET", "*")[::2]) & set(r("CONFIG", "GET", "*")[::2]) - FIXED
+        wrong = []
+        for name in sorted(names):
+            before = [client("CONFIG", "GET", name) for client in (c, r)]
+            for value in VALUES:
+                replies = [client("CONFIG", "SET", name, value) for client in (c, r)]
+                shown = [client("CONFIG", "GET", name) for client in (c, r)] if replies == [OK, OK] else [[], []]
+                if (replies[0] != replies[1] or shown[0] != shown[1]) and not lenient(name, value, replies[1]):
+                    wrong.append((name, value, *replies, *shown))
+                if OK in replies:
+                    for client, (_, old) in zip((c, r), before):
+                        client("CONFIG", "SET", name, old)
+        assert len(names) >= 40 and not wrong, "\n".join(map(str, wrong[:20]))
+
+
+# ==== sessions ================================================================================================
+# Each line is "who: command; command"; > sends it without waiting for the answer, < waits for it, and blocked N waits until
+# so many clients are held by a pause or wait for something. The first line may have the servers' options.
+
+SESSIONS = {
+    "subscribers": """
+        0: SUBSCRIBE a b a
+        0: SUBSCRIBE
+        1: PUBLISH a x; PUBLISH nobody x; PUBLISH a
+        0: PSUBSCRIBE n* [xy]
+        1: PUBLISH news 1; PUBLISH x ''
+        2: SSUBSCRIBE s a
+        1: SPUBLISH s m; SPUBLISH a m; PUBLISH a m
+        1: PUBSUB CHANNELS
+        1: PUBSUB CHANNELS a*
+        1: PUBSUB SHARDCHANNELS
+        1: PUBSUB NUMSUB a b c a; PUBSUB NUMSUB; PUBSUB NUMPAT; PUBSUB SHARDNUMSUB s q; PUBSUB FOO
+        0: GET k
+        0: PING; PING hello; PING a b; CLIENT ID x
+        1: CLIENT LIST TYPE pubsub
+        1: INFO clients stats
+        0: UNSUBSCRIBE a zz
+        0: PUNSUBSCRIBE
+        0: UNSUBSCRIBE
+        0: UNSUBSCRIBE
+        0: PUNSUBSCRIBE a
+        2: SUNSUBSCRIBE s; SUNSUBSCRIBE a; SUNSUBSCRIBE
+        0: SUBSCRIBE q
+        0: RESET
+        1: PUBLISH q x
+        0: MULTI
+        0: SUBSCRIBE m n
+        0: PUBLISH m hello
+        0: SSUBSCRIBE s
+        0: EXEC
+        1: PUBLISH n x
+        0: QUIT
+        1: PUBLISH n x""",
+    "a subscriber that is killed": """
+        0: SUBSCRIBE a
+        1: CLIENT KILL TYPE pubsub
+        1: PUBLISH a x
+        0: PING
+        0: SSUBSCRIBE a
+        1: CLIENT KILL ID <id:0>
+        1: PUBSUB SHARDNUMSUB a""",
+    "keyspace notifications": r"""
+        0: CONFIG SET notify-keyspace-events KEAmn
+        0: CONFIG GET notify-keyspace-events
+        1: PSUBSCRIBE __key*
+        0: SET a 1; SET a 2; SET b 1 EX 1000; SET b 2 PXAT 1; SETNX a 1; SETNX n 1; SETEX e 100 v; PSETEX e 100000 v; GETSET a 3
+        0: GET none; MGET a none; STRLEN none; EXISTS none; TTL none; TYPE none; GETRANGE none 0 1; OBJECT ENCODING none; TOUCH none
+        0: DEL a b c; UNLINK n; DEL none
+        0: MSET a 1 b 2; MSETNX a 1 q 2; MSETNX q 1 r 2; APPEND a x; APPEND new x; SETRANGE a 3 y; SETRANGE a 0 ''; INCR i; INCRBY i 2
+        0: INCRBYFLOAT i 0.5; DECR d; SETBIT bit 3 1; BITOP AND x a b; BITOP AND x none none; BITFIELD f SET u8 0 1; BITFIELD f GET u8 0
+        0: EXPIRE a 100; PEXPIRE a 100000; EXPIREAT a 33177117420; EXPIRE a -1; EXPIRE none 1; PERSIST e; PERSIST e
+        0: GETEX b EX 100; GETEX b PERSIST; GETEX b; GETDEL b; GETDEL b; RENAME d d2; RENAMENX d2 i; COPY i j; COPY i j REPLACE
+        0: MOVE i 1; SELECT 1; SET z 1; SWAPDB 0 1; FLUSHDB; SELECT 0; FLUSHALL
+        0: MULTI; SET a 1; GET none; DEL a; EXEC; RESTORE k 0 "\x00\xc0\x0c\x0a\x00\x3c\x2a\xf8\x51\x5c\x04\xbc\xd5"
+        0: CONFIG SET notify-keyspace-events Kg; SET a 1; DEL a; CONFIG SET notify-keyspace-events ''; DEL k; CONFIG SET notify-keyspace-events Q""",
+    "clients": """
+        0: CLIENT SETNAME me; CLIENT GETNAME; CLIENT SETNAME 'a b'; CLIENT SETNAME ''; CLIENT GETNAME; CLIENT SETNAME me
+        1: CLIENT LIST
+        1: CLIENT LIST ID <id:0> <id:1> 999999999
+        1: CLIENT LIST ID <id:0> x
+        1: CLIENT LIST ID
+        1: CLIENT LIST TYPE normal
+        1: CLIENT LIST TYPE Replica
+        1: CLIENT LIST TYPE foo
+        0: WATCH a
+        0: MULTI
+        0: GET a
+        1: CLIENT LIST
+        1: SET a b
+        1: CLIENT LIST ID <id:0>
+        0: EXEC
+        0: SELECT 3
+        2: CLIENT NO-EVICT on
+        1: CLIENT LIST
+        2: CLIENT INFO
+        2: CLIENT NO-EVICT off
+        2: CLIENT INFO
+        2: FOO
+        1: CLIENT LIST
+        1: CLIENT KILL ID <id:2>
+        2: PING
+        1: CLIENT KILL <addr:0>; CLIENT KILL <addr:0>
+        0: PING
+        1: CLIENT KILL ADDR <addr:0> ID <id:0>; CLIENT KILL ADDR <addr:0>; CLIENT KILL TYPE pubsub; CLIENT KILL TYPE normal
+        1: CLIENT KILL USER default SKIPME no
+        1: CLIENT KILL <addr:1>
+        1: PING""",
+    "replies": """
+        0: CLIENT REPLY OFF; SET a 1; GET a; CLIENT REPLY ON
+        0: CLIENT REPLY SKIP; SET a 2; GET a
+        0: CLIENT REPLY SKIP; CLIENT REPLY SKIP; GET a; GET a
+        0: CLIENT REPLY OFF; CLIENT REPLY SKIP; GET a; CLIENT REPLY ON; GET a
+        0: CLIENT REPLY SKIP; FOO; FOO
+        0: CLIENT REPLY OFF; MULTI; GET a; EXEC; CLIENT REPLY ON
+        0: CLIENT REPLY OFF; SUBSCRIBE a; UNSUBSCRIBE a; CLIENT REPLY ON
+        0: CLIENT REPLY FOO; CLIENT REPLY; CLIENT REPLY ON x""",
+    "a pause": """
+        0: CLIENT PAUSE 100000 WRITE
+        1: GET a
+        1> SET a 5
+        blocked 1
+        0: CLIENT LIST
+        0: CLIENT PAUSE 1 WRITE; CLIENT PAUSE 1 x; CLIENT PAUSE x; CLIENT PAUSE -1
+        2> PUBLISH a b
+        blocked 2
+        0: INFO clients
+        0: CLIENT UNPAUSE
+        1<
+        2<
+        0: GET a
+        0: CLIENT PAUSE 50""",
+    "waiting": """
+        0: WAIT 0 0; WAIT 0 x; WAIT x 0; WAIT 1 -1; WAIT 1 1; WAIT -1 1
+        1> WAIT 1 0
+        blocked 1
+        0: CLIENT LIST
+        0: CLIENT UNBLOCK <id:1>; CLIENT UNBLOCK <id:1>; CLIENT UNBLOCK <id:0>
+        1<
+        1> WAIT 1 0; GET a
+        blocked 1
+        0: CLIENT UNBLOCK <id:1> ERROR
+        1<
+        1> WAIT 1 0
+        blocked 1
+        0: CLIENT UNBLOCK <id:1> FOO; CLIENT KILL ID <id:1>
+        1<
+        0: MULTI
+        0: WAIT 1 0
+        0: EXEC""",
+    "a monitor": r"""
+        2: MONITOR
+        0: SET a "\r\n\x00\xff\"\\"; GET a; get A; FOO x; GET; SELECT 2; SET b 1; SELECT 0
+        0: AUTH x; AUTH default x; HELLO 2 AUTH default x; CONFIG GET x; CLIENT LIST x; CLIENT ID x; SLOWLOG LEN; INFO nosuch
+        0: MULTI; SET a 1; INCR a; EXEC; MULTI; GET; EXEC; MULTI; DISCARD
+        1: SUBSCRIBE c
+        0: PUBLISH c x; COMMAND COUNT x; LATENCY LATEST; MEMORY USAGE nokey; DBSIZE; TIME x; ECHO x; OBJECT FREQ a; ACL WHOAMI
+        2: GET a
+        2: CLIENT INFO
+        2: SUBSCRIBE a
+        0: CLIENT LIST
+        2: RESET
+        0: SET a 2
+        2: GET a""",
+    "the slow log": """
+        0: CLIENT SETNAME me; CONFIG SET slowlog-log-slower-than 0; SLOWLOG RESET
+        0: SET a 1; GET a; FOO; MSET a 1 b 2; CONFIG SET requirepass ''; AUTH x; AUTH default secret; HELLO 2 AUTH default secret
+        1: MULTI; GET a; INCR n; EXEC; PING; SUBSCRIBE x
+        0: SLOWLOG GET 100
+        0: SLOWLOG GET 2
+        0: SLOWLOG GET -1
+        0: SLOWLOG LEN; CONFIG SET slowlog-max-len 3; SLOWLOG LEN
+        0: SLOWLOG GET
+        0: CONFIG SET slowlog-log-slower-than -1; SLOWLOG RESET; GET a; SLOWLOG LEN; SLOWLOG GET x; SLOWLOG GET -2; SLOWLOG GET 1 1""",
+    "latency": """
+        0: LATENCY RESET; LATENCY LATEST; LATENCY HISTORY command; LATENCY GRAPH command
+        0: CONFIG SET latency-monitor-threshold 300; DEBUG SLEEP 0.4
+        0: LATENCY LATEST
+        0: LATENCY HISTORY command
+        0: LATENCY GRAPH command
+        0: LATENCY GRAPH nosuch
+        0: LATENCY DOCTOR
+        0: CONFIG SET latency-monitor-threshold 0; LATENCY RESET nosuch; LATENCY RESET command; LATENCY LATEST
+        0: CONFIG RESETSTAT; SET a 1; GET a; GET a
+        0: LATENCY HISTOGRAM get set
+        0: LATENCY HISTOGRAM
+        0: LATENCY HISTOGRAM client nosuch""",
+    "commands": """
+        0: COMMAND
+        0: COMMAND INFO
+        0: COMMAND INFO get nosuch CLIENT client|list object|freq set
+        0: COMMAND DOCS
+        0: COMMAND DOCS get nosuch config
+        0: COMMAND LIST
+        0: COMMAND LIST FILTERBY PATTERN *x*
+        0: COMMAND LIST FILTERBY ACLCAT dangerous
+        0: COMMAND LIST FILTERBY MODULE x
+        0: ACL CAT""",
+    "information": """
+        0: CONFIG RESETSTAT; SET a 1; SET e 1 EX 1000; GET a; GET none; INCR x; FOO; GET; MULTI; GET; EXEC; EXEC; CLIENT FOO; AUTH me x
+        1: SUBSCRIBE c
+        0: SELECT 3; SET a 1
+        0: INFO
+        0: INFO everything
+        0: INFO all default
+        0: INFO SERVER
+        0: INFO keyspace nosuch
+        0: INFO nosuch
+        0: INFO commandstats errorstats
+        0: INFO latencystats
+        0: INFO replication cpu modules cluster
+        0: MEMORY STATS
+        0: MEMORY USAGE a
+        0: MEMORY USAGE none
+        0: MEMORY DOCTOR""",
+    "handshakes": """
+        0: HELLO
+        0: HELLO 2
+        0: HELLO 3 SETNAME x
+        0: CLIENT GETNAME; HELLO 3 SETNAME 'a b'; HELLO 4; HELLO x; HELLO 3 AUTH; HELLO 3 FOO; HELLO 2 AUTH me x; HELLO 2 SETNAME
+        0: SELECT 3
+        0: HELLO 2 AUTH default x SETNAME y
+        0: CLIENT INFO
+        0: RESET; CLIENT GETNAME; RESET x
+        0: CLIENT INFO
+        0: MULTI
+        0: HELLO 3
+        0: CLIENT INFO
+        0: EXEC
+        0: ROLE
+        0: REPLICAOF NO ONE; FAILOVER; FAILOVER ABORT; FAILOVER TIMEOUT 1; LASTSAVE x; TIME x
+        0: LASTSAVE
+        0: TIME
+        0: QUIT""",
+    "options": """
+        0: CONFIG SET timeout 1000 tcp-keepalive 5; CONFIG SET timeout 1 loglevel loud; CONFIG SET timeout 1 nosuch 2; CONFIG SET timeout
+        0: CONFIG GET timeout tcp-keepalive loglevel
+        0: CONFIG SET timeout 1 timeout 2; CONFIG SET slave-priority 3 replica-priority 4; CONFIG SET timeout 0 databases 3; CONFIG SET
+        0: CONFIG GET timeout
+        0: CONFIG GET *-priority
+        0: CONFIG GET TIMEOUT timeout t*t
+        0: CONFIG GET; CONFIG RESETSTAT; CONFIG RESETSTAT x; CONFIG REWRITE; CONFIG FOO""",
+    "a password": """requirepass=pw
+        0: PING; GET a; FOO; GET; CLIENT LIST; MULTI; EXEC; SUBSCRIBE a; COMMAND; RESET
+        0: HELLO; HELLO 3; HELLO 3 AUTH default bad; HELLO 3 AUTH me pw; AUTH; AUTH bad; AUTH default bad; AUTH default pw x; AUTH me pw
+        0: HELLO 3 AUTH default pw SETNAME q
+        0: ACL WHOAMI; ACL USERS; CLIENT GETNAME
+        0: ACL LOG
+        0: ACL LOG 1
+        0: ACL LOG x; ACL LOG 1 2
+        1: AUTH bad; AUTH bad; AUTH pw
+        1: ACL LOG 2
+        1: MULTI; AUTH you x; AUTH pw; EXEC
+        1: ACL LOG -1
+        1: ACL LOG 1
+        1: ACL LOG RESET; ACL LOG
+        1: CONFIG SET requirepass new; GET a; AUTH pw; AUTH new; CONFIG SET requirepass ''; AUTH new; AUTH default x
+        2: GET a
+        0: RESET; GET a; INFO errorstats""",
+    "no memory left": """maxmemory=1
+        0: SET a b; GET a; DEL a; APPEND a b; INCR a; MSET a b; SETRANGE a 0 x; EXPIRE a 1; GETSET a b; COPY a b; RENAME a b; SETBIT a 1 1
+        0: MULTI; SET a b; GET a; EXEC; PUBLISH a b; SUBSCRIBE a; UNSUBSCRIBE a; FLUSHALL; WATCH a; PERSIST a; GETEX a; GETDEL a
+        0: INFO errorstats
+        0: CONFIG SET maxmemory 0; SET a b""",
+    "other names": """rename-command=GET FETCH
+        0: SET a 1; GET a; FETCH a; fetch a; FETCH
+        0: COMMAND GETKEYS GET a; COMMAND GETKEYS FETCH a
+        0: MULTI; FETCH a; GET a; EXEC""",
+    "commands withdrawn": """rename-command=CONFIG ''
+        0: CONFIG GET x; CONFIG; config get x
+        0: COMMAND GETKEYS CONFIG GET x""",
+    "a follower": """replicaof=127.0.0.1 1
+        0: HELLO
+        0: SET a b; GET a; PUBLISH a b; WAIT 0 0; MULTI; SET a b; EXEC; CONFIG GET slave-read-only; FLUSHALL; EXPIRE a 1; DBSIZE
+        0: REPLICAOF NO ONE; SET a b; GET a
+        0: HELLO 3""",
+}
+
+
+def spoken(text):
+    """As redis-cli splits it: the words of each command."""
+    for said in re.split(r"; ", text):
+        found = re.findall(r"""'([^']*)'|"((?:\\.|[^"])*)"|(\S+)""", said)
+        yield tuple((a or c).encode() + b.encode().decode("unicode_escape").encode("latin-1") for a, b, c in found)
+
+
+def blocked(server, n):
+    with server.client() as c:
+        return b"blocked_clients:%d\r\n" % n in c("INFO", "clients")
+
+
+def hold(servers, proto, script):
+    """Plays the lines of a session."""
+    with Company(servers, proto, 3) as company:
+        for line in script:
+            if line.startswith("blocked"):
+                eventually(lambda: all(blocked(server, int(line.split()[1])) for server in servers))
+                continue
+            who, how, commands = int(line[0]), line[1], list(spoken(line[2:].strip()))
+            pair = company.pairs[who]
+            if how == ">":
+                pair.send(*([company.resolve(said, i) for said in commands] for i in (0, 1)))
+                pair.unheard = commands
+            elif how == "<":
+                company.played.append(line)
+                pair.answers(pair.unheard)
+            else:
+                company.say(who, *commands)
+
+
+@pytest.mark.parametrize("proto", [2, 3])
+@pytest.mark.parametrize("name", SESSIONS)
+def test_sessions(servers, name, proto):
+    options, *script = (line.strip() for line in SESSIONS[name].split("\n"))
+    with contextlib.ExitStack() as stack:
+        if options:
+            option, value = options.split("=")
+            options = {option: [word.strip("'") for word in value.split()]}
+            servers = [stack.enter_context(Server(binary=binary, **options)) for binary in (None, need("redis-server"))]
+            align(*servers)
+        else:
+            as_new(servers)
+        hold(servers, proto, script)
