@@ -510,6 +510,8 @@ def play(servers, steps, proto):
     as_new(servers)
     with Company(servers, proto, 3) as company:
         for who, said in steps:
+            if said[0] == b"WATCH" and not company.pairs[who].multi:
+                company.say(who, (b"EXISTS", *said[1:]))  # what is past its deadline goes with WATCH, and there does not
             company.say(who, said)
         company.played.append("the data afterwards")
         compare_data(servers)
