@@ -46,6 +46,14 @@ int disk_copy(int from, uint64_t src, int to, uint64_t dst, uint64_t n) {
     return 0;
 }
 
+uint64_t disk_zero_sector(int fd, uint64_t from, uint64_t to) {
+    static const char zero[512];
+    char sector[512];
+    for (uint64_t at = (from + 511) & ~(uint64_t)511; at + 512 <= to; at += 512)
+        if (pread(fd, sector, 512, (off_t)at) == 512 && !memcmp(sector, zero, 512)) return at;
+    return 0;
+}
+
 /* What makes a new name in it last. */
 static int sync_folder(const char *folder) {
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = fd < 0 ? -1 : fsync(fd), error = errno;

@@ -1318,7 +1318,7 @@ static bool server_turn(int wait_ms) {
         if (at) at = observe_event(EVENT_SNAPSHOT, at);
         log_flush();
         if (at) observe_event(EVENT_WRITE, at);
-        replication_turn();
+        more |= replication_turn(n == 0 && !nagain);
         clients_unhold();
         waiters_check();
     }

@@ -253,8 +253,10 @@ void pubsub_forget(struct client *c);                               /* ends all 
 
 /* ---- replication (replication.c) -------------------------------------------------------------- */
 
-void replication_start(void);              /* follows, where --replicaof says so */
-void replication_turn(void);               /* once a turn, when the log has been flushed */
+void replication_start(void); /* follows, where --replicaof says so */
+/* Once a turn: the link and the followers. idle: no client had anything. True: a follower is sent something in the
+ * next. */
+bool replication_turn(bool idle);
 void replication_cron(void);               /* ten times a second */
 void replication_farewell(void);           /* the log is complete: the end */
 void replication_run(struct cx *cx);       /* a command of the leader's */

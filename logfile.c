@@ -52,11 +52,47 @@ static uint64_t sum_value(const struct sum *sum, uint64_t salt) {
 
 /* ==== header lines ======================================================================================== */
 
+void header_keep_id(struct header *h, uint64_t end) {
+    memmove(&h->past[1], &h->past[0], sizeof h->past - sizeof h->past[0]);
+    memcpy(h->past[0].id, h->id, sizeof h->id);
+    h->past[0].end = end;
+}
+
+bool header_had(const struct header *h, const char *id, uint64_t offset, uint64_t end) {
+    bool had = !strcasecmp(id, h->id) && offset <= end;
+    for (const struct past *p = h->past; p < h->past + PAST_IDS && p->id[0]; p++)
+        had |= !strcasecmp(id, p->id) && offset <= p->end;
+    return had;
+}
+
+/* How many ids have been taken, at one start after the other, without a byte of the log's under any of them. */
+static size_t ids_unused(const struct header *h, uint64_t end) {
+    size_t n = 0;
+    while (n < PAST_IDS && h->past[n].id[0] && h->past[n].end == end) n++;
+    return n;
+}
+
+const char *header_known_id(const struct header *h, uint64_t end) {
+    size_t unused = ids_unused(h, end);
+    return unused ? h->past[unused - 1].id : h->id;
+}
+
+void header_continue(struct header *h, const char *id, uint64_t end) {
+    struct header was = *h;
+    size_t unused = ids_unused(h, end);
+    memcpy(h->id, header_known_id(&was, end), sizeof h->id);
+    memset(h->past, 0, sizeof h->past);
+    memcpy(h->past, was.past + unused, (PAST_IDS - unused) * sizeof *h->past);
+    if (!strcmp(id, h->id)) return;
+    header_keep_id(h, end);
+    snprintf(h->id, sizeof h->id, "%s", id);
+}
+
 void slot_format(char out[SLOT + 1], const struct header *h) {
-    int n = snprintf(out, SLOT,
-                     "#EchoVault-log 1 gen=%u base=%" PRIu64 " id=%s id2=%s id2-end=%" PRIu64 " foreign=%" PRIu64
-                     " history=%s",
-                     h->gen, h->base, h->id, h->id2[0] ? h->id2 : "-", h->id2_end, h->foreign, h->history);
+    int n = snprintf(out, SLOT, "#EchoVault-log 1 gen=%u base=%" PRIu64 " id=%s foreign=%" PRIu64 " history=%s", h->gen,
+                     h->base, h->id, h->foreign, h->history);
+    for (int i = 0; i < PAST_IDS && h->past[i].id[0]; i++)
+        n += snprintf(out + n, SLOT - (size_t)n, " past=%s:%" PRIu64, h->past[i].id, h->past[i].end);
     n += snprintf(out + n, SLOT - (size_t)n, " sum=%016" PRIx64, crc64(0, out, (size_t)n));
     memset(out + n, ' ', SLOT - (size_t)n);
     memcpy(out + SLOT - 1, "\n", 2);
@@ -65,13 +101,13 @@ void slot_format(char out[SLOT + 1], const struct header *h) {
 /* True where every byte is as slot_format() would have written it. */
 bool slot_parse(const char in[SLOT + 1], struct header *h) {
     char again[SLOT + 1];
+    int at = 0, n = 0, i = 0;
     *h = (struct header){0};
-    if (sscanf(in,
-               "#EchoVault-log 1 gen=%u base=%" SCNu64 " id=%40s id2=%40s id2-end=%" SCNu64 " foreign=%" SCNu64
-               " history=%40s",
-               &h->gen, &h->base, h->id, h->id2, &h->id2_end, &h->foreign, h->history) != 7)
+    if (sscanf(in, "#EchoVault-log 1 gen=%u base=%" SCNu64 " id=%40s foreign=%" SCNu64 " history=%40s%n", &h->gen,
+               &h->base, h->id, &h->foreign, h->history, &at) != 5)
         return false;
-    if (!strcmp(h->id2, "-")) h->id2[0] = '\0';
+    for (; i < PAST_IDS && sscanf(in + at, " past=%40[^:]:%" SCNu64 "%n", h->past[i].id, &h->past[i].end, &n) == 2; i++)
+        at += n;
     slot_format(again, h);
     return !memcmp(in, again, SLOT);
 }

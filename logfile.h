@@ -8,11 +8,24 @@
 #define HEADER      (2 * SLOT) /* where the log's bytes begin in its file */
 #define RECORD_TEXT 64         /* room for a record's text */
 
+#define PAST_IDS 4 /* as many as fit a header line */
+struct past {
+    char id[41]; /* "": none, nor any behind it */
+    uint64_t end;
+};
+
 struct header {
     unsigned gen;
-    uint64_t base, id2_end, foreign;
-    char id[41], id2[41], history[41];
+    uint64_t base, foreign;
+    char id[41], history[41];
+    struct past past[PAST_IDS]; /* earlier ids, the latest first, and up to where they are honoured */
 };
+
+/* The ids, where the log ends at end. */
+void header_keep_id(struct header *h, uint64_t end); /* the id becomes an earlier one, honoured up to here */
+bool header_had(const struct header *h, const char *id, uint64_t offset, uint64_t end); /* such a byte, or the end */
+const char *header_known_id(const struct header *h, uint64_t end);    /* that of the life which wrote the last byte */
+void header_continue(struct header *h, const char *id, uint64_t end); /* the log goes on under this one */
 
 void slot_format(char out[SLOT + 1], const struct header *h);
 bool slot_parse(const char in[SLOT + 1], struct header *h); /* true where all is as slot_format() writes it */

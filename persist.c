@@ -13,15 +13,15 @@
  *
  * database_<port>.aof, the log:
  *
- *      byte 0     a header line   "#EchoVault-log 1 gen=G base=B id=I id2=J id2-end=E foreign=F history=H sum=S",
+ *      byte 0     a header line   "#EchoVault-log 1 gen=G base=B id=I foreign=F history=H past=J:E ... sum=S",
  *           512   a header line   spaces, a newline; 512 bytes each. The valid one with the higher gen is in force.
  *           1024  the log's bytes from offset B on, up to the file's end
  *
- *   I is the replication id, 40 hex digits; J the id of the life before ("-": none), honoured up to offset E; the
- *   bytes below F came from a leader (all, while it is followed: F is 2^64-1); H names the history: a snapshot that
- * names another does not go with this log. S is the CRC-64 of what stands before it in the line, 16 hex digits. New ids
- * go into the line that is not in force, so a write that is torn leaves the other. Lines that begin with '#' are
- * annotations to every reader of AOF files.
+ *   I is the replication id, 40 hex digits; J are ids of earlier lives, at most four, the latest first, each honoured
+ * up to its offset E; the bytes below F came from a leader (all, while it is followed: F is 2^64-1); H names the
+ * history: a snapshot that names another does not go with this log. S is the CRC-64 of what stands before it in the
+ * line, 16 hex digits. New ids go into the line that is not in force, so a write that is torn leaves the other. Lines
+ * that begin with '#' are annotations to every reader of AOF files.
  *
  *   The log's bytes are commands, MULTI and EXEC around those of one transaction, SELECT where the database
  *   changes, and checksum records, which every replica takes for a PING:
@@ -210,7 +210,8 @@ static struct {
     int fd;
     bool busy, last;
     uint64_t base, done; /* it holds [base, done) */
-    char id[41];         /* that its header names */
+    unsigned gen;        /* of its header line, ... */
+    char id[41];         /* ... which names this one */
 } next = {.fd = -1};
 
 uint64_t log_base(void) { return lg.h.base; }
@@ -218,8 +219,8 @@ uint64_t log_end(void) { return lg.at + (lg.tx > 0 ? lg.tx_at : lg.out.len); }
 uint64_t log_written(void) { return lg.fd >= 0 ? lg.written : log_end(); }
 uint64_t log_synced(void) { return lg.synced; }
 const char *log_id(void) { return lg.h.id; }
-const char *log_id2(void) { return lg.h.id2; }
-uint64_t log_id2_end(void) { return lg.h.id2_end; }
+const char *log_id2(void) { return lg.h.past[0].id; }
+uint64_t log_id2_end(void) { return lg.h.past[0].end; }
 bool log_following(void) { return lg.h.foreign == ALL; }
 int log_db(void) { return lg.db; }
 const char *log_error(void) { return lg.trouble == FINE ? NULL : lg.reason; }
@@ -258,11 +259,13 @@ static void header_now(char out[SLOT + 1], uint64_t base, unsigned gen) {
 }
 
 /* Names the ids of now in the slot that is not in force, for good: rare enough to wait for. */
-static int header_update(void) {
+static int header_put(int fd, uint64_t base, unsigned gen) {
     char line[SLOT + 1];
-    header_now(line, lg.h.base, ++lg.h.gen);
-    return disk_write_at(lg.fd, line, SLOT, lg.h.gen % 2 * SLOT) < 0 || fdatasync(lg.fd) < 0 ? -1 : 0;
+    header_now(line, base, gen);
+    return disk_write_at(fd, line, SLOT, gen % 2 * SLOT) < 0 || fdatasync(fd) < 0 ? -1 : 0;
 }
+
+static int header_update(void) { return header_put(lg.fd, lg.h.base, ++lg.h.gen); }
 
 /* A new log file, under its temporary name. */
 static int log_create(uint64_t base) {
@@ -270,6 +273,7 @@ static int log_create(uint64_t base) {
     header_now(lines, base, 2);
     header_now(lines + SLOT, base, 1);
     memcpy(next.id, lg.h.id, sizeof next.id);
+    next.gen = 2;
     int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && disk_write_at(fd, lines, HEADER, 0) == 0) return fd;
     hooks->say(SAY_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
@@ -280,8 +284,8 @@ static int log_create(uint64_t base) {
 static void take_new_id(bool keep_old) {
     unsigned char random[20];
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) abort();
-    memcpy(lg.h.id2, keep_old ? lg.h.id : "", keep_old ? sizeof lg.h.id2 : 1);
-    lg.h.id2_end = keep_old ? log_end() : 0;
+    if (keep_old) header_keep_id(&lg.h, log_end());
+    else memset(lg.h.past, 0, sizeof lg.h.past);
     for (size_t i = 0; i < sizeof random; i++) snprintf(lg.h.id + 2 * i, 3, "%02x", random[i]);
 }
 
@@ -526,17 +530,16 @@ void log_promote(void) {
     log_new_id();
 }
 
-/* After a start, what the log holds is the earlier life's. */
-const char *log_known_id(void) { return lg.h.id2[0] && lg.h.id2_end == log_end() ? lg.h.id2 : lg.h.id; }
+bool log_had(const char *id, uint64_t offset) {
+    return offset >= lg.h.base && header_had(&lg.h, id, offset, log_end());
+}
+
+/* What the log holds is the life's that wrote it. */
+const char *log_known_id(void) { return header_known_id(&lg.h, log_end()); }
 
 void log_continue(const char *id) {
-    char known[41];
-    snprintf(known, sizeof known, "%s", log_known_id());
     if (!strcmp(id, lg.h.id)) return;
-    bool same = !strcmp(id, known); /* as before our start */
-    snprintf(lg.h.id2, sizeof lg.h.id2, "%s", same ? "" : known);
-    lg.h.id2_end = same ? 0 : log_end();
-    snprintf(lg.h.id, sizeof lg.h.id, "%s", same ? known : id); /* id may be the second one itself */
+    header_continue(&lg.h, id, log_end());
     header_say();
 }
 
@@ -803,7 +806,7 @@ static void next_take_over(void) {
     disk_close_later(lg.fd);
     lg.fd = next.fd;
     lg.h.base = next.base;
-    lg.h.gen = 2;
+    lg.h.gen = next.gen;
     lg.hold_syncs = false;
     lg.replaces[0] = '\0';
     next.fd = -1;
@@ -811,7 +814,6 @@ static void next_take_over(void) {
     while (gone < lg.nmarks && lg.marks[gone] < lg.h.base) gone++;
     lg.nmarks -= gone;
     if (gone) memmove(lg.marks, lg.marks + gone, lg.nmarks * sizeof *lg.marks);
-    if (strcmp(next.id, lg.h.id) != 0) header_update();
     hooks->say(SAY_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.h.base);
 }
 
@@ -831,7 +833,9 @@ static void copy_done(struct job *j) {
     assert(lg.synced <= next.done);
     if (lg.trouble == FINE && log_end() > lg.covered) put_record();
     if (lg.trouble == FINE) write_pending();
-    if (copy_log(lg.fd, lg.h.base, next.fd, next.done, lg.written) < 0 || rename(aof_temp, aof_path) < 0) {
+    bool stale = strcmp(next.id, lg.h.id) != 0; /* it has bytes under the new id now */
+    if (copy_log(lg.fd, lg.h.base, next.fd, next.done, lg.written) < 0 ||
+        (stale && header_put(next.fd, next.base, ++next.gen) < 0) || rename(aof_temp, aof_path) < 0) {
         next_give_up(errno);
         return;
     }
@@ -872,6 +876,7 @@ static void fresh_done(struct job *j) {
     if (j->error || gap) next_give_up(j->error);
     if (j->error || gap) return;
     next_take_over();
+    if (strcmp(next.id, lg.h.id) != 0) header_say(); /* what it has was there before the new id */
     lg.written = lg.synced = j->to;
     log_is_fine();
 }
@@ -1047,15 +1052,6 @@ static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t forei
     return found;
 }
 
-/* In what no checksum covers: where a sector of zeros stands that a power cut has left. 0: nowhere. */
-static uint64_t zero_sector(int fd, uint64_t from, uint64_t to) {
-    static const char zero[512];
-    char sector[512];
-    for (uint64_t at = (from + 511) & ~(uint64_t)511; at + 512 <= to; at += 512)
-        if (pread(fd, sector, 512, (off_t)at) == 512 && !memcmp(sector, zero, 512)) return at;
-    return 0;
-}
-
 static bool is_bracket(const struct arg *name) {
     return (name->n == 4 || name->n == 5) &&
            (resp_arg_is(name, "exec") || resp_arg_is(name, "ping") || resp_arg_is(name, "multi"));
@@ -1199,7 +1195,7 @@ static int judge_log(void) {
         scan(s);
         if (s->r.error) return refuse(aof_path, "the log could not be read: %s", s->trouble);
         uint64_t own = s->covered > foreign ? s->covered : foreign;
-        hole = own < s->good ? zero_sector(boot.fd, file_pos(own, base), file_pos(s->good, base)) : 0;
+        hole = own < s->good ? disk_zero_sector(boot.fd, file_pos(own, base), file_pos(s->good, base)) : 0;
         if (!trouble) trouble = hole ? "zeros stand where a power cut has lost what was written" : s->trouble;
         end = hole ? hole : file_pos(s->good, base);
     } while (s->trouble || hole);
@@ -1296,6 +1292,8 @@ static void settle(void) {
     if (logged) {
         lg.h = boot.header;
         if (lg.h.foreign > lg.at) lg.h.foreign = lg.at;
+        for (struct past *p = lg.h.past; p < lg.h.past + PAST_IDS; p++)
+            if (p->end > lg.at) p->end = lg.at;
         lg.sum = w->sum;
         lg.stretch = w->stretch;
         lg.covered = w->covered;

@@ -48,15 +48,16 @@ bool log_begin(void);
 void log_commit(void);
 
 /* Offsets count the log's bytes since the beginning of its history: base <= synced <= written <= end. */
-uint64_t log_base(void);    /* the oldest byte that can still be read */
-uint64_t log_end(void);     /* behind the last byte appended */
-uint64_t log_written(void); /* handed to the kernel up to here */
-uint64_t log_synced(void);  /* on the disk up to here */
-uint64_t log_safe(void);    /* up to here replies may leave: synced under always, else written */
-const char *log_id(void);   /* the replication id, 40 hex digits */
-const char *log_id2(void);  /* the earlier life's id, honoured up to ... */
-uint64_t log_id2_end(void); /* ... this offset */
-void log_new_id(void);      /* DEBUG CHANGE-REPL-ID: a new id, the old one becomes the second */
+uint64_t log_base(void);                       /* the oldest byte that can still be read */
+uint64_t log_end(void);                        /* behind the last byte appended */
+uint64_t log_written(void);                    /* handed to the kernel up to here */
+uint64_t log_synced(void);                     /* on the disk up to here */
+uint64_t log_safe(void);                       /* up to here replies may leave: synced under always, else written */
+const char *log_id(void);                      /* the replication id, 40 hex digits */
+const char *log_id2(void);                     /* the earlier life's id, honoured up to ... */
+uint64_t log_id2_end(void);                    /* ... this offset */
+bool log_had(const char *id, uint64_t offset); /* under this id, which may be an earlier one; it can go on from there */
+void log_new_id(void);                         /* DEBUG CHANGE-REPL-ID: a new id, the old one becomes the second */
 
 /* The end of a turn, before any reply leaves: hands the new bytes to the kernel and asks the helper for a
  * sync as the policy says. */

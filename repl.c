@@ -49,6 +49,7 @@
 
 #define TURN_SHARE  ((size_t)1 << 20)   /* bytes that all followers together are sent in a turn, about */
 #define SHARE_MIN   ((size_t)64 << 10)  /* and each at least */
+#define SEND_MIN    ((size_t)64 << 10)  /* fewer bytes of the log wait for company, see repl_may_wait() */
 #define RECEIVE_MAX ((size_t)256 << 10) /* of a snapshot, in one turn */
 #define ANSWER_MAX  512                 /* bytes of a leader's answer */
 #define MARK        40                  /* bytes that end a snapshot of unknown length */
@@ -136,12 +137,6 @@ void repl_drop_followers(void) {
     for (struct follower *f = repl_followers; f; f = f->next) f->done = f->phase != REPL_NEW;
 }
 
-static bool has_bytes(const char *id, uint64_t cursor) {
-    bool ours = !strcasecmp(id, log_id()) && cursor <= log_end();
-    bool before = *log_id2() && !strcasecmp(id, log_id2()) && cursor <= log_id2_end();
-    return (ours || before) && cursor >= log_base();
-}
-
 /* Where somebody waits for a snapshot and none is there or made, one is begun; after a failure, a second later. */
 static void followers_serve(void) {
     static int64_t tried;
@@ -165,7 +160,7 @@ void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_ou
     uint64_t cursor = next > 0 ? (uint64_t)next - 1 : 0;
     f->psync = id != NULL;
     f->acked_ms = repl_clock();
-    if (id && next > 0 && has_bytes(id, cursor)) {
+    if (id && next > 0 && log_had(id, cursor)) {
         f->phase = REPL_ONLINE;
         f->cursor = f->acked = cursor;
         repl_stats.partial_ok++;
@@ -193,6 +188,10 @@ bool repl_offer(struct follower *f, struct resp_out *(*output)(void *owner)) {
                    f->cursor, f->rdb_size);
     }
     return f->phase == REPL_SENDING || (f->phase == REPL_ONLINE && f->cursor != log_written());
+}
+
+bool repl_may_wait(const struct follower *f) {
+    return f->phase == REPL_ONLINE && log_written() - f->cursor < SEND_MIN && f->sent_ms == store_wall_clock();
 }
 
 static int sent(int64_t n, const char *what) {
@@ -223,6 +222,7 @@ int repl_send(struct follower *f) {
     int64_t got = log_send(f->fd, f->cursor, share);
     if (got < 0) return sent(got, "sending the log");
     f->cursor += (uint64_t)got;
+    f->sent_ms = store_wall_clock();
     return f->cursor != log_written();
 }
 

@@ -51,6 +51,7 @@ struct follower {
     uint64_t cursor;        /* the next byte of the log that it gets */
     uint64_t acked, synced; /* what it says to have run, and to have on its disk */
     int64_t acked_ms;       /* when: repl_clock() */
+    int64_t sent_ms;        /* when it was sent something of the log: store_wall_clock() */
     int rdb_fd;             /* while SENDING */
     uint64_t rdb_at, rdb_size;
 };
@@ -66,6 +67,9 @@ void repl_follower_free(struct follower *f);
 void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_out *out);
 /* Once a turn for each: what it waited for may be there. True: it has something to be sent, by repl_send(). */
 bool repl_offer(struct follower *f, struct resp_out *(*output)(void *owner));
+/* It has little to be sent, and was sent something this very millisecond: a busy leader does better to let more come
+ * together, since each packet costs it far more than its bytes do. */
+bool repl_may_wait(const struct follower *f);
 /* Sends it some of the snapshot or of the log. 0: it has all; 1: there is more to send when the socket has room;
  * -1: the connection is over. */
 int repl_send(struct follower *f);

@@ -136,15 +136,19 @@ static struct resp_out *output_of(void *owner) { return client_output(owner); }
 static void stream_begin(int fd);
 static void stream_end(const char *why, bool refused);
 
-void replication_turn(void) {
+bool replication_turn(bool idle) {
     int fd = repl_take_link();
+    bool later = false;
     if (fd >= 0) stream_begin(fd);
     if (leader && log_error()) stream_end("what it sends cannot be kept", false); /* memory is no place for it */
     for (struct follower *f = repl_followers; f; f = f->next) {
         struct client *c = f->owner;
         if (f->done) client_close(c);
-        else if (repl_offer(f, output_of) && !(c->flags & CLIENT_WANT_WRITE)) client_touch(c);
+        else if (!repl_offer(f, output_of) || c->flags & CLIENT_WANT_WRITE) continue;
+        else if (!idle && repl_may_wait(f)) later = true;
+        else client_touch(c);
     }
+    return later;
 }
 
 /* Keepalives, and the end of those who are silent. */

@@ -30,8 +30,8 @@
  * added, and beyond that only a slice, so that a lowered limit is reached over many turns; on the way, what stays moves
  * together, so that the memory of the rest can go back to the system.
  *
- * The snapshot walk goes through the buckets in SCAN's order, which misses nothing when the table is resized
- * under it; the entry's `saved` bit says whether the running snapshot has it, so that nothing is emitted
+ * The snapshot walk goes through the buckets as they lie. What a resize moves goes into the snapshot as it is moved,
+ * so nothing is missed; the entry's `saved` bit says whether the running snapshot has it, so that nothing is emitted
  * twice. A change to an entry that it has not yet emits the old state first.
  *
  * Invariants
@@ -66,8 +66,7 @@
 #define EVICT_MOST   (32 * EVICT_SLICE) /* ... to make up for what the turn's commands added */
 #define ONCE_USED    4                  /* how many times as idle a key counts that was used but once */
 #define LONG_KEY     255                /* klen of keys from this length on */
-#define AHEAD        8                  /* how many buckets the sweep and a rehash prefetch */
-#define WALK         32                 /* and the snapshot's walk */
+#define AHEAD        8                  /* how many buckets ahead is prefetched, see bucket_prefetch() */
 
 struct entry {
     struct entry *next;
@@ -94,10 +93,10 @@ struct db {
     int id;
     size_t sweep_hand;
     int64_t avg_ttl;
-    /* the running snapshot's walk, which goes with the contents when databases are swapped */
+    /* the running snapshot's walk, which goes with the contents when databases are swapped: the next bucket, and where
+     * those that were there when it began end, counted as bucket_at() does */
     int snapshot_id;
-    uint64_t walk_cursor;
-    bool walked;
+    size_t walk_hand, walk_end;
 };
 
 /* A flushed database's tables, freed in slices. */
@@ -470,8 +469,30 @@ static inline struct entry **bucket_of(struct db *db, uint64_t hash) {
     return &db->t[0].buckets[i];
 }
 
+static size_t buckets_in(const struct db *db) { return db->t[0].mask + 1 + (rehashing(db) ? db->t[1].mask + 1 : 0); }
+static struct entry **bucket_at(const struct db *db, size_t i) {
+    return i <= db->t[0].mask ? &db->t[0].buckets[i] : &db->t[1].buckets[i - db->t[0].mask - 1];
+}
+
+/* For who goes through them: brings what comes next into the cache, of each bucket one entry more than the call before
+ * AHEAD calls did. */
+static void bucket_prefetch(const struct db *db, size_t i, size_t total) {
+    for (size_t depth = 0; depth < 4 && i + (4 - depth) * AHEAD < total; depth++) {
+        const struct entry *e = *bucket_at(db, i + (4 - depth) * AHEAD);
+        for (size_t k = 0; e && k < depth; k++) e = e->next;
+        __builtin_prefetch(e);
+    }
+}
+
+static void snapshot_visit(const struct db *db, struct entry *e) {
+    if (e->saved == snapshot.mark) return;
+    e->saved = snapshot.mark & 1;
+    if (snapshot.emit) snapshot.emit(db->snapshot_id, e);
+}
+
 static void bucket_move(struct db *db) {
     struct table *from = &db->t[0], *to = &db->t[1];
+    size_t size = from->mask + 1;
     if (db->moved + AHEAD <= from->mask) __builtin_prefetch(from->buckets[db->moved + AHEAD]);
     struct entry *e = from->buckets[db->moved], *next;
     from->buckets[db->moved++] = NULL;
@@ -480,11 +501,14 @@ static void bucket_move(struct db *db) {
         char *key = key_at(e, &n);
         next = e->next;
         struct entry **b = &to->buckets[hash_bytes(key, n) & to->mask];
+        if (snapshot.running) snapshot_visit(db, e); /* the walk may not come by its new place */
         e->next = *b;
         *b = e;
     }
     table_passed(from, db->moved);
-    if (db->moved <= from->mask) return;
+    if (db->moved < size) return;
+    db->walk_hand -= db->walk_hand < size ? db->walk_hand : size;
+    db->walk_end -= db->walk_end < size ? db->walk_end : size;
     table_free(from);
     *from = *to;
     *to = (struct table){0};
@@ -537,10 +561,7 @@ static void watch_touch(int db, struct arg *key);
 /* Before an entry (NULL: a key that is not there yet) changes: invariant 5. */
 static inline void note_change(struct db *db, struct entry *e, struct arg *key) {
     g.changes++;
-    if (e && snapshot.running && e->saved != snapshot.mark) {
-        e->saved = snapshot.mark & 1;
-        if (snapshot.emit) snapshot.emit(db->snapshot_id, e);
-    }
+    if (e && snapshot.running) snapshot_visit(db, e);
     if (watches.used) watch_touch(db->id, key);
 }
 
@@ -780,9 +801,7 @@ bool store_copy(struct db *src, struct arg *key, struct db *dst, struct arg *to)
 
 /* ==== whole databases ========================================================================= */
 
-static void db_init(struct db *db, int id) {
-    *db = (struct db){.id = id, .t[0] = table_new(MIN_BUCKETS), .walked = true};
-}
+static void db_init(struct db *db, int id) { *db = (struct db){.id = id, .t[0] = table_new(MIN_BUCKETS)}; }
 
 void store_init(int databases) {
     uint64_t seed[3];
@@ -971,46 +990,17 @@ void store_snapshot_begin(void (*emit)(int db, const struct entry *e)) {
     for (int i = 0; i < g.ndbs; i++) {
         struct db *db = &g.dbs[i];
         db->snapshot_id = i;
-        db->walk_cursor = 0;
-        db->walked = db->used == 0;
+        db->walk_hand = 0;
+        db->walk_end = db->used ? buckets_in(db) : 0;
     }
-}
-
-static void snapshot_visit(void *arg, struct entry *e) {
-    const struct db *db = arg;
-    if (e->saved == snapshot.mark) return;
-    e->saved = snapshot.mark & 1;
-    if (snapshot.emit) snapshot.emit(db->snapshot_id, e);
-}
-
-/* Brings what the next WALK steps will touch into the cache, a kind of miss at a time: buckets, entries, second
- * entries. */
-static void walk_prefetch(const struct db *db, uint64_t cursor) {
-    const struct table *t = &db->t[0];
-    const struct entry *at[WALK];
-    uint64_t v[WALK];
-    for (int i = 0; i < WALK; i++) {
-        v[i] = cursor & t->mask;
-        __builtin_prefetch(&t->buckets[v[i]]);
-        cursor = next_cursor(cursor, t->mask);
-    }
-    for (int i = 0; i < WALK; i++)
-        if ((at[i] = t->buckets[v[i]])) entry_prefetch(at[i], 16);
-    for (int round = 0; round < 2; round++)
-        for (int i = 0; i < WALK; i++)
-            if (at[i] && (at[i] = at[i]->next)) entry_prefetch(at[i], 16);
 }
 
 bool store_snapshot_step(size_t buckets) {
     for (int i = 0; i < g.ndbs; i++) {
         struct db *db = &g.dbs[i];
-        while (!db->walked && buckets) {
-            walk_prefetch(db, db->walk_cursor);
-            for (int k = 0; k < WALK && !db->walked; k++) {
-                db->walk_cursor = store_scan(db, db->walk_cursor, snapshot_visit, db);
-                db->walked = db->walk_cursor == 0;
-                buckets -= buckets > 0;
-            }
+        for (; buckets && db->walk_hand < db->walk_end; db->walk_hand++, buckets--) {
+            bucket_prefetch(db, db->walk_hand, db->walk_end);
+            for (struct entry *e = *bucket_at(db, db->walk_hand); e; e = e->next) snapshot_visit(db, e);
         }
         if (!buckets) return false;
     }
@@ -1025,7 +1015,7 @@ bool store_snapshot_busy(void) { return snapshot.running; }
 void store_snapshot_end(void) {
     snapshot.emit = NULL; /* when given up half-way, store_tick() sets the remaining marks */
     bool complete = !g.dying;
-    for (int i = 0; i < g.ndbs; i++) complete = complete && g.dbs[i].walked;
+    for (int i = 0; i < g.ndbs; i++) complete = complete && g.dbs[i].walk_hand == g.dbs[i].walk_end;
     snapshot.running = !complete;
 }
 
@@ -1115,21 +1105,6 @@ size_t store_memory(void) {
 }
 
 /* The buckets of both arrays in a row: how many, and each. */
-static size_t buckets_in(const struct db *db) { return db->t[0].mask + 1 + (rehashing(db) ? db->t[1].mask + 1 : 0); }
-static struct entry **bucket_at(const struct db *db, size_t i) {
-    return i <= db->t[0].mask ? &db->t[0].buckets[i] : &db->t[1].buckets[i - db->t[0].mask - 1];
-}
-
-/* For who goes through them: brings what comes next into the cache, of each bucket one entry more than the call before
- * AHEAD calls did. */
-static void bucket_prefetch(const struct db *db, size_t i, size_t total) {
-    for (size_t depth = 0; depth < 4 && i + (4 - depth) * AHEAD < total; depth++) {
-        const struct entry *e = *bucket_at(db, i + (4 - depth) * AHEAD);
-        for (size_t k = 0; e && k < depth; k++) e = e->next;
-        __builtin_prefetch(e);
-    }
-}
-
 /* The one of the highest rank goes. */
 static uint64_t rank(const struct entry *e, enum store_policy policy) {
     bool lru = policy == STORE_LRU || policy == STORE_VOLATILE_LRU;
