@@ -443,8 +443,7 @@ void cmd_info(struct cx *cx) {
         resp_printf(&text, "%s# %s\r\n", text.len ? "\r\n" : "", s->name);
         if (s->print) s->print(&text);
     }
-    resp_verbatim(cx->out, text.buf, text.len);
-    resp_out_free(&text);
+    resp_text(cx->out, &text);
 }
 
 /* ==== the clock, saving, the end, HELP ========================================================================= */

@@ -59,8 +59,7 @@ void client_describe(struct resp_out *o, const struct cx *cx, const struct clien
 void cmd_client_info(struct cx *cx) {
     struct resp_out text = {0};
     client_describe(&text, cx, cx->client);
-    resp_verbatim(cx->out, text.buf, text.len);
-    resp_out_free(&text);
+    resp_text(cx->out, &text);
 }
 
 static bool read_class(struct cx *cx, const struct arg *name, int *class) {
@@ -90,8 +89,7 @@ void cmd_client_list(struct cx *cx) {
     for (struct client *c = client_next(NULL); c; c = client_next(c)) {
         if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) client_describe(&text, cx, c);
     }
-    resp_verbatim(cx->out, text.buf, text.len);
-    resp_out_free(&text);
+    resp_text(cx->out, &text);
 }
 
 void cmd_client_reply(struct cx *cx) {

@@ -988,13 +988,11 @@ bool cx_may_write(struct cx *cx) {
         return false;
     }
     if (!config.stop_writes_on_bgsave_error || !*config.save || snap_ok()) return true;
-    resp_error(
-        cx->out,
-        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands "
-        "that may modify the data set are disabled, because this instance is configured to report errors during writes "
-        "if RDB "
-        "snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the "
-        "RDB error.");
+    resp_error(cx->out,
+               "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
+               "Commands that may modify the data set are disabled, because this instance is configured to report "
+               "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the "
+               "Redis logs for details about the RDB error.");
     return false;
 }
 

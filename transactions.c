@@ -110,28 +110,19 @@ void transaction_queue(struct cx *cx) {
 }
 
 void cmd_multi(struct cx *cx) {
-    if (cx->client->flags & CLIENT_MULTI) {
-        resp_error(cx->out, "ERR MULTI calls can not be nested");
-        return;
-    }
+    if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR MULTI calls can not be nested")) return;
     cx->client->flags |= CLIENT_MULTI;
     resp_ok(cx->out);
 }
 
 void cmd_discard(struct cx *cx) {
-    if (!(cx->client->flags & CLIENT_MULTI)) {
-        resp_error(cx->out, "ERR DISCARD without MULTI");
-        return;
-    }
+    if (!cx_check(cx, cx->client->flags & CLIENT_MULTI, "ERR DISCARD without MULTI")) return;
     transaction_free(cx->client);
     resp_ok(cx->out);
 }
 
 void cmd_watch(struct cx *cx) {
-    if (cx->client->flags & CLIENT_MULTI) {
-        resp_error(cx->out, "ERR WATCH inside MULTI is not allowed");
-        return;
-    }
+    if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR WATCH inside MULTI is not allowed")) return;
     struct transaction *tx = transaction_of(cx->client);
     for (int i = 1; i < cx->argc; i++) {
         struct watched w;
@@ -165,10 +156,7 @@ bool transaction_stale(const struct client *c) {
 void cmd_exec(struct cx *cx) {
     struct client *c = cx->client;
     cx->log_never = true; /* its commands log themselves */
-    if (!(c->flags & CLIENT_MULTI)) {
-        resp_error(cx->out, "ERR EXEC without MULTI");
-        return;
-    }
+    if (!cx_check(cx, c->flags & CLIENT_MULTI, "ERR EXEC without MULTI")) return;
     bool bad = c->flags & CLIENT_MULTI_BAD, changed = transaction_stale(c);
     if (bad || changed) {
         transaction_free(c);
