@@ -138,8 +138,7 @@ void cmd_acl_log(struct cx *cx) {
 /* Which arguments are the user (0: "default" is meant) and the password. False: the error is said. */
 static bool authenticate(struct cx *cx, int user, int password) {
     const struct arg *name = user ? &cx->argv[user] : &ARG("default");
-    bool known = is_the_user(name);
-    bool right = known && (!*config.requirepass || is_secret(&cx->argv[password], config.requirepass));
+    bool right = is_the_user(name) && (!*config.requirepass || is_secret(&cx->argv[password], config.requirepass));
     if (right) cx->client->flags |= CLIENT_AUTHED;
     else note_refusal(cx, name);
     return cx_check(cx, right, "WRONGPASS invalid username-password pair or user is disabled.");

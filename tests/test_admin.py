@@ -487,6 +487,18 @@ def test_with_a_password(start):
         assert b"cret" not in listed + repr(shown).encode()
 
 
+def test_refused_logins_are_kept_up_to_a_limit(both):
+    with both.client() as c:
+        c("ACL", "LOG", "RESET")
+        c.pipeline([("AUTH", f"user{n}", "guess") for n in range(200)])
+        c.pipeline([("AUTH", f"user{n}", "guess") for n in [199, 195, 199, 100]])
+        entries = [dict(zip(e[::2], e[1::2])) for e in c("ACL", "LOG", 1000)]
+        assert len(entries) == 128
+        assert [(e[b"username"], e[b"count"]) for e in entries[:4]] == [(b"user100", 1), (b"user199", 3), (b"user195", 2), (b"user198", 1)]
+        assert entries[0][b"client-info"].startswith(b"id=%d " % c("CLIENT", "ID")) and b"guess" not in repr(entries).encode()
+        assert len(c("ACL", "LOG")) == 10 and c("ACL", "LOG", "RESET") == OK and c("ACL", "LOG") == []
+
+
 @ours
 def test_a_wrong_password_is_logged_and_never_shown(start):
     server = start(requirepass="right")

@@ -295,7 +295,7 @@ def message(frame):
 def in_order(frames):
     """Who leaves all channels leaves them in the order of redis-server's table; here in that of coming. Likewise with a
     message that comes by several patterns."""
-    if len(frames) > 1 and type(frames[0]) is list and frames[0] and isinstance(frames[0][0], list):
+    if len(frames) > 1 and type(frames[0]) is list and any(isinstance(f, list) for f in frames[0]):
         frames = [*frames[0], *frames[1:]]  # EXEC's
     leaving = [f for f in frames if isinstance(f, list) and len(f) == 3 and str(f[0]).endswith("unsubscribe'") and f[1] not in (NIL, NIL3)]
     names = iter(sorted((f[0], f[1]) for f in leaving))
