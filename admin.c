@@ -487,7 +487,8 @@ void cmd_bgrewriteaof(struct cx *cx) {
 
 void cmd_shutdown(struct cx *cx) {
     bool save = given(cx, "save"), nosave = given(cx, "nosave"), now = given(cx, "now"), force = given(cx, "force");
-    if (cx_check(cx, save + nosave + now + force == cx->argc - 1 && !(save && nosave), "ERR syntax error"))
+    if (cx->argc == 2 && given(cx, "abort")) resp_error(cx->out, "ERR No shutdown in progress.");
+    else if (cx_check(cx, save + nosave + now + force == cx->argc - 1 && !(save && nosave), "ERR syntax error"))
         server_stop(cx, save, nosave, now, force);
 }
 

@@ -243,7 +243,7 @@ struct command command_table[] = {
     ROW("server", "memory|usage", cmd_memory_usage, -3, R, 2, 2, 1, "4.0.0", "key [SAMPLES count]", "What a key takes"),
     SERVER(monitor, 1, ANY_ADMIN, "1.0.0", "", "Shows every command that is run, as it comes"),
     SERVER(save, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Saves a snapshot, and waits for it"),
-    SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE]",
+    SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
            "Ends the server"),
     ROW("server", "slowlog", NULL, -2, CMD_CONTAINER, NO_KEY, "2.2.12", "", "The commands that took long"),
     LOOK(slowlog, get, -2, CMD_ADMIN | ANYTIME, "2.2.12", "[count]", "The last ones, with time and arguments"),

@@ -1404,10 +1404,8 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
     (void)now; /* there are no lagging followers to wait for */
     bool snapshot = save || (!nosave && !config.persist.log_on && *config.save);
     server_log(LOG_NOTICE, "User requested shutdown...");
-    if (!server.loading && !server_close_files(snapshot) && !force) { /* loading changes no file */
-        resp_error(cx->out, "ERR Errors trying to SHUTDOWN. Check logs.");
-        return;
-    }
+    bool closed = server.loading || server_close_files(snapshot) || force; /* loading changes no file */
+    if (!cx_check(cx, closed, "ERR Errors trying to SHUTDOWN. Check logs.")) return;
     server.stopping = server.files_closed = true;
     client_close(cx->client);
 }

@@ -70,7 +70,7 @@ SERVER_GRAMMAR = """
     COMMAND LIST list*              WAIT 0 timeout                  WAIT number 1
     ROLE junk?                      LASTSAVE                        TIME
     INFO section*                   REPLICAOF NO ONE                FAILOVER failover*
-    DBSIZE                          SAVE junk                       ECHO value
+    ECHO value                      SAVE junk                       BITCOUNT key
     SELECT db                       MULTI                           EXEC
     DISCARD                         WATCH key+                      value value*
 """
@@ -116,7 +116,7 @@ values = one_of(
     one([b"", b"a", b"ohmytext", b"mynewtext", b"x" * 33000, b"\xff" * 70]),
     lambda rng: (rng.randbytes(rng.randint(0, 20)),),
 )
-relative = one_of(words("100", "100000", "0", "-5"), odd_numbers)
+relative = one_of(words("50000", "100000", "0", "-5"), odd_numbers)
 seconds = one_of(words(*(str(FAR // 1000 + n * 60) for n in range(6)), "1", "1600000000"), odd_numbers)
 far = one_of(words(*(str(FAR + n * 60000) for n in range(6)), "1", "1000", "1600000000000"), odd_numbers)
 offsets = one_of(numbers, numbers, words("#0", "#7", "#x"))
