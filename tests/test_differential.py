@@ -294,11 +294,11 @@ def message(frame):
     return repr(frame[2:]) if isinstance(frame, list) and frame[:1] == [b"pmessage"] else id(frame)
 
 
-def in_order(frames):
+def in_order(frames, executed):
     """Who leaves all channels leaves them in the order of redis-server's table; here in that of coming. Likewise with a
     message that comes by several patterns."""
-    if len(frames) > 1 and type(frames[0]) is list and any(isinstance(f, list) for f in frames[0]):
-        frames = [*frames[0], *frames[1:]]  # EXEC's
+    if len(frames) > 1 and executed:  # messages in the midst of EXEC's array have pushed its answers out of it
+        frames = [g for f in frames for g in (f if type(f) is list and any(isinstance(g, list) for g in f) else [f])]
     leaving = [f for f in frames if isinstance(f, list) and len(f) == 3 and str(f[0]).endswith("unsubscribe'") and f[1] not in (NIL, NIL3)]
     names = iter(sorted((f[0], f[1]) for f in leaving))
     frames = [f for _, same_message in itertools.groupby(frames, key=message) for f in sorted(same_message, key=repr)]
@@ -373,7 +373,7 @@ class Pair:
         said = commands[-1]
         if said[0].upper() == b"SCAN" and not self.multi and all(len(f) == 1 and type(f[0]) is list for f in (mine, right)):
             mine, right = ([self.scan(client, frames[0], said)] for client, frames in zip(self.clients, (mine, right)))
-        mine, right = in_order(mine), in_order(right)
+        mine, right = (in_order(frames, said[0].upper() == b"EXEC") for frames in (mine, right))
         if mine[-1:] == right[-1:] == [CLOSED] and said[0].upper() == b"EXEC":
             mine = right = [CLOSED]  # who ended itself gets EXEC's whole answer here, there what came before that
         if len(mine) != len(right) or not all(map(self.agree, [said] * len(mine), mine, right)):
