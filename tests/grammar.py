@@ -65,8 +65,8 @@ SERVER_GRAMMAR = """
     ACL LOG count?                  AUTH value                      AUTH user value
     HELLO protocol? hello*          HELLO protocol? hello*          RESET
     OBJECT object key               MEMORY USAGE key samples*       MEMORY memory value*
-    SLOWLOG slowlog count*          LATENCY latency event*          COMMAND INFO name*
-    COMMAND DOCS name*              COMMAND GETKEYS command         COMMAND COUNT junk?
+    SLOWLOG slowlog count*          LATENCY latency event*          COMMAND INFO name+
+    COMMAND DOCS name+              COMMAND GETKEYS command         COMMAND COUNT junk?
     COMMAND LIST list*              WAIT 0 timeout                  WAIT number 1
     ROLE junk?                      LASTSAVE                        TIME
     INFO section*                   REPLICAOF NO ONE                FAILOVER failover*
