@@ -888,7 +888,7 @@ void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
     int db = store_db_id(cx->db);
     int64_t began = 0;
-    bool bracket = cx->cmd->fn == cmd_exec && /* of commands that count for themselves */
+    bool bracket = cx->client && cx->cmd->fn == cmd_exec && /* of commands that count for themselves */
                    (cx->client->flags & (CLIENT_MULTI | CLIENT_MULTI_BAD)) == CLIENT_MULTI;
     if (is_brief(cx) && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
     else if (cx->client) began = observe_clock();

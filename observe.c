@@ -234,7 +234,7 @@ void cmd_latency_graph(struct cx *cx) {
     for (size_t i = 0; i < n; i++) {
         size_t at = (x->n - n + i) % KEPT, unit = 0, below = ROWS + 1;
         int64_t above = x->samples[at].ms - low, ago = store_wall_clock() / 1000 - x->samples[at].s;
-        int64_t height = high > low ? (above * 3 * ROWS - (above == high - low)) / (high - low) : 0;
+        int64_t range = high - low, height = range ? (above * 3 * ROWS - (above == range)) / range : 0;
         for (int64_t row = ROWS - 1; row >= 0 && height >= 0; row--, height -= 3)
             grid[row][i] = "_o#|"[height < 3 ? height : 3];
         while (ago >= units[unit + 1]) unit++;

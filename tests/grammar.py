@@ -171,7 +171,7 @@ TERMS = {
     "hello": words("SETNAME n", "SETNAME", "AUTH default x", "AUTH me x", "FOO"),
     "channel": channels,
     "glob": one_of(channels, words("*", "news*", "n?ws", "[ab]", "__key*__:*", "__key*__:*", "\\a")),
-    "events": words("KEA", "KEA", "KEAmn", "K$", "Eg", "Ex$", "KExn", "Q") ,
+    "events": words("KEA", "KEA", "KEAmn", "K$", "Eg", "Ex$", "KExn"),
     "setting": words(
         "timeout 1000", "timeout 0", "timeout x", "timeout -1", "tcp-keepalive 5", "loglevel notice", "loglevel loud", "unixsocket",
         "slowlog-max-len 3", "slowlog-max-len -1", "maxmemory 1x", "nosuch 1", "databases 3", "latency-tracking maybe",
