@@ -33,10 +33,22 @@ int disk_write_at(int fd, const char *p, size_t n, uint64_t at) {
     return 0;
 }
 
+ssize_t disk_read_at(int fd, char *p, size_t n, uint64_t at) {
+    size_t have = 0;
+    while (have < n) {
+        ssize_t got = pread(fd, p + have, n - have, (off_t)(at + have));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return -1;
+        if (got == 0) break;
+        have += (size_t)got;
+    }
+    return (ssize_t)have;
+}
+
 int disk_copy(int from, uint64_t src, int to, uint64_t dst, uint64_t n) {
     static _Thread_local char buf[64 << 10];
     while (n) {
-        ssize_t got = pread(from, buf, n < sizeof buf ? n : sizeof buf, (off_t)src);
+        ssize_t got = disk_read_at(from, buf, n < sizeof buf ? n : sizeof buf, src);
         if (got == 0) errno = EIO;
         if (got <= 0 || disk_write_at(to, buf, (size_t)got, dst) < 0) return -1;
         src += (uint64_t)got;
@@ -50,7 +62,7 @@ uint64_t disk_zero_sector(int fd, uint64_t from, uint64_t to) {
     static const char zero[512];
     char sector[512];
     for (uint64_t at = (from + 511) & ~(uint64_t)511; at + 512 <= to; at += 512)
-        if (pread(fd, sector, 512, (off_t)at) == 512 && !memcmp(sector, zero, 512)) return at;
+        if (disk_read_at(fd, sector, 512, at) == 512 && !memcmp(sector, zero, 512)) return at;
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "resp.h"
 
 int disk_write_at(int fd, const char *p, size_t n, uint64_t at); /* all of it */
+ssize_t disk_read_at(int fd, char *p, size_t n, uint64_t at);    /* how much there is, up to n; -1: errno */
 int disk_copy(int from, uint64_t src, int to, uint64_t dst, uint64_t n);
 /* Where in [from, to) a whole sector of zeros stands, as a power cut leaves what was not written yet; 0: nowhere. */
 uint64_t disk_zero_sector(int fd, uint64_t from, uint64_t to);

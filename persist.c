@@ -1135,7 +1135,7 @@ static int find_log(void) {
     struct stat st;
     boot.fd = open(aof_path, O_RDWR | O_CLOEXEC);
     if (boot.fd < 0 && errno == ENOENT) return 0;
-    if (boot.fd < 0 || fstat(boot.fd, &st) < 0 || pread(boot.fd, head, HEADER, 0) < 0)
+    if (boot.fd < 0 || fstat(boot.fd, &st) < 0 || disk_read_at(boot.fd, head, HEADER, 0) < 0)
         return refuse(aof_path, "the log could not be opened: %s", strerror(errno));
     if (flock(boot.fd, LOCK_EX | LOCK_NB) < 0) return refuse(aof_path, "another process keeps its log there");
     boot.size = (uint64_t)st.st_size;
@@ -1249,7 +1249,7 @@ static int import_aof(void) {
     char head[4096], why[256], name[41];
     struct walk s = {.plain = true, .r = {.fd = boot.fd, .end = boot.size, .progress = load_progress}};
     struct rdb_facts f;
-    ssize_t n = pread(boot.fd, head, sizeof head, 0);
+    ssize_t n = disk_read_at(boot.fd, head, sizeof head, 0);
     snprintf(name, sizeof name, "aof-%016" PRIx64 "-%" PRIx64, crc64(0, head, n > 0 ? (size_t)n : 0), boot.size);
     if (boot.has_rdb && load_rdb() < 0) return -1;
     if (boot.has_rdb && strcmp(boot.rdb.history, name) != 0)

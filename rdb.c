@@ -27,6 +27,7 @@
  * Left out: all other types, modules, the slot facts' meaning, writing LZF.
  */
 #include "rdb.h"
+#include "disk.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -214,15 +215,11 @@ bool reader_fill(struct reader *r, size_t n) {
     r->pos = r->seen = 0;
     size_t cap = n > WINDOW && n <= r->end - r->at ? n + WINDOW : WINDOW;
     if (r->cap < cap && !(r->buf = realloc(r->buf, r->cap = cap))) abort();
-    while (r->len < r->cap && r->at + r->len < r->end) {
-        uint64_t left = r->end - (r->at + r->len);
-        size_t want = left < r->cap - r->len ? (size_t)left : r->cap - r->len;
-        ssize_t got = pread(r->fd, r->buf + r->len, want, (off_t)(r->at + r->len));
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) r->error = errno;
-        if (got <= 0) break;
-        r->len += (size_t)got;
-    }
+    uint64_t left = r->end - (r->at + r->len);
+    ssize_t got =
+        disk_read_at(r->fd, r->buf + r->len, left < r->cap - r->len ? (size_t)left : r->cap - r->len, r->at + r->len);
+    if (got < 0) r->error = errno;
+    else r->len += (size_t)got;
     if (r->progress) r->progress(r->at + r->len);
     return r->len >= n;
 }
