@@ -298,7 +298,8 @@ def in_order(frames, executed):
     """Who leaves all channels leaves them in the order of redis-server's table; here in that of coming. Likewise with a
     message that comes by several patterns."""
     if len(frames) > 1 and executed:  # messages in the midst of EXEC's array have pushed its answers out of it
-        frames = [g for f in frames for g in (f if type(f) is list and any(isinstance(g, list) for g in f) else [f])]
+        at = next((i for i, f in enumerate(frames) if type(f) is list), None)
+        frames = frames if at is None else [*frames[:at], *frames[at], *frames[at + 1 :]]
     leaving = [f for f in frames if isinstance(f, list) and len(f) == 3 and str(f[0]).endswith("unsubscribe'") and f[1] not in (NIL, NIL3)]
     names = iter(sorted((f[0], f[1]) for f in leaving))
     frames = [f for _, same_message in itertools.groupby(frames, key=message) for f in sorted(same_message, key=repr)]
@@ -671,7 +672,9 @@ SESSIONS = {
         0: UNSUBSCRIBE
         0: PUNSUBSCRIBE a
         2: SUNSUBSCRIBE s; SUNSUBSCRIBE a; SUNSUBSCRIBE
-        0: SUBSCRIBE q
+        0: SUBSCRIBE '' q
+        1: PUBSUB CHANNELS
+        1: PUBSUB CHANNELS *
         0: RESET
         1: PUBLISH q x
         0: MULTI
