@@ -380,12 +380,12 @@ static void print_help(void) {
 }
 
 void config_load(int argc, char **argv) {
-    struct arg *words = resp_need(calloc((size_t)argc, sizeof *words));
     const char *first = argc > 1 ? argv[1] : "";
     bool help = same(first, "--help") || same(first, "-h"), version = same(first, "--version") || same(first, "-v");
     if (help) print_help();
     if (version) puts("EchoVault v=" ECHOVAULT_VERSION " redis=" REDIS_VERSION);
     if (help || version) exit(0);
+    struct arg *words = resp_need(calloc((size_t)argc, sizeof *words));
     for (const struct option *o = options; o < options + OPTIONS; o++)
         if (option_set(o->name, o->def)) abort();
     loading = true;
