@@ -298,7 +298,7 @@ def in_order(frames, executed):
     """Who leaves all channels leaves them in the order of redis-server's table; here in that of coming. Likewise with a
     message that comes by several patterns."""
     if len(frames) > 1 and executed:  # messages in the midst of EXEC's array have pushed its answers out of it
-        at = next((i for i, f in enumerate(frames) if type(f) is list), None)
+        at = next((i for i, f in enumerate(frames) if type(f) is list and any(isinstance(g, list) for g in f)), None)
         frames = frames if at is None else [*frames[:at], *frames[at], *frames[at + 1 :]]
     leaving = [f for f in frames if isinstance(f, list) and len(f) == 3 and str(f[0]).endswith("unsubscribe'") and f[1] not in (NIL, NIL3)]
     names = iter(sorted((f[0], f[1]) for f in leaving))
