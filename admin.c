@@ -75,25 +75,72 @@ static bool is_secret(const struct arg *given, const char *secret) {
 
 static bool is_the_user(const struct arg *name) { return name->n == 7 && !memcmp(name->p, "default", 7); }
 
-/* One line a second at most: who guesses passwords must not fill the disk. */
-static void log_refusal(const struct client *c) {
+/* Refused logins, the newest first, for ACL LOG: one like another of the last minute is counted with it. */
+static struct refusal {
+    struct resp_out what, who; /* reason to username as they are answered; the client's line */
+    int64_t count, at_ms;
+} refusals[128];
+static size_t nrefusals;
+
+static bool is_alike(const struct refusal *a, const struct refusal *b) {
+    return a->at_ms - b->at_ms <= 60000 && a->what.len == b->what.len && !memcmp(a->what.buf, b->what.buf, a->what.len);
+}
+
+/* One line of the server's log a second at most: who guesses passwords must not fill the disk. */
+static void note_refusal(const struct cx *cx, const struct arg *user) {
     static int64_t next;
-    static unsigned refusals;
+    static unsigned unsaid;
     char peer[64], local[64];
-    refusals++;
-    if (store_wall_clock() < next) return;
-    client_addresses(c, peer, local);
-    server_log(LOG_WARNING, "Wrong user name or password from %s, %u since the last such line", peer, refusals);
-    next = store_wall_clock() + 1000;
-    refusals = 0;
+    struct refusal new = {.count = 1, .at_ms = store_wall_clock()};
+    size_t i = 0, recent = nrefusals < 10 ? nrefusals : 10;
+    client_addresses(cx->client, peer, local);
+    if (unsaid++, new.at_ms >= next) {
+        server_log(LOG_WARNING, "Wrong user name or password from %s, %u since the last such line", peer, unsaid);
+        next = new.at_ms + 1000;
+        unsaid = 0;
+    }
+    resp_pair(&new.what, "reason", "auth");
+    resp_pair(&new.what, "context", cx->client->flags & CLIENT_MULTI ? "multi" : "toplevel");
+    resp_bulk_str(&new.what, "object");
+    resp_bulk(&new.what, cx->argv[0].p, cx->argv[0].n);
+    resp_bulk_str(&new.what, "username");
+    resp_bulk(&new.what, user->p, user->n < 1024 ? user->n : 1024);
+    client_describe(&new.who, cx, cx->client);
+    while (i < recent && !is_alike(&new, &refusals[i])) i++;
+    if (i < recent) new.count += refusals[i].count;
+    else i = nrefusals < sizeof refusals / sizeof *refusals ? nrefusals++ : nrefusals - 1;
+    resp_out_free(&refusals[i].what);
+    resp_out_free(&refusals[i].who);
+    memmove(refusals + 1, refusals, i * sizeof *refusals);
+    refusals[0] = new;
+}
+
+void cmd_acl_log(struct cx *cx) {
+    int64_t most = 10;
+    char age[32];
+    bool reset = cx->argc == 3 && resp_arg_is(&cx->argv[2], "reset");
+    if (!cx_at_most(cx, 3) || (cx->argc == 3 && !reset && !cx_int(cx, 2, &most))) return;
+    size_t n = most < 0 || reset ? 0 : (size_t)most < nrefusals ? (size_t)most : nrefusals;
+    if (reset) nrefusals = 0, resp_ok(cx->out);
+    else resp_array(cx->out, n);
+    for (struct refusal *r = refusals; r < refusals + n; r++) {
+        snprintf(age, sizeof age, "%.17g", (double)(store_wall_clock() - r->at_ms) / 1000);
+        resp_map(cx->out, 7);
+        resp_pair_int(cx->out, "count", r->count);
+        resp_raw(cx->out, r->what.buf, r->what.len);
+        if (cx->out->proto == 2) resp_pair(cx->out, "age-seconds", age);
+        else resp_bulk_str(cx->out, "age-seconds"), resp_printf(cx->out, ",%s\r\n", age);
+        resp_bulk_str(cx->out, "client-info");
+        resp_bulk(cx->out, r->who.buf, r->who.len - 1);
+    }
 }
 
 /* Which arguments are the user (0: "default" is meant) and the password. False: the error is said. */
 static bool authenticate(struct cx *cx, int user, int password) {
-    bool known = !user || is_the_user(&cx->argv[user]);
-    bool right = known && (!*config.requirepass || is_secret(&cx->argv[password], config.requirepass));
+    const struct arg *name = user ? &cx->argv[user] : &ARG("default");
+    bool right = is_the_user(name) && (!*config.requirepass || is_secret(&cx->argv[password], config.requirepass));
     if (right) cx->client->flags |= CLIENT_AUTHED;
-    else log_refusal(cx->client);
+    else note_refusal(cx, name);
     return cx_check(cx, right, "WRONGPASS invalid username-password pair or user is disabled.");
 }
 
@@ -149,7 +196,7 @@ void cmd_hello(struct cx *cx) {
     resp_pair_int(cx->out, "proto", proto);
     resp_pair_int(cx->out, "id", (int64_t)c->id);
     resp_pair(cx->out, "mode", "standalone");
-    resp_pair(cx->out, "role", "master");
+    resp_pair(cx->out, "role", log_following() ? "replica" : "master");
     resp_bulk_str(cx->out, "modules");
     resp_array(cx->out, 0);
 }
@@ -378,6 +425,7 @@ static const struct section {
                 {"Stats", info_stats},
                 {"Replication", info_replication},
                 {"CPU", info_cpu},
+                {"Modules", NULL},
                 {"Commandstats", info_commandstats},
                 {"Errorstats", info_errorstats},
                 {"Latencystats", observe_latencystats},
@@ -392,10 +440,9 @@ void cmd_info(struct cx *cx) {
         bool long_one = s->print == info_commandstats || s->print == observe_latencystats;
         if (!all && !(usual && !long_one) && !given(cx, s->name)) continue;
         resp_printf(&text, "%s# %s\r\n", text.len ? "\r\n" : "", s->name);
-        s->print(&text);
+        if (s->print) s->print(&text);
     }
-    resp_verbatim(cx->out, text.buf, text.len);
-    resp_out_free(&text);
+    resp_text(cx->out, &text);
 }
 
 /* ==== the clock, saving, the end, HELP ========================================================================= */
@@ -440,7 +487,8 @@ void cmd_bgrewriteaof(struct cx *cx) {
 
 void cmd_shutdown(struct cx *cx) {
     bool save = given(cx, "save"), nosave = given(cx, "nosave"), now = given(cx, "now"), force = given(cx, "force");
-    if (cx_check(cx, save + nosave + now + force == cx->argc - 1 && !(save && nosave), "ERR syntax error"))
+    if (cx->argc == 2 && given(cx, "abort")) resp_error(cx->out, "ERR No shutdown in progress.");
+    else if (cx_check(cx, save + nosave + now + force == cx->argc - 1 && !(save && nosave), "ERR syntax error"))
         server_stop(cx, save, nosave, now, force);
 }
 
@@ -450,7 +498,8 @@ void cmd_help(struct cx *cx) {
     resp_array(cx->out, 1 + 2 * (size_t)command_subs(c));
     resp_printf(cx->out, "+%s <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n", command_title(c));
     for (int i = 1; i <= command_subs(c); i++)
-        resp_printf(cx->out, "+%s %s\r\n+    %s.\r\n", command_title(&c[i]), c[i].syntax, c[i].summary);
+        resp_printf(cx->out, "+%s%s%s\r\n+    %s.\r\n", command_title(&c[i]), *c[i].syntax ? " " : "", c[i].syntax,
+                    c[i].summary);
 }
 
 /* ==== DEBUG ==================================================================================================== */

@@ -31,9 +31,12 @@ void cmd_client_setinfo(struct cx *cx) {
     else if (client_keep_name(cx, field, &cx->argv[3], name ? "lib-name" : "lib-ver")) resp_ok(cx->out);
 }
 
-/* A client's line of CLIENT LIST. */
-static void put_client(struct resp_out *o, const struct cx *cx, const struct client *c) {
-    static const char letters[] = "Acx.....eT.b.UOMS"; /* by the bits of enum client_flag */
+void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c) {
+    static const char letters[] = "SMOPxbdcAUeT";
+    const uint32_t f = c->flags;
+    const bool set[] = {f & CLIENT_FOLLOWER, f & CLIENT_LEADER,  f & CLIENT_MONITOR,   c->subs,
+                        f & CLIENT_MULTI,    f & CLIENT_BLOCKED, transaction_stale(c), f & CLIENT_CLOSE_AFTER,
+                        f & CLIENT_CLOSING,  f & CLIENT_UNIX,    f & CLIENT_NO_EVICT,  f & CLIENT_NO_TOUCH};
     char peer[64], local[64], flags[sizeof letters + 1] = "N";
     size_t query, query_free, multi, n = 0, waits = c->own ? resp_out_pending(c->own) : 0;
     size_t total = client_memory(c, &query, &query_free, &multi);
@@ -41,8 +44,7 @@ static void put_client(struct resp_out *o, const struct cx *cx, const struct cli
     const struct command *cmd = c == cx->client ? cx->cmd : c->last_cmd;
     client_addresses(c, peer, local);
     for (int i = 0; letters[i]; i++)
-        if (c->flags >> i & 1 && letters[i] != '.') flags[n++] = letters[i];
-    if (c->subs) flags[n++] = 'P';
+        if (set[i]) flags[n++] = letters[i];
     resp_printf(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d ", c->id, peer, local,
                 c->fd, c->name ? c->name : "", c->active + idle - c->created, idle, flags, c->db);
     resp_printf(o, "sub=%zu psub=%zu ssub=%zu ", pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
@@ -56,9 +58,8 @@ static void put_client(struct resp_out *o, const struct cx *cx, const struct cli
 
 void cmd_client_info(struct cx *cx) {
     struct resp_out text = {0};
-    put_client(&text, cx, cx->client);
-    resp_verbatim(cx->out, text.buf, text.len);
-    resp_out_free(&text);
+    client_describe(&text, cx, cx->client);
+    resp_text(cx->out, &text);
 }
 
 static bool read_class(struct cx *cx, const struct arg *name, int *class) {
@@ -86,10 +87,9 @@ void cmd_client_list(struct cx *cx) {
     for (int i = 3; by_id && i < cx->argc; i++)
         if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &n), "ERR Invalid client ID")) return;
     for (struct client *c = client_next(NULL); c; c = client_next(c)) {
-        if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) put_client(&text, cx, c);
+        if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) client_describe(&text, cx, c);
     }
-    resp_verbatim(cx->out, text.buf, text.len);
-    resp_out_free(&text);
+    resp_text(cx->out, &text);
 }
 
 void cmd_client_reply(struct cx *cx) {

@@ -171,7 +171,7 @@ struct command command_table[] = {
     CLIENT("list", list, -2, ANY_ADMIN, "2.4.0", "[TYPE type] [ID client-id...]", "All clients"),
     CLIENT("no-evict", no_evict, 3, ANY_ADMIN, "7.0.0", "<ON | OFF>", "Spares this connection when memory is short"),
     CLIENT("no-touch", no_touch, 3, SESSION, "7.2.0", "<ON | OFF>", "Lets its reads leave the keys' age alone"),
-    CLIENT("pause", pause, -3, ANY_ADMIN, "3.0.0", "timeout [WRITE | ALL]", "Puts off what clients send"),
+    CLIENT("pause", pause, -3, ANY_ADMIN, "2.9.50", "timeout [WRITE | ALL]", "Puts off what clients send"),
     CLIENT("reply", reply, 3, SESSION, "3.2.0", "<ON | OFF | SKIP>", "Whether commands are answered"),
     CLIENT("setinfo", setinfo, 4, SESSION, "7.2.0", "<LIB-NAME libname | LIB-VER libver>", "Notes the client library"),
     CLIENT("setname", setname, 3, SESSION, "2.6.9", "connection-name", "Names this connection"),
@@ -191,6 +191,7 @@ struct command command_table[] = {
     HELP("server", "acl", ANYTIME, "6.0.0"),
     ACL(list, list, 2, ANY_ADMIN, "", "The users and their rights"),
     ACL(load, setuser, 2, ANY_ADMIN, "", "Refused: there is one user"),
+    ACL(log, log, -2, ANY_ADMIN, "[count | RESET]", "The refused logins"),
     ACL(save, setuser, 2, ANY_ADMIN, "", "Refused: there is one user"),
     ACL(setuser, setuser, -3, ANY_ADMIN, "username [rule...]", "Refused: there is one user"),
     ACL(users, users, 2, ANY_ADMIN, "", "The users' names"),
@@ -227,6 +228,7 @@ struct command command_table[] = {
     SERVER(sync, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Follows, from a snapshot on"),
     ROW("server", "latency", NULL, -2, CMD_CONTAINER, NO_KEY, "2.8.13", "", "What took long"),
     LOOK(latency, doctor, 2, ANY_ADMIN, "2.8.13", "", "What took long, and what to do"),
+    LOOK(latency, graph, 3, ANY_ADMIN, "2.8.13", "event", "The same as a graph"),
     HELP("server", "latency", ANYTIME, "2.8.13"),
     LOOK(latency, histogram, -2, ANY_ADMIN, "7.0.0", "[command...]", "How many calls took how long"),
     LOOK(latency, history, 3, ANY_ADMIN, "2.8.13", "event", "When an event took long, and how long"),
@@ -241,7 +243,7 @@ struct command command_table[] = {
     ROW("server", "memory|usage", cmd_memory_usage, -3, R, 2, 2, 1, "4.0.0", "key [SAMPLES count]", "What a key takes"),
     SERVER(monitor, 1, ANY_ADMIN, "1.0.0", "", "Shows every command that is run, as it comes"),
     SERVER(save, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Saves a snapshot, and waits for it"),
-    SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE]",
+    SERVER(shutdown, -1, ANY_ADMIN | CMD_NO_MULTI | CMD_ALLOW_BUSY, "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
            "Ends the server"),
     ROW("server", "slowlog", NULL, -2, CMD_CONTAINER, NO_KEY, "2.2.12", "", "The commands that took long"),
     LOOK(slowlog, get, -2, CMD_ADMIN | ANYTIME, "2.2.12", "[count]", "The last ones, with time and arguments"),
@@ -442,7 +444,8 @@ static void reply_info(struct resp_out *o, const struct command *c) {
     reply_bits(o, categories_of(c), categories);
     resp_set(o, 0);
     reply_key_specs(o, c);
-    resp_array(o, (size_t)command_subs(c));
+    if (command_subs(c)) resp_array(o, (size_t)command_subs(c));
+    else resp_set(o, 0);
     for (int i = 1; i <= command_subs(c); i++) reply_info(o, &c[i]);
 }
 
@@ -500,12 +503,11 @@ static void reply_arguments(struct resp_out *o, const char *syntax) {
 static void reply_docs(struct resp_out *o, const struct command *c) {
     int subs = command_subs(c);
     resp_bulk_str(o, c->name);
-    resp_map(o, subs ? 5 : 4);
+    resp_map(o, 3 + (size_t)(*c->syntax != 0) + (size_t)(subs > 0));
     resp_pair(o, "summary", c->summary);
     resp_pair(o, "since", c->since);
     resp_pair(o, "group", c->group);
-    resp_bulk_str(o, "arguments");
-    reply_arguments(o, c->syntax);
+    if (*c->syntax) resp_bulk_str(o, "arguments"), reply_arguments(o, c->syntax);
     if (!subs) return;
     resp_bulk_str(o, "subcommands");
     resp_map(o, (size_t)subs);

@@ -21,7 +21,7 @@ command_fn cmd_del, cmd_exists, cmd_touch, cmd_type, cmd_expire, cmd_pexpire, cm
 /* admin.c */
 command_fn cmd_ping, cmd_echo, cmd_select, cmd_quit, cmd_reset, cmd_hello, cmd_auth, cmd_time, cmd_info, cmd_shutdown,
     cmd_save, cmd_bgsave, cmd_bgrewriteaof, cmd_lastsave, cmd_acl_whoami, cmd_acl_users, cmd_acl_list, cmd_acl_getuser,
-    cmd_acl_setuser, cmd_config_resetstat, cmd_debug, cmd_help;
+    cmd_acl_log, cmd_acl_setuser, cmd_config_resetstat, cmd_debug, cmd_help;
 
 /* clients.c */
 command_fn cmd_client_id, cmd_client_setname, cmd_client_getname, cmd_client_setinfo, cmd_client_list, cmd_client_info,
@@ -41,9 +41,9 @@ command_fn cmd_config_get, cmd_config_set, cmd_config_rewrite;
 command_fn cmd_replicaof, cmd_role, cmd_psync, cmd_sync, cmd_replconf, cmd_failover;
 
 /* observe.c */
-command_fn cmd_slowlog_get, cmd_slowlog_len, cmd_slowlog_reset, cmd_monitor, cmd_latency_doctor, cmd_latency_histogram,
-    cmd_latency_history, cmd_latency_latest, cmd_latency_reset, cmd_memory_doctor, cmd_memory_purge, cmd_memory_stats,
-    cmd_memory_usage;
+command_fn cmd_slowlog_get, cmd_slowlog_len, cmd_slowlog_reset, cmd_monitor, cmd_latency_doctor, cmd_latency_graph,
+    cmd_latency_histogram, cmd_latency_history, cmd_latency_latest, cmd_latency_reset, cmd_memory_doctor,
+    cmd_memory_purge, cmd_memory_stats, cmd_memory_usage;
 
 /* transactions.c */
 command_fn cmd_multi, cmd_exec, cmd_discard, cmd_watch, cmd_unwatch;

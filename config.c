@@ -219,17 +219,17 @@ static const struct option options[] = {
 };
 #define OPTIONS (sizeof options / sizeof *options - 2) /* those of some use, which stand before the others */
 
-/* Redis's old names: a "slave" in them is a "replica" now. */
-static const char *option_name(const char *name, char now[NAME_SIZE]) {
-    const char *old = strcasestr(name, "slave");
-    if (old) snprintf(now, NAME_SIZE, "%.*sreplica%s", (int)(old - name), name, old + 5);
-    return old ? now : name;
+/* Some options have an older name with "slave" for "replica": the name with the one in place of the other. */
+static const char *respelled(const char *name, const char *word, const char *instead, char new[NAME_SIZE]) {
+    const char *at = strcasestr(name, word);
+    if (at) snprintf(new, NAME_SIZE, "%.*s%s%s", (int)(at - name), name, instead, at + strlen(word));
+    return at ? new : name;
 }
 
 /* NULL: there is no such option. */
 static const struct option *option_find(const char *name) {
     char now[NAME_SIZE];
-    name = option_name(name, now);
+    name = respelled(name, "slave", "replica", now);
     for (const struct option *o = options; o < options + OPTIONS + 2; o++)
         for (const char *p = o->name, *end; *p; p = end + strspn(end, " ")) {
             end = p + strcspn(p, " ");
@@ -242,10 +242,12 @@ static char error_text[TEXT_MAX]; /* of an error that must be put together; good
 static const char unknown[] = "there is no such option, see echovault --help";
 
 static const char *number_set(const struct option *o, const char *s) {
-    char *end;
-    int64_t v = strtoll(s, &end, o->type == T_OCTAL ? 8 : 10);
+    char *end = "";
+    int64_t v;
     if (o->type == T_MEMORY && !read_memory(s, &v)) return "argument must be a memory value";
-    if (o->type != T_MEMORY && (!*s || *end)) return "argument couldn't be parsed into an integer";
+    if (o->type == T_OCTAL) v = strtoll(s, &end, 8);
+    if (o->type == T_OCTAL ? !*s || *end : o->type != T_MEMORY && !resp_read_int(s, strlen(s), &v))
+        return "argument couldn't be parsed into an integer";
     bool fits = v >= o->min && v <= o->max;
     if (fits && o->type >= T_LONG) *(int64_t *)o->field = v;
     else if (fits) *(int *)o->field = v < INT_MAX ? (int)v : INT_MAX;
@@ -417,11 +419,15 @@ bool config_permits(int permit, const struct client *c) {
 void cmd_config_get(struct cx *cx) {
     size_t mark = resp_later(cx->out), pairs = 0;
     for (const struct option *o = options; o < options + OPTIONS; o++) {
-        int i = 2;
-        while (i < cx->argc && !glob_match(cx->argv[i].p, cx->argv[i].n, o->name, strlen(o->name), true)) i++;
-        if (i == cx->argc) continue;
-        resp_pair(cx->out, o->name, option_text(o));
-        pairs++;
+        char old[NAME_SIZE];
+        const char *name = o->name, *other = respelled(name, "replica", "slave", old);
+        for (int i = 2; name; name = other == name ? NULL : other, i = 2) {
+            while (i < cx->argc && !glob_match(cx->argv[i].p, cx->argv[i].n, name, strlen(name), true)) i++;
+            if (i == cx->argc) continue;
+            resp_bulk(cx->out, resp_arg_is(&cx->argv[i], name) ? cx->argv[i].p : name, strlen(name));
+            resp_bulk_str(cx->out, option_text(o));
+            pairs++;
+        }
     }
     resp_later_map(cx->out, mark, pairs);
 }

@@ -888,13 +888,15 @@ void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
     int db = store_db_id(cx->db);
     int64_t began = 0;
+    bool bracket = cx->client && cx->cmd->fn == cmd_exec && /* of commands that count for themselves */
+                   (cx->client->flags & (CLIENT_MULTI | CLIENT_MULTI_BAD)) == CLIENT_MULTI;
     if (is_brief(cx) && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
     else if (cx->client) began = observe_clock();
     cx->log_argc = cx->log_pairs = 0;
     cx->log_never = false;
     cx->cmd->fn(cx);
     server_stats.commands++;
-    bool failed = cx->out->errors != errors && cx->cmd->fn != cmd_exec; /* whose commands count for themselves */
+    bool failed = cx->out->errors != errors && !bracket;
     cx->cmd->stats->calls++;
     cx->cmd->stats->failed += failed;
     if (failed) server_count_error(cx->out->last_error);
@@ -930,15 +932,12 @@ bool cx_resolve(struct cx *cx) {
         unknown_command(cx);
         return false;
     }
-    if (cx->cmd->flags & CMD_CONTAINER && (cx->argc > 1 || !cx->cmd->fn)) {
-        const struct command *sub = cx->argc > 1 ? command_find_sub(cx->cmd, &cx->argv[1]) : NULL;
-        if (cx->argc < 2) {
-            cx_arity_error(cx);
-            return false;
-        }
+    if (cx->cmd->flags & CMD_CONTAINER && cx->argc > 1) {
+        const struct command *sub = command_find_sub(cx->cmd, &cx->argv[1]);
         if (!sub) {
             resp_errorf(cx->out, "ERR unknown subcommand '%.*s'. Try %s HELP.",
                         (int)(cx->argv[1].n < 128 ? cx->argv[1].n : 128), cx->argv[1].p, command_title(cx->cmd));
+            cx->cmd = NULL; /* it counts for nobody */
             return false;
         }
         cx->cmd = sub;
@@ -989,13 +988,11 @@ bool cx_may_write(struct cx *cx) {
         return false;
     }
     if (!config.stop_writes_on_bgsave_error || !*config.save || snap_ok()) return true;
-    resp_error(
-        cx->out,
-        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands "
-        "that may modify the data set are disabled, because this instance is configured to report errors during writes "
-        "if RDB "
-        "snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the "
-        "RDB error.");
+    resp_error(cx->out,
+               "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
+               "Commands that may modify the data set are disabled, because this instance is configured to report "
+               "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the "
+               "Redis logs for details about the RDB error.");
     return false;
 }
 
@@ -1028,9 +1025,9 @@ static void cx_dispatch(struct cx *cx) {
                       "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
     if (!ok) {
         if (cx->cmd) cx->cmd->stats->rejected++;
-        server_count_error(cx->out->last_error);
         if (cx->cmd && cx->cmd->fn == cmd_exec) transaction_abort(cx, len);
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
+        server_count_error(cx->out->last_error);
         return;
     }
     if (is_paused(cx)) postpone(cx);
@@ -1051,7 +1048,7 @@ static void client_run(struct client *c, const struct command *cmd, struct arg *
     uint32_t pieces = cx.out->npieces;
     if (c->flags & CLIENT_LEADER) replication_run(&cx);
     else cx_dispatch(&cx);
-    if (cx.cmd) c->last_cmd = cx.cmd;
+    c->last_cmd = cx.cmd;
     if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
     if (c->wait_until || c->postponed) return; /* its reply is still to come */
@@ -1407,10 +1404,8 @@ void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
     (void)now; /* there are no lagging followers to wait for */
     bool snapshot = save || (!nosave && !config.persist.log_on && *config.save);
     server_log(LOG_NOTICE, "User requested shutdown...");
-    if (!server.loading && !server_close_files(snapshot) && !force) { /* loading changes no file */
-        resp_error(cx->out, "ERR Errors trying to SHUTDOWN. Check logs.");
-        return;
-    }
+    bool closed = server.loading || server_close_files(snapshot) || force; /* loading changes no file */
+    if (!cx_check(cx, closed, "ERR Errors trying to SHUTDOWN. Check logs.")) return;
     server.stopping = server.files_closed = true;
     client_close(cx->client);
 }

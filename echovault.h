@@ -212,6 +212,7 @@ int client_class_named(const char *name, size_t n); /* -1: there is none (config
 /* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
+void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c); /* its line of CLIENT LIST */
 
 /* Pausing (clients.c): until a time, or the end is said, nothing of ordinary clients is run, or no changes. Nothing
  * expires meanwhile. Each purpose has a pause of its own; the strictest counts. */
@@ -242,6 +243,7 @@ void transaction_abort(struct cx *cx, size_t len);  /* an EXEC was refused, in t
 void transaction_free(struct client *c);            /* nothing queued, nothing watched */
 size_t transaction_memory(const struct client *c);  /* of what is queued, and of what is postponed */
 uint32_t transaction_flags(const struct client *c); /* of all commands queued */
+bool transaction_stale(const struct client *c);     /* a watched key has changed */
 int client_multi_count(const struct client *c);     /* commands queued; -1: not in MULTI */
 
 /* Subscriptions (pubsub.c). */

@@ -10,7 +10,7 @@
  * While more is asked for (slowlog-log-slower-than below 1 ms, latency-monitor-threshold, MONITOR), every command is
  * looked at. Its arguments are read after it has run, as they are for the log.
  *
- * Left out: LATENCY GRAPH; events of the helper thread, such as a sync that replies wait for.
+ * Left out: events of the helper thread, such as a sync that replies wait for.
  */
 #include "commands.h"
 
@@ -31,11 +31,6 @@
 #define INT          ":%" PRId64 "\r\n"
 
 bool observe_all = true; /* until a command has been looked at, and with it the options */
-
-static void reply_text(struct cx *cx, struct resp_out *text) {
-    resp_verbatim(cx->out, text->buf, text->len);
-    resp_out_free(text);
-}
 
 /* ==== the slow log ============================================================================================= */
 
@@ -216,6 +211,46 @@ void cmd_latency_history(struct cx *cx) {
     resp_later_array(cx->out, mark, n);
 }
 
+/* A column for each sample: how far it is above the lowest, and, downwards, how long ago it was. */
+void cmd_latency_graph(struct cx *cx) {
+    enum { ROWS = 4, WIDTH = 80 }; /* a row has three heights, and full */
+    static const int64_t units[] = {1, 60, 3600, 86400, INT64_MAX};
+    char grid[ROWS + 1 + RESP_INT_MAX][KEPT], label[RESP_INT_MAX + 1];
+    struct resp_out text = {0};
+    size_t rows[KEPT / WIDTH] = {0}, e = 0;
+    while (e < EVENTS && !meant(cx, (int)e)) e++;
+    if (e == EVENTS) {
+        resp_errorf(cx->out, "ERR No samples available for event '%.*s'", (int)cx->argv[2].n, cx->argv[2].p);
+        return;
+    }
+    const struct series *x = &series[e];
+    size_t n = x->n < KEPT ? x->n : KEPT;
+    int64_t low = x->samples[0].ms, high = low;
+    for (size_t i = 0; i < n; i++) {
+        if (x->samples[i].ms < low) low = x->samples[i].ms;
+        if (x->samples[i].ms > high) high = x->samples[i].ms;
+    }
+    memset(grid, ' ', sizeof grid);
+    for (size_t i = 0; i < n; i++) {
+        size_t at = (x->n - n + i) % KEPT, unit = 0, below = ROWS + 1;
+        int64_t above = x->samples[at].ms - low, ago = store_wall_clock() / 1000 - x->samples[at].s;
+        int64_t range = high - low, height = range ? (above * 3 * ROWS - (above == range)) / range : 0;
+        for (int64_t row = ROWS - 1; row >= 0 && height >= 0; row--, height -= 3)
+            grid[row][i] = "_o#|"[height < 3 ? height : 3];
+        while (ago >= units[unit + 1]) unit++;
+        snprintf(label, sizeof label, "%" PRId64 "%c", ago / units[unit], "smhd"[unit]);
+        for (char *p = label; *p; p++) grid[below++][i] = *p;
+        if (below > rows[i / WIDTH]) rows[i / WIDTH] = below;
+    }
+    resp_printf(&text, "%s - high %" PRId64 " ms, low %" PRId64 " ms (all time high %" PRId64 " ms)\n%s\n",
+                events[e].name, high, low, x->worst_ms,
+                "--------------------------------------------------------------------------------");
+    for (size_t i = 0; i < n; i += WIDTH)
+        for (size_t row = 0; row < rows[i / WIDTH]; row++)
+            resp_printf(&text, "%s%.*s\n", i && !row ? "\n" : "", n - i < WIDTH ? (int)(n - i) : WIDTH, grid[row] + i);
+    resp_text(cx->out, &text);
+}
+
 void cmd_latency_reset(struct cx *cx) {
     int64_t n = 0;
     for (int e = 0; e < EVENTS; e++)
@@ -230,7 +265,7 @@ void cmd_latency_doctor(struct cx *cx) {
             resp_printf(&text, "%s: in %zu seconds, at worst %" PRId64 " ms. %s\n", events[e].name, series[e].n,
                         series[e].worst_ms, events[e].advice);
     if (!text.len) resp_printf(&text, "Nothing took long, or latency-monitor-threshold is 0: nothing is watched.\n");
-    reply_text(cx, &text);
+    resp_text(cx->out, &text);
 }
 
 /* ==== how long commands take =================================================================================== */
@@ -344,7 +379,7 @@ void cmd_memory_doctor(struct cx *cx) {
     resp_printf(&text, "%" PRId64 " bytes in use, at most %" PRId64 "; the process holds %" PRId64 "%s.\n", m.used,
                 m.peak, m.rss, m.rss > m.used + m.used / 2 + (20 << 20) ? much : "");
     resp_printf(&text, "Keys with values of up to 1 KiB: chunks of 64 KiB, each for one size. Else: libc's malloc.\n");
-    reply_text(cx, &text);
+    resp_text(cx->out, &text);
 }
 
 void cmd_memory_purge(struct cx *cx) {

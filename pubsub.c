@@ -124,6 +124,9 @@ static void confirm(const struct cx *cx, enum pubsub_kind kind, const struct arg
 
 void cmd_subscribe(struct cx *cx) {
     enum pubsub_kind kind = kind_of(cx, "subscribe");
+    if (!cx_check(cx, kind != PUBSUB_SHARD || !(cx->client->flags & CLIENT_MULTI),
+                  "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client"))
+        return;
     for (int i = 1; i < cx->argc; i++) {
         subscribe(cx->client, kind, &cx->argv[i]);
         confirm(cx, kind, &cx->argv[i], 0);
@@ -193,11 +196,11 @@ void cx_event(struct db *db, char type, const char *event, const struct arg *key
 }
 
 void cmd_pubsub_channels(struct cx *cx) {
-    const struct arg all = ARG("*"), *pattern = cx->argc > 2 ? &cx->argv[2] : &all;
+    const struct arg *pattern = &cx->argv[2];
     if (!cx_at_most(cx, 3)) return;
     size_t mark = resp_later(cx->out), n = 0;
     for (struct subscription *s = first(topics, kind_of(cx, "channels")); s; s = TAILQ_NEXT(s, of_owner))
-        if (glob_match(pattern->p, pattern->n, s->name.p, s->name.n, false))
+        if (cx->argc == 2 || glob_match(pattern->p, pattern->n, s->name.p, s->name.n, false))
             n++, resp_bulk(cx->out, s->name.p, s->name.n);
     resp_later_array(cx->out, mark, n);
 }

@@ -233,12 +233,9 @@ void replication_refuse(const char *why) {
 
 static void stream_refuse(const struct cx *cx, const char *error) {
     char why[256];
-    snprintf(why, sizeof why, "its command %.*s %.*s cannot be run: %.*s", (int)(cx->argv->n < 32 ? cx->argv->n : 32),
-             cx->argv->p,
-             (int)(cx->argc < 2         ? 0
-                   : cx->argv[1].n < 64 ? cx->argv[1].n
-                                        : 64),
-             cx->argc < 2 ? "" : cx->argv[1].p, (int)strcspn(error, "\r\n"), error);
+    const struct arg *a = cx->argv, *b = cx->argc < 2 ? &ARG("") : &a[1];
+    snprintf(why, sizeof why, "its command %.*s %.*s cannot be run: %.*s", (int)(a->n < 32 ? a->n : 32), a->p,
+             (int)(b->n < 64 ? b->n : 64), b->p, (int)strcspn(error, "\r\n"), error);
     replication_refuse(why);
 }
 

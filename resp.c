@@ -533,12 +533,13 @@ void resp_blob(struct resp_out *o, struct blob *b, size_t n) {
     resp_raw(o, "\r\n", 2);
 }
 
-void resp_verbatim(struct resp_out *o, const void *p, size_t n) {
+void resp_text(struct resp_out *o, struct resp_out *text) {
     bool resp3 = o->proto == 3;
-    header(o, resp3 ? '=' : '$', resp3 ? n + 4 : n);
+    header(o, resp3 ? '=' : '$', resp3 ? text->len + 4 : text->len);
     resp_raw(o, "txt:", resp3 ? 4 : 0);
-    resp_raw(o, p, n);
+    resp_raw(o, text->buf, text->len);
     resp_raw(o, "\r\n", 2);
+    resp_out_free(text);
 }
 
 void resp_null(struct resp_out *o) { resp_raw(o, o->proto == 3 ? "_\r\n" : "$-1\r\n", o->proto == 3 ? 3 : 5); }

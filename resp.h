@@ -135,9 +135,9 @@ void resp_errorf(struct resp_out *o, const char *fmt, ...) __attribute__((format
 void resp_int(struct resp_out *o, int64_t v);
 void resp_bulk(struct resp_out *o, const void *p, size_t n);
 void resp_bulk_str(struct resp_out *o, const char *s);
-void resp_bulk_int(struct resp_out *o, int64_t v);               /* the number as a bulk string */
-void resp_blob(struct resp_out *o, struct blob *b, size_t n);    /* b's first n bytes; takes a reference of its own */
-void resp_verbatim(struct resp_out *o, const void *p, size_t n); /* text: "txt:" in RESP3, a bulk string in RESP2 */
+void resp_bulk_int(struct resp_out *o, int64_t v);            /* the number as a bulk string */
+void resp_blob(struct resp_out *o, struct blob *b, size_t n); /* b's first n bytes; takes a reference of its own */
+void resp_text(struct resp_out *o, struct resp_out *text);    /* "txt:" in RESP3, else a bulk string; takes text */
 void resp_null(struct resp_out *o);
 void resp_null_array(struct resp_out *o);
 void resp_array(struct resp_out *o, size_t n);

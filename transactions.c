@@ -99,38 +99,30 @@ void queued_free(struct queued *q) {
 }
 
 void transaction_queue(struct cx *cx) {
+    resp_status(cx->out, "QUEUED");
+    if (cx->client->flags & CLIENT_MULTI_BAD) return; /* EXEC will refuse */
     struct transaction *tx = transaction_of(cx->client);
     struct queued *q = *tx->tail = queued_new(cx);
     tx->tail = &q->next;
     tx->count++;
     tx->bytes += q->bytes;
     tx->flags |= q->cmd->flags;
-    resp_status(cx->out, "QUEUED");
 }
 
 void cmd_multi(struct cx *cx) {
-    if (cx->client->flags & CLIENT_MULTI) {
-        resp_error(cx->out, "ERR MULTI calls can not be nested");
-        return;
-    }
+    if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR MULTI calls can not be nested")) return;
     cx->client->flags |= CLIENT_MULTI;
     resp_ok(cx->out);
 }
 
 void cmd_discard(struct cx *cx) {
-    if (!(cx->client->flags & CLIENT_MULTI)) {
-        resp_error(cx->out, "ERR DISCARD without MULTI");
-        return;
-    }
+    if (!cx_check(cx, cx->client->flags & CLIENT_MULTI, "ERR DISCARD without MULTI")) return;
     transaction_free(cx->client);
     resp_ok(cx->out);
 }
 
 void cmd_watch(struct cx *cx) {
-    if (cx->client->flags & CLIENT_MULTI) {
-        resp_error(cx->out, "ERR WATCH inside MULTI is not allowed");
-        return;
-    }
+    if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR WATCH inside MULTI is not allowed")) return;
     struct transaction *tx = transaction_of(cx->client);
     for (int i = 1; i < cx->argc; i++) {
         struct watched w;
@@ -155,7 +147,7 @@ void transaction_abort(struct cx *cx, size_t len) {
     resp_errorf(cx->out, "EXECABORT Transaction discarded because of: %s", why);
 }
 
-static bool watched_changed(struct client *c) {
+bool transaction_stale(const struct client *c) {
     for (size_t i = 0; c->tx && i < c->tx->nwatched; i++)
         if (store_watch_changed(c->tx->watched[i].watch, c->tx->watched[i].version)) return true;
     return false;
@@ -164,11 +156,8 @@ static bool watched_changed(struct client *c) {
 void cmd_exec(struct cx *cx) {
     struct client *c = cx->client;
     cx->log_never = true; /* its commands log themselves */
-    if (!(c->flags & CLIENT_MULTI)) {
-        resp_error(cx->out, "ERR EXEC without MULTI");
-        return;
-    }
-    bool bad = c->flags & CLIENT_MULTI_BAD, changed = watched_changed(c);
+    if (!cx_check(cx, c->flags & CLIENT_MULTI, "ERR EXEC without MULTI")) return;
+    bool bad = c->flags & CLIENT_MULTI_BAD, changed = transaction_stale(c);
     if (bad || changed) {
         transaction_free(c);
         if (bad) resp_error(cx->out, "EXECABORT Transaction discarded because of previous errors.");

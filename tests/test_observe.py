@@ -350,6 +350,38 @@ def test_events_are_kept_from_the_threshold_on(both):
         assert client("LATENCY", "RESET") == 0 and client("LATENCY", "LATEST") == []
 
 
+def drawn(name, samples, worst, now):
+    """The graph as it should be: each sample in a column, four characters high with three heights each."""
+    low, high = min(ms for _, ms in samples), max(ms for _, ms in samples)
+    steps = [min(11, (ms - low) * 12 // max(1, high - low)) for _, ms in samples]
+    ages = [f"{now - s}s" for s, _ in samples]
+    rows = ["".join(" " if step < 9 - 3 * row else "_o#|"[min(3, step - 9 + 3 * row)] for step in steps) for row in range(4)]
+    rows += [" " * len(samples)] + ["".join(age[i : i + 1] or " " for age in ages) for i in range(max(map(len, ages)))]
+    head = f"{name} - high {high} ms, low {low} ms (all time high {worst} ms)"
+    return "\n".join([head, "-" * 80, *rows, ""])
+
+
+def test_the_graph_has_a_column_for_each_sample(both):
+    for client in both:
+        client("LATENCY", "RESET")
+        client("CONFIG", "SET", "latency-monitor-threshold", 2)
+    for ms in 20, 5, 60, 35:
+        for client in both:
+            client("DEBUG", "SLEEP", ms / 1000)
+        time.sleep(1)
+    for client in both:
+        client("CONFIG", "SET", "latency-monitor-threshold", 0)
+        (name, _, _, worst), history = client("LATENCY", "LATEST")[0], client("LATENCY", "HISTORY", "command")
+
+        def agrees():
+            now = int(client("TIME")[0])
+            graph = client("LATENCY", "GRAPH", "command").decode()
+            return int(client("TIME")[0]) == now and graph == drawn("command", history, worst, now)
+
+        assert name == b"command" and len(history) >= 4
+        eventually(agrees)
+
+
 def test_a_transaction_counts_as_a_whole_and_by_its_commands(both):
     for client in both:
         client("CONFIG", "SET", "latency-monitor-threshold", 10)

@@ -139,8 +139,8 @@ def test_a_full_resync_drops_the_followers_of_the_old_history(node, empty_snapsh
     def script(link, said):
         replid, stream = next(leaders)
         offset = 1 if stream else 1 + len(encode("SET", "old", 1))
-        link.send(b"+FULLRESYNC %s %d\r\n$%d\r\n%s" % (replid.encode(), offset, len(empty_snapshot), empty_snapshot + stream))
         links.append(link)
+        link.send(b"+FULLRESYNC %s %d\r\n$%d\r\n%s" % (replid.encode(), offset, len(empty_snapshot), empty_snapshot + stream))
         link.rest()
 
     with HandLeader(script) as leader:
