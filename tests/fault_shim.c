@@ -32,12 +32,14 @@ __attribute__((constructor)) static void begin(void) {
     void *p = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *wrong_ms, PROT_READ, MAP_SHARED, fd, 0);
     if (clock_file && p == MAP_FAILED) abort();
     if (clock_file) wrong_ms = p;
-    state = getenv("FAULT_SEED") ? strtoull(getenv("FAULT_SEED"), NULL, 10) : 1;
-    rate = getenv("FAULT_RATE") ? strtoull(getenv("FAULT_RATE"), NULL, 10) : 0;
+    const char *seed = getenv("FAULT_SEED"), *per_mille = getenv("FAULT_RATE");
+    state = seed ? strtoull(seed, NULL, 10) : 1;
+    rate = per_mille ? strtoull(per_mille, NULL, 10) : 0;
 }
 
 __attribute__((destructor)) static void end(void) {
-    int fd = getenv("FAULT_COUNT") ? open(getenv("FAULT_COUNT"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
+    const char *file = getenv("FAULT_COUNT");
+    int fd = file ? open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
     if (fd >= 0) dprintf(fd, "%llu", (unsigned long long)faults);
 }
 
