@@ -31,7 +31,7 @@ void config_back(void); /* ... and again */
 
 /* persist_again.c */
 void persist_forget(void);
-void persist_header(char lines[HARNESS_HEADER], unsigned gen, uint64_t base, uint64_t id2_end, bool second);
+void persist_header(char lines[HARNESS_HEADER], unsigned gen, uint64_t base, uint64_t past_end, bool second);
 int persist_record(char out[128], const char *log, uint64_t stretch, uint64_t n, uint64_t unsynced);
 bool persist_idle(void);
 bool persist_keeps(void);

@@ -21,16 +21,16 @@ void persist_forget(void) {
 }
 
 /* Header lines as an intact file has them, from numbers that the target chooses. */
-void persist_header(char lines[HARNESS_HEADER], unsigned gen, uint64_t base, uint64_t id2_end, bool second) {
+void persist_header(char lines[HARNESS_HEADER], unsigned gen, uint64_t base, uint64_t past_end, bool second) {
     char line[SLOT + 1];
-    struct header h = {.gen = gen, .base = base, .id2_end = id2_end};
+    struct header h = {.gen = gen, .base = base};
     memset(h.id, 'a', 40);
     memset(h.history, 'c', 40);
-    if (second) memset(h.id2, 'b', 40);
-    format_slot(line, &h);
+    if (second) memset(h.past[0].id, 'b', 40), h.past[0].end = past_end;
+    slot_format(line, &h);
     memcpy(lines, line, SLOT);
     h.gen--;
-    format_slot(line, &h);
+    slot_format(line, &h);
     memcpy(lines + SLOT, line, SLOT);
 }
 
