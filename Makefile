@@ -1,5 +1,5 @@
 # make: ./echovault.   make run: starts it on port 6379.   Needs a C11 compiler and make, nothing else.
-# The rest: test, lint, asan, tsan, coverage, memcheck, bench, lines, install, uninstall, clean.
+# The rest: test, lint, asan, tsan, coverage, memcheck, fuzz, bench, lines, install, uninstall, clean.
 
 CC ?= cc
 CFLAGS ?= -O2 -g
@@ -33,7 +33,7 @@ $(BUILD)/test_%: tests/test_%.c $(BUILD)/rooms.a
 
 -include $(OBJECTS:.o=.d)
 
-.PHONY: run test asan tsan coverage memcheck bench lint warnings format cppcheck tidy objects lines install uninstall clean
+.PHONY: run test asan tsan coverage memcheck fuzz bench lint warnings format cppcheck tidy objects lines install uninstall clean
 
 run: $(BIN)
 	./$(BIN) --port 6379
@@ -70,6 +70,12 @@ memcheck: $(BIN)
 	@chmod +x build/echovault-memcheck-san
 	@python=$$(tests/setup.sh) && ECHOVAULT_BIN=build/echovault-memcheck-san $$python -m pytest -c tests/pytest.ini \
 	    $(PYTEST_ARGS) -k 'not float and not FLOAT' $(MEMCHECKED:%=tests/test_%.py)
+
+# Each target of tests/fuzz under the sanitizers for so many seconds; needs clang.
+FUZZ_SECONDS ?= 60
+fuzz:
+	+@python=$$(EXTRA_PACKAGES="clang libclang-rt-14-dev" tests/setup.sh) && \
+	    $(MAKE) --no-print-directory -s -C tests/fuzz fuzz PYTHON=$$python FUZZ_SECONDS=$(FUZZ_SECONDS)
 
 bench: $(BIN)
 	@python=$$(OPTIONAL_PACKAGES="memcached python3-matplotlib" tests/setup.sh) && $$python tests/bench.py $(BENCH_ARGS)

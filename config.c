@@ -301,14 +301,17 @@ static bool is_the_user(const char *text) {
 }
 
 /* Gives the option a new value; returns NULL, or why it keeps the old one. */
+static const char *option_put(const struct option *o, const char *text) {
+    return o->choices ? choice_set(o, text) : o->type == T_STRING ? text_set(o, text) : number_set(o, text);
+}
+
 static const char *option_set(const char *name, const char *text) {
     const struct option *o = option_find(name);
     if (!o) return unknown;
     if (o->type == T_REFUSED && *text && !same(text, "no") && !same(text, "0") && !is_the_user(text))
         return "there is no TLS here, no cluster mode, no module, and no user but the default one";
     if (o->type >= T_IGNORED) server_log(LOG_NOTICE, "The option %s has no effect here", name);
-    if (o->type >= T_IGNORED) return NULL;
-    return o->choices ? choice_set(o, text) : o->type == T_STRING ? text_set(o, text) : number_set(o, text);
+    return o->type >= T_IGNORED ? NULL : option_put(o, text);
 }
 
 /* The option's value as option_set() takes it; good until the next call, or as long as the value. */
@@ -387,7 +390,7 @@ void config_load(int argc, char **argv) {
     if (help || version) exit(0);
     struct arg *words = resp_need(calloc((size_t)argc, sizeof *words));
     for (const struct option *o = options; o < options + OPTIONS; o++)
-        if (option_set(o->name, o->def)) abort();
+        if (option_put(o, o->def)) abort();
     loading = true;
     int i = *first && strncmp(first, "--", 2) != 0 ? 2 : 1;
     if (i == 2 && strcmp(first, "-") != 0 && !(config.file = realpath(first, NULL))) refuse("", first, strerror(errno));

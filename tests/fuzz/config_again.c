@@ -6,8 +6,7 @@
 static char *kept[OPTIONS];
 
 static void set(const struct option *o, const char *text) {
-    const char *why = o->choices ? choice_set(o, text) : o->type == T_STRING ? text_set(o, text) : number_set(o, text);
-    if (why) abort();
+    if (option_put(o, text)) abort();
 }
 
 void config_keep(void) {

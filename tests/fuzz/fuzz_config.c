@@ -53,11 +53,11 @@ static void give_back(void) {
     longjmp(ended, 1);
 }
 
-/* What CONFIG GET says, CONFIG SET takes, and it stays the same. */
-static void check_texts(void) {
-    for (const struct option *o = options; o < options + OPTIONS; o++) {
+/* What CONFIG GET says, CONFIG SET takes, and it stays the same; a share of the options each time, for speed. */
+static void check_texts(size_t which) {
+    for (const struct option *o = options + which % 16; o < options + OPTIONS; o += 16) {
         char *text = strdup(option_text(o));
-        if (option_set(o->name, text) || strcmp(text, option_text(o)) != 0) abort();
+        if (option_put(o, text) || strcmp(text, option_text(o)) != 0) abort();
         free(text);
     }
 }
@@ -81,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     words_held = NULL;
     if (!setjmp(ended)) {
         config_load(argc, argv);
-        check_texts();
+        check_texts(n);
     } else if (lines_said != 1) {
         abort();
     }

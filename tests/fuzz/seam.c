@@ -43,7 +43,7 @@ struct seam seam;
 
 /* Room for many executions, and speed: what is freed is kept for a while only. */
 const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "quarantine_size_mb=4:malloc_context_size=4:abort_on_error=1"; }
+const char *__asan_default_options(void) { return "quarantine_size_mb=1:malloc_context_size=1:max_redzone=64:abort_on_error=1"; }
 static struct file files[FILES];
 static struct conn conns[CONNS];
 static struct conn *dialled[CONNS];
