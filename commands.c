@@ -14,6 +14,7 @@
 
 #include <assert.h>
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -274,6 +275,7 @@ static struct slot {
     const char
         *alias; /* rename-command: the whole of a new name, "" at a row's own that is no longer good; else NULL */
 } slots[SLOTS];
+static int naliases; /* they and the rows, each fewer than half, leave a slot free, where a search ends */
 
 /* Folds the capital letters among eight bytes: those whose low seven bits are 'A' to 'Z', and the eighth clear. */
 static uint64_t lower(uint64_t v) {
@@ -334,8 +336,11 @@ const char *command_rename(const struct arg *name, const struct arg *alias) {
     struct arg found = *name;
     if (!command_find(&found)) return "No such command in rename-command";
     if (new->n) return "Target command name already exists";
+    if (naliases == SLOTS / 2 - 1) return "too many new names";
+    free((char *)old->alias);
     old->alias = "";
     if (!alias->n) return NULL;
+    naliases++;
     *new = slot_of(alias->p, alias->n);
     new->row = old->row;
     new->alias = resp_need(strndup(alias->p, alias->n));

@@ -265,7 +265,12 @@ static int header_put(int fd, uint64_t base, unsigned gen) {
     return disk_write_at(fd, line, SLOT, gen % 2 * SLOT) < 0 || fdatasync(fd) < 0 ? -1 : 0;
 }
 
-static int header_update(void) { return header_put(lg.fd, lg.h.base, ++lg.h.gen); }
+/* A line that could not be written is the next time's again: the other one is whole. */
+static int header_update(void) {
+    int result = header_put(lg.fd, lg.h.base, lg.h.gen + 1);
+    lg.h.gen += result == 0;
+    return result;
+}
 
 /* A new log file, under its temporary name. */
 static int log_create(uint64_t base) {

@@ -3,7 +3,7 @@
  * Writes every call that changes a file of the server's (and every reply to a client) to the trace that
  * DISK_TRACE names, in the order in which the calls had their effect: "name fd number number length\n" and so
  * many bytes. A file named by DISK_FAULTS makes calls fail while it is there: "fdatasync 5 .aof" lets fdatasync
- * on names with ".aof" fail with errno 5.
+ * on names with ".aof" fail with errno 5; "header 28 .aof" lets a header line end after 64 bytes.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -83,6 +83,10 @@ int close(int fd) {
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at) {
     if (!*name_of(fd)) return REAL(pwrite)(fd, p, n, at);
     if (fault("pwrite", name_of(fd))) return -1;
+    if (at < 1024 && fault("header", name_of(fd))) {
+        if (at % 512) return -1;
+        n = 64;
+    }
     pthread_mutex_lock(&lock);
     ssize_t put = REAL(pwrite)(fd, p, n, at);
     if (put > 0) note("pwrite", fd, at, 0, p, (size_t)put);

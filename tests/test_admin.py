@@ -577,6 +577,20 @@ def test_a_bad_rename_ends_the_start(words, tmp_path):
     assert ended.returncode == 1 and "rename-command" in ended.stdout + ended.stderr
 
 
+@ours
+def test_names_that_are_changed_again(start, conf):
+    """GET has as many names, one after the other, as a start may give; the last is good."""
+    names = ["GET"] + [f"name-{n}" for n in range(255)]
+    renames = [f"rename-command {old} {new}\n" for old, new in zip(names, names[1:])]
+    conf.write("".join(renames))
+    with start(conf.path).client() as c:
+        assert c(names[-1], "k") is NIL and c("PING") == PONG
+        assert all("unknown command" in c(name, "k") for name in names[:-1])
+    conf.write("".join(renames) + "rename-command SET one-too-many\n")
+    ended = subprocess.run([ECHOVAULT, conf.path, "--port", str(free_port())], capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 1 and ended.stderr.endswith("rename-command SET one-too-many: too many new names\n")
+
+
 def test_the_line_about_the_user_that_redis_writes(start, conf):
     with Server(binary=need("redis-server"), port=free_port()) as s, s.client() as r:
         line = r("ACL", "LIST")[0].decode()

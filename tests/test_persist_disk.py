@@ -292,6 +292,19 @@ def test_the_log_cannot_be_kept(shimmed, tmp_path, policy, call):
     assert try_start(tmp_path)[0] == whole
 
 
+def test_a_torn_header_line_leaves_the_other(shimmed, tmp_path):
+    """However often the ids cannot be written down, one of the two lines is whole."""
+    with Durable(tmp_path) as s, s.client() as c:
+        assert c("SET", "a", "1") == OK
+        shimmed("header", errno.ENOSPC, ".aof")
+        for _ in range(3):
+            assert c("DEBUG", "CHANGE-REPL-ID") == OK
+        assert s.output().count("The log's header: No space left on device") == 3
+        s.kill()
+    shimmed()
+    assert try_start(tmp_path)[0] == {(0, b"a"): (b"1", -1)}
+
+
 def test_a_failed_sync_is_not_forgotten(shimmed, tmp_path):
     """Under always, what a failed sync covered is only acknowledged when a fresh file has it."""
     with Durable(tmp_path, appendfsync="always") as s, s.client() as c:

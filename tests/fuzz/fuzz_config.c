@@ -2,6 +2,7 @@
  *
  * config.c is included, so that what it holds when it ends in the middle can be given back. */
 #include "commands.h"
+#include "harness.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -88,5 +89,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     free(config.file);
     config.file = NULL;
     save_given = loading = false;
+    commands_forget();
     return 0;
 }

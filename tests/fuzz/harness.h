@@ -29,6 +29,9 @@ void replication_forget(void);
 void config_keep(void); /* the options as they are now ... */
 void config_back(void); /* ... and again */
 
+/* commands_again.c */
+void commands_forget(void);
+
 /* persist_again.c */
 void persist_forget(void);
 void persist_header(char lines[HARNESS_HEADER], unsigned gen, uint64_t base, uint64_t past_end, bool second);

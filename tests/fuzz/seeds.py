@@ -153,6 +153,8 @@ def config_inputs(random):
     for name, value in rows:
         yield b"# a line\n%s %s\n" % (name.encode(), value.encode() or b'""')
         yield b"\n\0--%s\n%s" % (name.encode(), value.encode() or b"x")
+    yield b"rename-command get fetch\nrename-command FETCH ''\nrename-command Set get\n"
+    yield b"\0--rename-command\nCONFIG\nx\n--rename-command\nX\ny"
     yield b"save 1 2\nsave 3 4\nbind 127.0.0.1 -::1\nrequirepass 'a b'\nmaxmemory 1gb\nuser x\ninclude y\nhz 10\n\0--save\n\n"
 
 
@@ -165,7 +167,7 @@ def dictionary(name):
         found |= {"+FULLRESYNC dddddddddddddddddddddddddddddddddddddddd 5\\r\\n", "+CONTINUE", "$EOF:", "-NOAUTH"} if name == "follower" else set()
     if name in ("server", "config"):
         found |= set(re.findall(r"^\| `([a-z-]+)` \|", open(os.path.join(ROOT, "README.md")).read(), re.M))
-        found |= {"normal", "replica", "pubsub", "everysec", "always", "1mb", "yes", "no", "local", "KEA"}
+        found |= {"normal", "replica", "pubsub", "everysec", "always", "1mb", "yes", "no", "local", "KEA", "rename-command get ", "rename-command set x\\x0a"}
     if name == "rdb":
         found |= {"REDIS0009", "VALKEY080", "\\xfa", "\\xfb", "\\xfc", "\\xfd", "\\xfe\\x00", "\\xff", "\\xc3", "repl-id", "repl-offset"}
     return "".join(f'"{w}"\n' for w in sorted(found)).replace("\\r\\n", "\\x0d\\x0a")
