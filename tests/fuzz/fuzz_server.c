@@ -80,13 +80,13 @@ static long reply_length(const char *p, const char *end, int depth) {
 static void check_replies(struct peer *p) {
     size_t n, done = 0;
     const char *got = seam_output(p->conn, &n);
-    p->follows |= n && *got == '\n'; /* a sign of life for one that has gone in the same turn */
     if (!n || p->follows) return;
     if (p->len + n > p->cap) p->out = realloc(p->out, p->cap = 2 * (p->len + n));
     memcpy(p->out + p->len, got, n);
     p->len += n;
     while (done < p->len) {
         long one = reply_length(p->out + done, p->out + p->len, 0);
+        if (one == BAD && p->out[done] == '\n' && !seam_open(p->conn)) break; /* a sign of life for a follower that is gone */
         if (one == BAD) {
             fprintf(stderr, "not a reply: %.*s\n", (int)(p->len - done < 200 ? p->len - done : 200), p->out + done);
             abort();

@@ -59,7 +59,7 @@ def run(build, target, seconds):
 def keep(build, target):
     """By edges alone, not by how often each is passed."""
     os.makedirs(kept(target), exist_ok=True)
-    subprocess.run([os.path.join(build, "fuzz_" + target), "-merge=1", "-use_counters=0", *options(build, target),
+    subprocess.run([os.path.join(build, "fuzz_" + target), "-set_cover_merge=1", "-use_counters=0", *options(build, target),
                     kept(target), *folders(build, target)], check=True, stderr=subprocess.DEVNULL)  # fmt: skip
     sizes = [os.path.getsize(os.path.join(kept(target), name)) for name in os.listdir(kept(target))]
     print(f"{target}: {len(sizes)} inputs, {sum(sizes)} bytes")
