@@ -442,7 +442,7 @@ static void expect_reply(struct resp_out *o, const char *expected) {
 #define BOTH(text, call) REPLY(text, text, call)
 
 static void test_replies(void) {
-    struct resp_out o = {0}, text = {0};
+    struct resp_out o = {0};
     BOTH("+OK\r\n", resp_ok(&o));
     BOTH("+QUEUED\r\n", resp_status(&o, "QUEUED"));
     BOTH(":0\r\n", resp_int(&o, 0));
