@@ -15,7 +15,7 @@ enum order {
     CLOSE,   /* the leader closes, 1: resets */
     CLOCK,   /* the clock goes on by 2^operand ms */
     PIECES,  /* reads give so many bytes */
-    DISK,    /* 0: well; 1: ENOSPC; 2: EIO; 3: slow */
+    DISK,    /* 0: well; 1: ENOSPC; 2: EIO; 3: slow; others: room for so many blocks of 16 bytes */
     CLIENT,  /* one of our own clients' commands */
     RDB,     /* "$<length>", and a snapshot; operand: with how many keys, 128: without a checksum, 64: damaged */
     RECORD,  /* a checksum record as a leader of our kind sends it */
@@ -101,6 +101,7 @@ static void obey(enum order order, uint8_t operand) {
     case DISK:
         seam.disk_error = operand == 1 ? ENOSPC : operand == 2 ? EIO : 0;
         seam.disk_slow = operand == 3;
+        seam.disk_room = operand < 4 ? SIZE_MAX : operand * (size_t)16;
         return;
     case CLIENT: client_says(operand); return;
     case RDB: send_rdb(operand); return;
@@ -112,6 +113,7 @@ static void obey(enum order order, uint8_t operand) {
 static void check_restart(bool kill) {
     seam.disk_error = 0;
     seam.disk_slow = false;
+    seam.disk_room = SIZE_MAX;
     if (own >= 0) seam_drop(own);
     bool kept = kill ? persist_keeps() : harness_stop();
     uint64_t before = harness_data();
