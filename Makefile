@@ -110,7 +110,7 @@ warnings:
 	$(MAKE) CC=clang BUILD=build/clang CFLAGS="-O2 -g -Werror" objects
 
 format:
-	clang-format --dry-run --Werror $(ALL_C) $(HEADERS)
+	clang-format --dry-run --Werror $(ALL_C) $(HEADERS) $(wildcard tests/fuzz/*.[ch])
 
 cppcheck:
 	cppcheck $(CPPCHECK) --std=c11 -D_GNU_SOURCE -I. $(ALL_C)

@@ -1,9 +1,9 @@
 /* fuzz_follower.c - a hostile leader: whatever it says, at whatever moment, in whatever pieces.
  *
- * The input is what the leader sends, with orders in between (0xFF, an order, its operand). So that much of it gets past
- * the handshake, the target answers PING, AUTH and REPLCONF as a leader does, unless the input's first byte forbids it.
- * Checked: replies to our clients stay well-formed, nothing is closed twice or waited for in vain; after a kill and a
- * start from the files the data are those before it, and so after a clean end.
+ * The input is what the leader sends, with orders in between (0xFF, an order, its operand). So that much of it gets
+ * past the handshake, the target answers PING, AUTH and REPLCONF as a leader does, unless the input's first byte
+ * forbids it. Checked: replies to our clients stay well-formed, nothing is closed twice or waited for in vain; after a
+ * kill and a start from the files the data are those before it, and so after a clean end.
  */
 #include "harness.h"
 #include "rdb.h"
@@ -24,13 +24,30 @@ enum order {
 };
 
 static int leader, own, dials; /* the link, our client's connection, how many links there were */
-static bool polite, local; /* local: changes of our own clients' may be there, which are in no log */
+static bool polite, local;     /* local: changes of our own clients' may be there, which are in no log */
 
-static const char *const says[] = {"SET own 1", "GET a", "REPLICAOF NO ONE", "REPLICAOF 127.0.0.1 9", "INFO", "BGSAVE",
-                                   "ROLE", "DEBUG RELOAD", "CONFIG SET appendonly yes", "CONFIG SET appendonly no",
-                                   "CONFIG SET replica-read-only no", "SET local 1 PX 5", "DEL a", "FLUSHALL",
-                                   "BGREWRITEAOF", "REPLICAOF other 10", "WAIT 0 1", "PSYNC ? -1", "FAILOVER ABORT",
-                                   "DEBUG CHANGE-REPL-ID", "SHUTDOWN", "SAVE"};
+static const char *const says[] = {"SET own 1",
+                                   "GET a",
+                                   "REPLICAOF NO ONE",
+                                   "REPLICAOF 127.0.0.1 9",
+                                   "INFO",
+                                   "BGSAVE",
+                                   "ROLE",
+                                   "DEBUG RELOAD",
+                                   "CONFIG SET appendonly yes",
+                                   "CONFIG SET appendonly no",
+                                   "CONFIG SET replica-read-only no",
+                                   "SET local 1 PX 5",
+                                   "DEL a",
+                                   "FLUSHALL",
+                                   "BGREWRITEAOF",
+                                   "REPLICAOF other 10",
+                                   "WAIT 0 1",
+                                   "PSYNC ? -1",
+                                   "FAILOVER ABORT",
+                                   "DEBUG CHANGE-REPL-ID",
+                                   "SHUTDOWN",
+                                   "SAVE"};
 
 static void answer(void) {
     size_t n;

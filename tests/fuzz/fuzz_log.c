@@ -71,7 +71,8 @@ static void change(void) {
     int conn = seam_connect();
     for (size_t i = 0; i < 2; i++) {
         char line[64];
-        seam_send(conn, line, (size_t)snprintf(line, sizeof line, "%s %s %s\r\n", words[i][0], words[i][1], words[i][2]));
+        seam_send(conn, line,
+                  (size_t)snprintf(line, sizeof line, "%s %s %s\r\n", words[i][0], words[i][1], words[i][2]));
         harness_settle();
     }
     size_t n;
@@ -101,7 +102,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     harness_set("appendfsync", how & 16 ? "always" : "everysec");
     harness_set("appendonly", how & 32 ? "no" : "yes");
     write_files(how, data + 1, n - 1);
-    static const char impatient[] = "DEBUG RELOAD\r\nSET a b\r\nSAVE\r\nMULTI\r\nGET a\r\nEXEC\r\nINFO\r\nDEBUG LOADAOF\r\n";
+    static const char impatient[] =
+        "DEBUG RELOAD\r\nSET a b\r\nSAVE\r\nMULTI\r\nGET a\r\nEXEC\r\nINFO\r\nDEBUG LOADAOF\r\n";
     int early = how & 128 ? seam_connect() : -1; /* speaks while the data are being loaded */
     if (early >= 0) seam_send(early, impatient, sizeof impatient - 1);
     uint64_t files = seam_sum();

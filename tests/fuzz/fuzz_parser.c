@@ -1,5 +1,5 @@
-/* fuzz_parser.c - the parser. What it makes of an input must not depend on where the reads cut it, nor on how its buffer
- * moves; words and numbers are read back as they were written.
+/* fuzz_parser.c - the parser. What it makes of an input must not depend on where the reads cut it, nor on how its
+ * buffer moves; words and numbers are read back as they were written.
  *
  * The first bytes say how to cut; the rest is the input. */
 #include "resp.h"

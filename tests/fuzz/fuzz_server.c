@@ -27,7 +27,7 @@ enum order {
 };
 
 struct peer {
-    int conn; /* -1: not connected */
+    int conn;  /* -1: not connected */
     char *out; /* what has come and is not a whole reply yet */
     size_t len, cap;
     char last[64];
@@ -86,7 +86,8 @@ static void check_replies(struct peer *p) {
     p->len += n;
     while (done < p->len) {
         long one = reply_length(p->out + done, p->out + p->len, 0);
-        if (one == BAD && p->out[done] == '\n' && !seam_open(p->conn)) break; /* a sign of life for a follower that is gone */
+        if (one == BAD && p->out[done] == '\n' && !seam_open(p->conn))
+            break; /* a sign of life for a follower that is gone */
         if (one == BAD) {
             fprintf(stderr, "not a reply: %.*s\n", (int)(p->len - done < 200 ? p->len - done : 200), p->out + done);
             abort();
@@ -132,9 +133,7 @@ static void disk(uint8_t how) {
 
 static struct peer *obey(struct peer *p, enum order order, uint8_t operand) {
     switch (order) {
-    case TURN:
-        turn_and_check();
-        return peer(operand);
+    case TURN: turn_and_check(); return peer(operand);
     case TOGETHER: return peer(operand);
     case LEAVE:
         if (p) (operand & 1 ? seam_drop : seam_shut)(p->conn);
@@ -181,7 +180,8 @@ static void check_restart(bool kill) {
     uint64_t before;
     disk(0);
     for (int i = 0; i < CLIENTS; i++)
-        if (peers[i].conn >= 0) seam_drop(peers[i].conn); /* those that were not accepted yet, too: no SHUTDOWN while loading */
+        if (peers[i].conn >= 0)
+            seam_drop(peers[i].conn); /* those that were not accepted yet, too: no SHUTDOWN while loading */
     if (!kill) {
         kept = harness_stop();
         before = harness_data();

@@ -14,7 +14,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 LONGEST = {"parser": 700, "dump": 1000, "rdb": 2000, "config": 1000, "log": 3000, "server": 3000, "follower": 2000}
 BAD = re.compile(r"^.*(?:ERROR: |SUMMARY: |runtime error|Assertion `).*$", re.M)
-SLOW = {"server"}  # has so many inputs that choosing among them by rarity takes half of the time
+SLOW = {"server", "follower", "log"}  # have so many inputs that choosing among them by rarity takes much of the time
 
 
 def options(build, target):

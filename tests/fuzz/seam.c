@@ -43,7 +43,9 @@ struct seam seam;
 
 /* Room for many executions, and speed: what is freed is kept for a while only. */
 const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "quarantine_size_mb=1:malloc_context_size=1:max_redzone=64:abort_on_error=1"; }
+const char *__asan_default_options(void) {
+    return "quarantine_size_mb=1:malloc_context_size=1:max_redzone=64:abort_on_error=1";
+}
 static struct file files[FILES];
 static struct conn conns[CONNS];
 static struct conn *dialled[CONNS];
@@ -143,7 +145,8 @@ static struct slot *slot_of(int fd, enum kind kind) {
 }
 
 int seam_open_file(const char *path, int flags, ...) {
-    bool nameless = (flags & O_TMPFILE) == O_TMPFILE, folder = !nameless && !strcmp(path, "."), null = !strcmp(path, "/dev/null");
+    bool nameless = (flags & O_TMPFILE) == O_TMPFILE, folder = !nameless && !strcmp(path, "."),
+         null = !strcmp(path, "/dev/null");
     struct file *f = folder || null || nameless ? NULL : file_find(path);
     if (nameless) path = "nameless";
     else if (!folder && !null && !f && !(flags & O_CREAT)) return fails(ENOENT);
@@ -593,7 +596,8 @@ void seam_reset(void) {
     }
     for (int fd = 3; fd < fd_end; fd++)
         if (slots[fd].kind == FILE_FD) slots[fd] = (struct slot){0};
-    seam = (struct seam){.wall_ns = SEAM_START_MS * 1000000, .read_max = SIZE_MAX, .disk_room = SIZE_MAX, .window = 256};
+    seam =
+        (struct seam){.wall_ns = SEAM_START_MS * 1000000, .read_max = SIZE_MAX, .disk_room = SIZE_MAX, .window = 256};
     seam.steady_ns = 1000000000;
     ndialled = 0;
     calls = 0;

@@ -59,15 +59,15 @@ void seam_put(const char *name, const void *p, size_t n); /* a file */
 const void *seam_get(const char *name, size_t *n);        /* its bytes; NULL: there is none */
 uint64_t seam_sum(void);                                  /* of all files' names and bytes */
 
-int seam_fd(int conn); /* the server's end of it */
-int seam_connect(void);                              /* a client that the server has still to accept; its number */
-bool seam_open(int conn);                            /* false: the server has closed it */
-void seam_send(int conn, const void *p, size_t n);   /* to the server */
-void seam_shut(int conn);                            /* nothing more is sent */
-void seam_drop(int conn);                            /* gone, with a reset */
-void seam_room(int conn, size_t n);                  /* how much of replies its socket takes from now on */
-const char *seam_output(int conn, size_t *n);        /* all that the server has written to it */
-bool seam_idle(void);                                /* the server has read all that was sent */
+int seam_fd(int conn);                             /* the server's end of it */
+int seam_connect(void);                            /* a client that the server has still to accept; its number */
+bool seam_open(int conn);                          /* false: the server has closed it */
+void seam_send(int conn, const void *p, size_t n); /* to the server */
+void seam_shut(int conn);                          /* nothing more is sent */
+void seam_drop(int conn);                          /* gone, with a reset */
+void seam_room(int conn, size_t n);                /* how much of replies its socket takes from now on */
+const char *seam_output(int conn, size_t *n);      /* all that the server has written to it */
+bool seam_idle(void);                              /* the server has read all that was sent */
 
 /* The server's own connections: its n-th connect(), from 0 on, as a connection; -1: there was none. */
 int seam_dialled(int nth);
