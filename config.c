@@ -206,10 +206,12 @@ static const struct option options[] = {
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
+    {"user", STRING(user, NULL), "", IMMUTABLE, "whom root becomes, when it listens and before it reads the data"},
+    {"seccomp", BOOL(seccomp), "no", IMMUTABLE, "end the server at a system call that it does not make"},
     {"supervised", ENUM(supervised, "no", "systemd", "auto"), "no", IMMUTABLE, "tell systemd of the start"},
     {"pidfile", STRING(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
-    {"aclfile cluster-enabled include loadmodule tls-port tls-replication user", .type = T_REFUSED},
+    {"aclfile cluster-enabled include loadmodule tls-port tls-replication", .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
      "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* lazyfree-* "
      "lfu-* list-* lua-* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
@@ -236,6 +238,11 @@ static const struct option *option_find(const char *name) {
             if (glob_match(p, (size_t)(end - p), name, strlen(name), true)) return o;
         }
     return NULL;
+}
+
+/* With more than one word behind it, "user" is Redis's rule about users and not the option. */
+static const struct option *option_of(const char *name, const char *text) {
+    return option_find(same(name, "user") && strchr(text, ' ') ? "aclfile" : name);
 }
 
 static char error_text[TEXT_MAX]; /* of an error that must be put together; good until the next one */
@@ -302,7 +309,7 @@ static bool is_the_user(const char *text) {
 
 /* Gives the option a new value; returns NULL, or why it keeps the old one. */
 static const char *option_set(const char *name, const char *text) {
-    const struct option *o = option_find(name);
+    const struct option *o = option_of(name, text);
     if (!o) return unknown;
     if (o->type == T_REFUSED && *text && !same(text, "no") && !same(text, "0") && !is_the_user(text))
         return "there is no TLS here, no cluster mode, no module, and no user but the default one";
@@ -516,8 +523,9 @@ static bool rewrite(struct resp_out *text) {
         line[strcspn(line, "\r\n")] = 0;
         const char *start = line + strspn(line, " \t");
         snprintf(name, sizeof name, "%s", start);
-        name[strcspn(name, " \t")] = 0;
-        const struct option *o = option_find(name);
+        size_t n = strcspn(name, " \t");
+        name[n] = 0;
+        const struct option *o = option_of(name, start + n + strspn(start + n, " \t"));
         said |= !strcmp(start, signature);
         if (!o || o->type >= T_IGNORED) resp_printf(text, "%s\n", line);
         else if (!done[o - options]) put_option(text, o);

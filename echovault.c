@@ -1431,9 +1431,12 @@ static void server_start(void) {
     clock_read();
     server_stats.started_ms = store_wall_clock();
     listen_all();
+    pidfile_write();
+    sandbox_user();
+    listen_unix();
+    sandbox_calls();
     server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,
                (int)getpid());
-    pidfile_write();
     server_watch(server.signals);
     server_log(LOG_NOTICE, "Server initialized");
 }

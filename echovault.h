@@ -295,8 +295,11 @@ void server_count_error(const char *text); /* an error reply, as resp_out.last_e
 void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force); /* SHUTDOWN; may reply an error */
 void server_watch(int fd);                                                     /* for input, by the reactor */
 void listen_all(void);            /* listens as the options say, or ends the server (listen.c) */
+void listen_unix(void);           /* the same for --unixsocket */
 void listen_accept(int listener); /* takes who waits there */
 void listen_end(void);
+void sandbox_user(void);         /* root becomes --user, or the server ends (sandbox.c) */
+void sandbox_calls(void);        /* --seccomp: from now on, and in threads made from now on */
 const char *server_run_id(void); /* 40 hex digits, new every start */
 
 enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
@@ -315,7 +318,8 @@ struct config {
     int unixsocketperm;
     char *dir, *logfile, *pidfile, *file; /* file: the path of the one that was read, NULL: none */
     int loglevel;                         /* enum log_level */
-    bool daemonize, io_uring;
+    bool daemonize, io_uring, seccomp;
+    char *user; /* empty: as it was started */
     enum { SUPERVISED_NO, SUPERVISED_SYSTEMD, SUPERVISED_AUTO } supervised;
     int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
     char *requirepass;

@@ -60,8 +60,12 @@ static bool listen_on(const char *address) {
     return false;
 }
 
-static void listen_unix(void) {
+/* As the user who will serve there: root's file others could not use, and he could not take it away. */
+void listen_unix(void) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    if (!*config.unixsocket && !nlisteners)
+        die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
+    if (!*config.unixsocket) return;
     if (strlen(config.unixsocket) >= sizeof sa.sun_path)
         die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
     memcpy(sa.sun_path, config.unixsocket, strlen(config.unixsocket) + 1);
@@ -81,8 +85,6 @@ void listen_all(void) {
         for (char *address = strtok_r(copy, " ", &save); address; address = strtok_r(NULL, " ", &save))
             listen_on(address);
     free(copy);
-    if (config.unixsocket && *config.unixsocket) listen_unix();
-    if (!nlisteners) die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
 }
 
 static void refuse(int fd, const char *text) {
