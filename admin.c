@@ -13,11 +13,6 @@
 #include "commands.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -26,7 +21,7 @@
 /* Is the word among the arguments, upper or lower case? */
 static bool given(const struct cx *cx, const char *word) {
     for (int i = 1; i < cx->argc; i++)
-        if (cx->argv[i].n == strlen(word) && !strncasecmp(cx->argv[i].p, word, strlen(word))) return true;
+        if (resp_arg_is(&cx->argv[i], word)) return true;
     return false;
 }
 
@@ -173,15 +168,14 @@ void cmd_hello(struct cx *cx) {
         return;
     for (int i = 2; i < cx->argc; i++) {
         struct arg *option = &cx->argv[i];
-        if (resp_arg_is(option, "auth") && i + 2 < cx->argc) {
-            if (!authenticate(cx, i + 1, i + 2)) return;
-            i += 2;
-        } else if (resp_arg_is(option, "setname") && i + 1 < cx->argc) {
-            if (!client_keep_name(cx, &c->name, &cx->argv[++i], "Client names")) return;
-        } else {
+        int words = resp_arg_flag(option, "setname auth"); /* which is also how many belong to it */
+        if (!words || i + words >= cx->argc) {
             resp_errorf(cx->out, "ERR Syntax error in HELLO option '%.*s'", (int)option->n, option->p);
             return;
         }
+        if (words == 1 && !client_keep_name(cx, &c->name, &option[1], "Client names")) return;
+        if (words == 2 && !authenticate(cx, i + 1, i + 2)) return;
+        i += words;
     }
     if (!cx_check(cx, c->flags & CLIENT_AUTHED,
                   "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> "
@@ -191,13 +185,11 @@ void cmd_hello(struct cx *cx) {
     c->proto = (uint8_t)proto;
     cx->out->proto = (int)proto;
     resp_map(cx->out, 7);
-    resp_pair(cx->out, "server", "redis");
-    resp_pair(cx->out, "version", REDIS_VERSION);
+    resp_words(cx->out, "server redis version " REDIS_VERSION);
     resp_pair_int(cx->out, "proto", proto);
     resp_pair_int(cx->out, "id", (int64_t)c->id);
-    resp_pair(cx->out, "mode", "standalone");
-    resp_pair(cx->out, "role", log_following() ? "replica" : "master");
-    resp_bulk_str(cx->out, "modules");
+    resp_words(cx->out, "mode standalone role");
+    resp_words(cx->out, log_following() ? "replica modules" : "master modules");
     resp_array(cx->out, 0);
 }
 
@@ -205,15 +197,13 @@ void cmd_hello(struct cx *cx) {
 
 void cmd_acl_whoami(struct cx *cx) { resp_bulk_str(cx->out, "default"); }
 
+/* ACL USERS and LIST. */
 void cmd_acl_users(struct cx *cx) {
+    bool rights = resp_arg_is(&cx->argv[1], "list");
+    const char *all =
+        *config.requirepass ? "user default on #(hidden) ~* &* +@all" : "user default on nopass ~* &* +@all";
     resp_array(cx->out, 1);
-    resp_bulk_str(cx->out, "default");
-}
-
-void cmd_acl_list(struct cx *cx) {
-    resp_array(cx->out, 1);
-    resp_bulk_str(cx->out,
-                  *config.requirepass ? "user default on #(hidden) ~* &* +@all" : "user default on nopass ~* &* +@all");
+    resp_bulk_str(cx->out, rights ? all : "default");
 }
 
 void cmd_acl_getuser(struct cx *cx) {
@@ -223,17 +213,12 @@ void cmd_acl_getuser(struct cx *cx) {
         return;
     }
     resp_map(cx->out, 6);
-    resp_bulk_str(cx->out, "flags");
+    resp_words(cx->out, "flags");
     resp_set(cx->out, password ? 1 : 2);
-    resp_bulk_str(cx->out, "on");
-    if (!password) resp_bulk_str(cx->out, "nopass");
-    resp_bulk_str(cx->out, "passwords");
+    resp_words(cx->out, password ? "on passwords" : "on nopass passwords");
     resp_array(cx->out, password);
-    if (password) resp_bulk_str(cx->out, "(hidden)");
-    resp_pair(cx->out, "commands", "+@all");
-    resp_pair(cx->out, "keys", "~*");
-    resp_pair(cx->out, "channels", "&*");
-    resp_bulk_str(cx->out, "selectors");
+    resp_words(cx->out, password ? "(hidden)" : "");
+    resp_words(cx->out, "commands +@all keys ~* channels &* selectors");
     resp_array(cx->out, 0);
 }
 
@@ -253,7 +238,6 @@ static struct {
     uint64_t counts[3]; /* of commands, bytes in, bytes out, when the last sample was taken */
     double rates[3];    /* of the same, a second, over the last one or two */
     uint64_t errors[CODES], expired_before, evicted_before;
-    size_t peak_memory;
 } stats;
 
 void server_sample(void) {
@@ -270,11 +254,11 @@ void server_count_error(const char *text) {
 }
 
 void cmd_config_resetstat(struct cx *cx) {
-    server_stats =
-        (struct server_stats){.started_ms = server_stats.started_ms, .peak_memory = server_stats.peak_memory};
+    const struct server_stats *s = &server_stats;
+    server_stats = (struct server_stats){.started_ms = s->started_ms, .peak_memory = s->peak_memory};
     memset(&stats, 0, sizeof stats);
-    stats.expired_before = store_expired_count();
-    stats.evicted_before = store_evicted_count();
+    stats.expired_before = store_stats.expired;
+    stats.evicted_before = store_stats.evicted;
     for (const struct command *c = command_table; c->name; c++) *c->stats = (struct command_stats){0};
     resp_ok(cx->out);
 }
@@ -311,16 +295,15 @@ static void info_clients(struct resp_out *o) {
 }
 
 struct memory server_memory(void) {
-    size_t pages = 0, of_these;
-    struct memory m = {.used = (int64_t)store_memory(), .tables = (int64_t)store_table_memory()};
+    size_t pages = 0, part;
+    struct memory m = {.used = (int64_t)store_memory(), .tables = (int64_t)store_stats.table_memory};
     FILE *f = fopen("/proc/self/statm", "r");
     if (f && fscanf(f, "%*u %zu", &pages) != 1) pages = 0;
     if (f) fclose(f);
     m.rss = (int64_t)pages * sysconf(_SC_PAGESIZE);
     m.peak = m.used > server_stats.peak_memory ? m.used : server_stats.peak_memory;
     for (struct client *c = client_next(NULL); c; c = client_next(c))
-        *(client_class(c) == 1 ? &m.followers : &m.clients) +=
-            (int64_t)client_memory(c, &of_these, &of_these, &of_these);
+        *(client_class(c) == 1 ? &m.followers : &m.clients) += (int64_t)client_memory(c, &part, &part, &part);
     return m;
 }
 
@@ -369,14 +352,14 @@ static void info_stats(struct resp_out *o) {
     resp_printf(o, "instantaneous_input_kbps:%.2f\r\ninstantaneous_output_kbps:%.2f\r\nrejected_connections:" U64,
                 stats.rates[1] / 1024, stats.rates[2] / 1024, s->rejected);
     resp_printf(o, "sync_full:" U64 "sync_partial_ok:" U64 "sync_partial_err:" U64 "expired_keys:" U64, repl_stats.full,
-                repl_stats.partial_ok, repl_stats.partial_err, store_expired_count() - stats.expired_before);
+                repl_stats.partial_ok, repl_stats.partial_err, store_stats.expired - stats.expired_before);
     resp_printf(o, "pubsub_channels:%zu\r\npubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\n",
                 pubsub_count(NULL, PUBSUB_CHANNEL), pubsub_count(NULL, PUBSUB_PATTERN),
                 pubsub_count(NULL, PUBSUB_SHARD));
     resp_printf(o, "total_forks:0\r\nlatest_fork_usec:0\r\ntotal_reads_processed:" U64 "total_writes_processed:" U64,
                 s->reads, s->writes);
     resp_printf(o, "evicted_keys:" U64 "keyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64,
-                store_evicted_count() - stats.evicted_before, s->hits, s->misses, s->errors);
+                store_stats.evicted - stats.evicted_before, s->hits, s->misses, s->errors);
 }
 
 static void info_cpu(struct resp_out *o) {
@@ -433,16 +416,16 @@ static const struct section {
                 {"Keyspace", info_keyspace}};
 
 void cmd_info(struct cx *cx) {
-    struct resp_out text = {0};
+    size_t mark = resp_later(cx->out);
     bool all = given(cx, "all") || given(cx, "everything"), usual = cx->argc == 1 || given(cx, "default");
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         const struct section *s = &sections[i];
         bool long_one = s->print == info_commandstats || s->print == observe_latencystats;
         if (!all && !(usual && !long_one) && !given(cx, s->name)) continue;
-        resp_printf(&text, "%s# %s\r\n", text.len ? "\r\n" : "", s->name);
-        if (s->print) s->print(&text);
+        resp_printf(cx->out, "%s# %s\r\n", cx->out->len > mark ? "\r\n" : "", s->name);
+        if (s->print) s->print(cx->out);
     }
-    resp_text(cx->out, &text);
+    resp_later_text(cx->out, mark);
 }
 
 /* ==== the clock, saving, the end, HELP ========================================================================= */
@@ -486,10 +469,12 @@ void cmd_bgrewriteaof(struct cx *cx) {
 }
 
 void cmd_shutdown(struct cx *cx) {
-    bool save = given(cx, "save"), nosave = given(cx, "nosave"), now = given(cx, "now"), force = given(cx, "force");
+    enum { SAVE = 1, NOSAVE = 2, NOW = 4, FORCE = 8 };
+    struct cx_options o;
     if (cx->argc == 2 && given(cx, "abort")) resp_error(cx->out, "ERR No shutdown in progress.");
-    else if (cx_check(cx, save + nosave + now + force == cx->argc - 1 && !(save && nosave), "ERR syntax error"))
-        server_stop(cx, save, nosave, now, force);
+    else if (cx_options(cx, 1, "save nosave now force", 0, 0, &o) &&
+             cx_check(cx, !(o.words & SAVE && o.words & NOSAVE), "ERR syntax error"))
+        server_stop(cx, o.words & SAVE, o.words & NOSAVE, o.words & NOW, o.words & FORCE);
 }
 
 void cmd_help(struct cx *cx) {
@@ -547,11 +532,10 @@ static void digest_mix(unsigned char digest[DIGEST], const void *p, size_t n) {
 
 static void digest_entry(void *all, struct entry *e) {
     unsigned char digest[DIGEST] = {0};
-    size_t key_n, n;
-    const char *key = store_key(e, &key_n), *value = store_value(e, &n);
-    digest_mix(digest, key, key_n);
+    struct arg key = store_key(e), value = store_value(e);
+    digest_mix(digest, key.p, key.n);
     digest_mix(digest, "\0\0\0\0", 4); /* the type: a string */
-    digest_mix(digest, value, n);
+    digest_mix(digest, value.p, value.n);
     if (store_deadline(e) != STORE_NO_DEADLINE) digest_xor(digest, "!!expire!!", 10);
     digest_xor(all, digest, DIGEST);
 }
@@ -573,11 +557,9 @@ static void debug_digest(struct cx *cx) {
 
 static void debug_object(struct cx *cx) {
     struct entry *e = store_peek(cx->db, &cx->argv[2]);
-    size_t n;
-    if (!cx_check(cx, e, "ERR no such key")) return;
-    const char *p = store_value(e, &n);
-    resp_printf(cx->out, "+Value at:%p refcount:1 encoding:%s lru_seconds_idle:%u\r\n", (const void *)p, cx_encoding(e),
-                store_idle(e));
+    if (cx_check(cx, e, "ERR no such key"))
+        resp_printf(cx->out, "+Value at:%p refcount:1 encoding:%s lru_seconds_idle:%u\r\n",
+                    (const void *)store_value(e).p, cx_encoding(e), store_idle(e));
 }
 
 void cmd_debug(struct cx *cx) {

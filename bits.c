@@ -9,7 +9,6 @@
 #include "commands.h"
 
 #include <endian.h>
-#include <string.h>
 
 /* ---- arguments ------------------------------------------------------------------------------------------ */
 
@@ -46,9 +45,9 @@ static struct range clamp_range(int64_t n, int64_t first, int64_t last, bool bit
 
 /* ---- single bits ---------------------------------------------------------------------------------------- */
 
-static bool bit_at(const char *p, size_t n, int64_t offset) {
+static bool bit_at(struct arg v, int64_t offset) {
     size_t byte = (size_t)offset / 8;
-    return byte < n && (unsigned char)p[byte] >> (7 - offset % 8) & 1;
+    return byte < v.n && (unsigned char)v.p[byte] >> (7 - offset % 8) & 1;
 }
 
 static void put_bit(char *p, int64_t offset, bool on) {
@@ -59,15 +58,14 @@ static void put_bit(char *p, int64_t offset, bool on) {
 void cmd_setbit(struct cx *cx) {
     struct arg *key = &cx->argv[1];
     int64_t offset, on;
-    size_t n;
     if (!read_offset(cx, &cx->argv[2], 0, &offset)) return;
     bool bit = resp_read_int(cx->argv[3].p, cx->argv[3].n, &on) && (on == 0 || on == 1);
     if (!cx_check(cx, bit, "ERR bit is not an integer or out of range")) return;
-    const char *p = cx_value(store_find(cx->db, key), &n);
+    struct arg old = store_value(store_find(cx->db, key));
     size_t need = (size_t)offset / 8 + 1;
-    bool was = bit_at(p, n, offset);
-    if (need > n || was != on) {
-        put_bit(cx_edit(cx, key, need > n ? need : n), offset, on);
+    bool was = bit_at(old, offset);
+    if (need > old.n || was != on) {
+        put_bit(cx_edit(cx, key, need > old.n ? need : old.n), offset, on);
         cx_event(cx->db, '$', "setbit", key);
     }
     resp_int(cx->out, was);
@@ -75,10 +73,8 @@ void cmd_setbit(struct cx *cx) {
 
 void cmd_getbit(struct cx *cx) {
     int64_t offset;
-    size_t n;
-    if (!read_offset(cx, &cx->argv[2], 0, &offset)) return;
-    const char *p = cx_value(cx_read(cx, &cx->argv[1]), &n);
-    resp_int(cx->out, bit_at(p, n, offset));
+    if (read_offset(cx, &cx->argv[2], 0, &offset))
+        resp_int(cx->out, bit_at(store_value(cx_read(cx, &cx->argv[1])), offset));
 }
 
 /* ---- BITCOUNT and BITPOS -------------------------------------------------------------------------------- */
@@ -108,18 +104,17 @@ void cmd_bitcount(struct cx *cx) {
     struct entry *e = cx_read(cx, &cx->argv[1]);
     int64_t first = 0, last = -1, count = 0;
     bool bits = false;
-    size_t n;
-    const char *p = cx_value(e, &n);
+    struct arg v = store_value(e);
     if (e && !cx_check(cx, cx->argc != 3 && cx->argc <= 5, "ERR syntax error")) return;
     if (e && cx->argc > 3 && (!cx_int(cx, 2, &first) || !cx_int(cx, 3, &last))) return;
     bool backwards = first < 0 && last < 0 && first > last; /* is answered before the unit is looked at */
     if (e && !backwards && !read_unit(cx, 4, &bits)) return;
-    struct range r = clamp_range((int64_t)n, first, last, bits);
+    struct range r = clamp_range(v.n, first, last, bits);
     if (!backwards && r.first <= r.last) {
         int64_t a = r.first / 8, b = r.last / 8;
-        unsigned before = (unsigned char)p[a] & ~(0xffu >> (r.first & 7));
-        unsigned behind = (unsigned char)p[b] & (0x7fu >> (r.last & 7));
-        count = count_ones(p + a, (size_t)(b - a + 1)) - __builtin_popcount(before) - __builtin_popcount(behind);
+        unsigned before = (unsigned char)v.p[a] & ~(0xffu >> (r.first & 7));
+        unsigned behind = (unsigned char)v.p[b] & (0x7fu >> (r.last & 7));
+        count = count_ones(v.p + a, (size_t)(b - a + 1)) - __builtin_popcount(before) - __builtin_popcount(behind);
     }
     resp_int(cx->out, count);
 }
@@ -140,10 +135,9 @@ static int64_t find_bit(const char *p, struct range r, bool on) {
 void cmd_bitpos(struct cx *cx) {
     int64_t on, first = 0, last = -1;
     bool bits = false;
-    size_t n;
     if (!cx_int(cx, 2, &on) || !cx_check(cx, on == 0 || on == 1, "ERR The bit argument must be 1 or 0.")) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
-    const char *p = cx_value(e, &n);
+    struct arg v = store_value(e);
     if (!e) {
         resp_int(cx->out, on ? -1 : 0); /* a row of zeros without an end */
         return;
@@ -151,8 +145,8 @@ void cmd_bitpos(struct cx *cx) {
     if (!cx_check(cx, cx->argc <= 6, "ERR syntax error")) return;
     if (cx->argc > 3 && (!cx_int(cx, 3, &first) || !read_unit(cx, 5, &bits))) return;
     if (cx->argc > 4 && !cx_int(cx, 4, &last)) return;
-    struct range r = clamp_range((int64_t)n, first, last, bits);
-    int64_t found = find_bit(p, r, on);
+    struct range r = clamp_range(v.n, first, last, bits);
+    int64_t found = find_bit(v.p, r, on);
     /* Zeros follow behind the value, but not behind an end that was asked for. */
     if (found < 0 && !on && cx->argc < 5 && r.first <= r.last) found = r.last + 1;
     resp_int(cx->out, found);
@@ -162,14 +156,11 @@ void cmd_bitpos(struct cx *cx) {
 
 enum { AND = 1, OR = 2, XOR = 4, NOT = 8 };
 
-static inline uint64_t combine_word(int op, uint64_t d, uint64_t s) {
-    return op == AND ? d & s : op == OR ? d | s : op == XOR ? d ^ s : ~s;
-}
-
 /* dst[0..n) = dst op src, or NOT src. */
 static void combine(int op, char *dst, const char *src, size_t n) {
     for (size_t at = 0; at < n; at += 8) {
-        uint64_t w = combine_word(op, load_word(dst + at, n - at), load_word(src + at, n - at));
+        uint64_t d = load_word(dst + at, n - at), s = load_word(src + at, n - at);
+        uint64_t w = op == AND ? d & s : op == OR ? d | s : op == XOR ? d ^ s : ~s;
         memcpy(dst + at, &w, n - at < sizeof w ? n - at : sizeof w);
     }
 }
@@ -178,12 +169,11 @@ static void combine(int op, char *dst, const char *src, size_t n) {
 static struct blob *combine_all(struct cx *cx, int op, size_t longest) {
     struct blob *b = resp_blob_new(longest);
     for (int i = 3; i < cx->argc; i++) {
-        size_t n;
-        const char *p = cx_value(store_peek(cx->db, &cx->argv[i]), &n);
-        if (op == NOT) combine(NOT, b->data, p, n);
-        else if (i == 3) memcpy(b->data, p, n);
-        else combine(op, b->data, p, n);
-        if (i == 3 || op == AND) memset(b->data + n, 0, longest - n);
+        struct arg v = store_value(store_peek(cx->db, &cx->argv[i]));
+        if (op == NOT) combine(NOT, b->data, v.p, v.n);
+        else if (i == 3) memcpy(b->data, v.p, v.n);
+        else combine(op, b->data, v.p, v.n);
+        if (i == 3 || op == AND) memset(b->data + v.n, 0, longest - v.n);
     }
     return b;
 }
@@ -191,12 +181,12 @@ static struct blob *combine_all(struct cx *cx, int op, size_t longest) {
 void cmd_bitop(struct cx *cx) {
     struct arg *to = &cx->argv[2];
     int op = resp_arg_flag(&cx->argv[1], "and or xor not");
-    size_t longest = 0, n;
+    size_t longest = 0;
     if (!cx_check(cx, op, "ERR syntax error") ||
         !cx_check(cx, op != NOT || cx->argc == 4, "ERR BITOP NOT must be called with a single source key."))
         return;
     for (int i = 3; i < cx->argc; i++) {
-        cx_value(cx_read(cx, &cx->argv[i]), &n);
+        size_t n = store_value(cx_read(cx, &cx->argv[i])).n;
         if (n > longest) longest = n;
     }
     if (longest) {
@@ -232,9 +222,9 @@ static wide wrap(const struct field *f, wide v) {
     return f->is_signed ? (wide)((int64_t)low >> (64 - f->width)) : (wide)(low >> (64 - f->width));
 }
 
-static wide read_field(const struct field *f, const char *p, size_t n) {
+static wide read_field(const struct field *f, struct arg value) {
     uint64_t v = 0;
-    for (int i = 0; i < f->width; i++) v = v << 1 | bit_at(p, n, f->offset + i);
+    for (int i = 0; i < f->width; i++) v = v << 1 | bit_at(value, f->offset + i);
     return wrap(f, (wide)v);
 }
 
@@ -283,31 +273,30 @@ static int next_field(struct cx *cx, int *i, struct field *f) {
 }
 
 /* Goes through the fields twice: to see that all are right and how long the value must be, then to do them. */
-static void bitfield(struct cx *cx, bool read_only) {
+void cmd_bitfield(struct cx *cx) {
     struct arg *key = &cx->argv[1];
     struct field f = {0};
-    size_t fields = 0, need = 0, n;
+    size_t fields = 0, need = 0;
     int i = 2, more;
     for (; (more = next_field(cx, &i, &f)) > 0; fields++) {
         size_t end = (size_t)(f.offset + f.width + 7) / 8;
         if (f.action != FIELD_GET && end > need) need = end;
     }
-    if (more < 0 || !cx_check(cx, !need || !read_only, "ERR BITFIELD_RO only supports the GET subcommand")) return;
-    const char *p = cx_value(need ? store_find(cx->db, key) : cx_read(cx, key), &n);
-    bool grown = need > n, changed = false;
-    if (grown) p = cx_edit(cx, key, n = need);
+    if (more < 0 ||
+        !cx_check(cx, !need || cx->cmd->flags & CMD_WRITE, "ERR BITFIELD_RO only supports the GET subcommand"))
+        return;
+    struct arg value = store_value(need ? store_find(cx->db, key) : cx_read(cx, key));
+    bool grown = need > value.n, changed = false;
+    if (grown) value = (struct arg){.p = cx_edit(cx, key, need), .n = (uint32_t)need};
     resp_array(cx->out, fields);
     for (i = 2, f = (struct field){0}; next_field(cx, &i, &f) > 0;) {
-        wide old = read_field(&f, p, n), v = old;
+        wide old = read_field(&f, value), v = old;
         bool fits = f.action == FIELD_GET || new_number(&f, old, &v);
         if (!fits) resp_null(cx->out);
         else resp_int(cx->out, (int64_t)(f.action == FIELD_SET ? old : v));
         if (!fits || f.action == FIELD_GET) continue;
         changed |= grown || v != old;
-        if (v != old) p = write_field(&f, cx_edit(cx, key, n), v);
+        if (v != old) value.p = write_field(&f, cx_edit(cx, key, value.n), v);
     }
     if (changed) cx_event(cx->db, '$', "setbit", key);
 }
-
-void cmd_bitfield(struct cx *cx) { bitfield(cx, false); }
-void cmd_bitfield_ro(struct cx *cx) { bitfield(cx, true); }

@@ -7,10 +7,6 @@
  */
 #include "commands.h"
 
-#include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
-
 /* ==== one's own connection ===================================================================================== */
 
 void cmd_client_id(struct cx *cx) { resp_int(cx->out, (int64_t)cx->client->id); }
@@ -57,13 +53,13 @@ void client_describe(struct resp_out *o, const struct cx *cx, const struct clien
 }
 
 void cmd_client_info(struct cx *cx) {
-    struct resp_out text = {0};
-    client_describe(&text, cx, cx->client);
-    resp_text(cx->out, &text);
+    size_t mark = resp_later(cx->out);
+    client_describe(cx->out, cx, cx->client);
+    resp_later_text(cx->out, mark);
 }
 
 static bool read_class(struct cx *cx, const struct arg *name, int *class) {
-    *class = client_class_named(name->p, name->n);
+    *class = client_class_named(name);
     if (*class < 0) resp_errorf(cx->out, "ERR Unknown client type '%.*s'", (int)name->n, name->p);
     return *class >= 0;
 }
@@ -77,7 +73,6 @@ static bool is_listed(const struct cx *cx, const struct client *c) {
 }
 
 void cmd_client_list(struct cx *cx) {
-    struct resp_out text = {0};
     int64_t n;
     int class = -1;
     bool by_type = cx->argc == 4 && resp_arg_is(&cx->argv[2], "type");
@@ -86,10 +81,10 @@ void cmd_client_list(struct cx *cx) {
     if (by_type && !read_class(cx, &cx->argv[3], &class)) return;
     for (int i = 3; by_id && i < cx->argc; i++)
         if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &n), "ERR Invalid client ID")) return;
-    for (struct client *c = client_next(NULL); c; c = client_next(c)) {
-        if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) client_describe(&text, cx, c);
-    }
-    resp_text(cx->out, &text);
+    size_t mark = resp_later(cx->out);
+    for (struct client *c = client_next(NULL); c; c = client_next(c))
+        if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) client_describe(cx->out, cx, c);
+    resp_later_text(cx->out, mark);
 }
 
 void cmd_client_reply(struct cx *cx) {
@@ -102,15 +97,14 @@ void cmd_client_reply(struct cx *cx) {
     if (on) resp_ok(cx->out);
 }
 
-static void switch_flag(struct cx *cx, uint32_t flag) {
+/* NO-EVICT and NO-TOUCH. */
+void cmd_client_switch(struct cx *cx) {
+    uint32_t flag = resp_arg_is(&cx->argv[1], "no-evict") ? CLIENT_NO_EVICT : CLIENT_NO_TOUCH;
     bool on = resp_arg_is(&cx->argv[2], "on");
     if (!cx_check(cx, on || resp_arg_is(&cx->argv[2], "off"), "ERR syntax error")) return;
     cx->client->flags = on ? cx->client->flags | flag : cx->client->flags & ~flag;
     resp_ok(cx->out);
 }
-
-void cmd_client_no_evict(struct cx *cx) { switch_flag(cx, CLIENT_NO_EVICT); }
-void cmd_client_no_touch(struct cx *cx) { switch_flag(cx, CLIENT_NO_TOUCH); }
 
 /* ==== others' connections ====================================================================================== */
 

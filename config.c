@@ -10,12 +10,6 @@
 #include "disk.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <inttypes.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -70,11 +64,9 @@ static const char *check_leader(char *text) {
     return good ? NULL : "it takes a host and a port";
 }
 
-int client_class_named(const char *name, size_t n) {
-    static const char *const names[] = {"normal", "replica", "pubsub", "master", "slave"};
-    for (int i = 0; i < 5; i++)
-        if (n == strlen(names[i]) && !strncasecmp(name, names[i], n)) return i < 4 ? i : 1;
-    return -1;
+int client_class_named(const struct arg *name) {
+    int word = resp_arg_flag(name, "normal replica pubsub master slave");
+    return word == 16 ? 1 : word ? __builtin_ctz((unsigned)word) : -1;
 }
 
 static const char *check_output_limits(char *text) {
@@ -85,7 +77,7 @@ static const char *check_output_limits(char *text) {
     for (const char *p = text; *p; p += used) {
         if (sscanf(p, "%31s %31s %31s %31s %n", class, hard, soft, seconds, &used) != 4)
             return "Wrong number of arguments in buffer limit configuration.";
-        int i = client_class_named(class, strlen(class));
+        int i = client_class_named(&(struct arg){.p = class, .n = (uint32_t)strlen(class)});
         if (i < 0 || i > 2) return "Invalid client class specified in buffer limit configuration.";
         if (!read_memory(hard, &new.output_hard[i]) || !read_memory(soft, &new.output_soft[i]) ||
             !resp_read_int(seconds, strlen(seconds), &s) || s < 0 || s > INT_MAX)
@@ -144,21 +136,21 @@ struct option {
 #define RANGE(field, min, max) T_INT, &config.field, min, max, NULL, NULL
 #define LONG(field, min)       T_LONG, &config.field, min, INT64_MAX, NULL, NULL
 #define MEMORY(field, min)     T_MEMORY, &config.field, min, INT64_MAX, NULL, NULL
-#define STRING(field, check)   T_STRING, &config.field, 0, 0, NULL, check
+#define TEXT(field, check)     T_STRING, &config.field, 0, 0, NULL, check
 #define WORDS(field, check)    T_STRING, &config.field, 1, 0, NULL, check
 
 static const struct option options[] = {
     {"port", RANGE(port, 0, 65535), "6379", IMMUTABLE, "TCP port; 0: none"},
     {"bind", WORDS(bind, NULL), "127.0.0.1 -::1", IMMUTABLE, "addresses to listen on; one after a - may be missing"},
-    {"unixsocket", STRING(unixsocket, NULL), "", IMMUTABLE, "path of a Unix socket to listen on as well"},
+    {"unixsocket", TEXT(unixsocket, NULL), "", IMMUTABLE, "path of a Unix socket to listen on as well"},
     {"unixsocketperm", T_OCTAL, &config.unixsocketperm, 0, 0777, NULL, NULL, "0", IMMUTABLE,
-     "its mode, in octal; 0: as the umask says"},
+     "its mode; 0: by the umask"},
     {"protected-mode", BOOL(protected_mode), "yes", 0, "without a password, answer only who comes over loopback"},
     {"tcp-backlog", INT(tcp_backlog, 0), "511", IMMUTABLE, "connections that may wait to be accepted"},
     {"tcp-keepalive", INT(tcp_keepalive, 0), "300", 0, "seconds between probes of a silent client; 0: none"},
     {"timeout", INT(timeout, 0), "0", 0, "close a client that is idle for so many seconds; 0: never"},
     {"maxclients", RANGE(maxclients, 1, UINT32_MAX), "10000", 0, "connections at once"},
-    {"requirepass", STRING(requirepass, NULL), "", 0, "the password that clients have to show"},
+    {"requirepass", TEXT(requirepass, NULL), "", 0, "the password that clients have to show"},
     {"client-query-buffer-limit", MEMORY(client_query_buffer_limit, 1 << 20), "1gb", 0, "input that may wait"},
     {"client-output-buffer-limit", WORDS(output_limits, check_output_limits),
      "normal 1073741824 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", 0,
@@ -170,46 +162,44 @@ static const struct option options[] = {
      ENUM(maxmemory_policy, "volatile-lru", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-random",
           "noeviction"),
      "noeviction", 0, "which keys go to make room"},
-    {"notify-keyspace-events", STRING(notify_keyspace_events, check_events), "", 0, "the events to publish, by letter"},
-    {"dir", STRING(dir, check_dir), ".", PROTECTED, "folder of the data files"},
-    {"dbfilename", STRING(persist.rdb_path, check_filename), "", PROTECTED, "snapshot's name, or database_<port>.rdb"},
+    {"notify-keyspace-events", TEXT(notify_keyspace_events, check_events), "", 0, "the events to publish, by letter"},
+    {"dir", TEXT(dir, check_dir), ".", PROTECTED, "folder of the data files"},
+    {"dbfilename", TEXT(persist.rdb_path, check_filename), "", PROTECTED, "snapshot's name, or database_<port>.rdb"},
     {"save", WORDS(save, check_save), "300 1", 0, "snapshots: seconds and changes, any number of pairs; empty: never"},
     {"stop-writes-on-bgsave-error", BOOL(stop_writes_on_bgsave_error), "yes", 0, "refuse changes after a failed one"},
     {"appendonly", BOOL(persist.log_on), "yes", 0, "keep the log of all changes on disk"},
-    {"appendfilename", STRING(persist.aof_path, check_filename), "", IMMUTABLE, "log's name, or database_<port>.aof"},
+    {"appendfilename", TEXT(persist.aof_path, check_filename), "", IMMUTABLE, "log's name, or database_<port>.aof"},
     {"appendfsync", ENUM(persist.fsync, "everysec", "always", "no"), "everysec", 0, "when the log must be on the disk"},
     {"aof-load-truncated", BOOL(persist.truncate_tail), "yes", 0, "start from a log whose last command is cut off"},
-    {"auto-aof-rewrite-percentage", INT(persist.rewrite_percentage, 0), "100", 0,
-     "growth to shorten the log at; 0: no"},
+    {"auto-aof-rewrite-percentage", INT(persist.rewrite_percentage, 0), "100", 0, "growth to cut the log at; 0: no"},
     {"auto-aof-rewrite-min-size", MEMORY(persist.rewrite_min, 0), "64mb", 0, "but not while it is smaller"},
     {"replicaof", WORDS(replicaof, check_leader), "", IMMUTABLE, "host and port of the leader to follow"},
-    {"masterauth", STRING(repl.auth, NULL), "", 0, "the leader's password"},
-    {"masteruser", STRING(repl.user, NULL), "", 0, "and user, where it has users"},
+    {"masterauth", TEXT(repl.auth, NULL), "", 0, "the leader's password"},
+    {"masteruser", TEXT(repl.user, NULL), "", 0, "and user, where it has users"},
     {"replica-read-only", BOOL(replica_read_only), "yes", 0, "a follower refuses changes; else they are its own only"},
     {"replica-serve-stale-data", BOOL(replica_serve_stale_data), "yes", 0, "answer while the leader cannot be reached"},
     {"replica-refuse-empty-sync", BOOL(repl.refuse_empty), "no", 0, "keep the keys when the leader has none"},
     {"replica-priority", INT(replica_priority, 0), "100", 0, "for Sentinel's choice of a new leader; 0: never"},
-    {"replica-announce-ip", STRING(repl.announce_ip, NULL), "", 0, "the address to tell a leader"},
+    {"replica-announce-ip", TEXT(repl.announce_ip, NULL), "", 0, "the address to tell a leader"},
     {"replica-announce-port", RANGE(repl.announce_port, 0, 65535), "0", 0, "and the port; 0: as it is"},
     {"repl-timeout", INT(repl.timeout, 1), "60", 0, "seconds of silence that end a link"},
     {"repl-ping-replica-period", INT(repl_ping_period, 1), "10", 0, "seconds between a leader's signs of life"},
     {"min-replicas-to-write", INT(min_replicas_to_write, 0), "0", 0, "refuse changes with fewer followers; 0: never"},
     {"min-replicas-max-lag", INT(min_replicas_max_lag, 0), "10", 0, "seconds that a follower's word counts for that"},
     {"repl-backlog-size", MEMORY(persist.backlog, 0), "16mb", 0, "log to keep for followers that return"},
-    {"slowlog-log-slower-than", LONG(slowlog_slower_than, -1), "10000", 0,
-     "what SLOWLOG keeps, microseconds; -1: none"},
+    {"slowlog-log-slower-than", LONG(slowlog_slower_than, -1), "10000", 0, "what SLOWLOG keeps, in us; -1: none"},
     {"slowlog-max-len", LONG(slowlog_max_len, 0), "128", 0, "how many commands it keeps"},
     {"latency-monitor-threshold", LONG(latency_threshold, 0), "0", 0, "what LATENCY keeps, milliseconds; 0: nothing"},
     {"latency-tracking", BOOL(latency_tracking), "yes", 0, "count by their time what LATENCY HISTOGRAM shows"},
-    {"latency-tracking-info-percentiles", STRING(latency_percentiles, check_percentiles), "50 99 99.9", 0, "in INFO"},
+    {"latency-tracking-info-percentiles", TEXT(latency_percentiles, check_percentiles), "50 99 99.9", 0, "in INFO"},
     {"io-uring", BOOL(io_uring), "yes", IMMUTABLE, "a turn's reads, and its writes, in one system call where possible"},
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
-    {"logfile", STRING(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
+    {"logfile", TEXT(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
     {"user", STRING(user, NULL), "", IMMUTABLE, "whom root becomes, when it listens and before it reads the data"},
     {"seccomp", BOOL(seccomp), "no", IMMUTABLE, "end the server at a system call that it does not make"},
     {"supervised", ENUM(supervised, "no", "systemd", "auto"), "no", IMMUTABLE, "tell systemd of the start"},
-    {"pidfile", STRING(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
+    {"pidfile", TEXT(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
     {"aclfile cluster-enabled include loadmodule tls-port tls-replication", .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
@@ -481,29 +471,19 @@ void cmd_config_set(struct cx *cx) {
 
 static const char signature[] = "# Generated by CONFIG REWRITE";
 
-static void put_quoted(struct resp_out *text, const char *name, const char *s) {
-    resp_printf(text, "%s \"", name);
-    for (; *s; s++)
-        if (*s == '"' || *s == '\\') resp_printf(text, "\\%c", *s);
-        else if (*s < ' ' || *s > '~') resp_printf(text, "\\x%02x", (unsigned char)*s);
-        else resp_raw(text, s, 1);
-    resp_raw(text, "\"\n", 2);
-}
-
-static void put_memory(struct resp_out *text, const char *name, int64_t v) {
-    int unit = 0;
-    for (; v && v % 1024 == 0 && unit < 3; unit++) v /= 1024;
-    resp_printf(text, "%s %" PRId64 "%s\n", name, v, (const char *const[]){"", "kb", "mb", "gb"}[unit]);
-}
-
 /* The option as a line of a file; a list that is empty unless told otherwise is left out. */
 static void put_option(struct resp_out *text, const struct option *o) {
     const char *value = option_text(o);
     bool string = o->type == T_STRING, list = string && o->min;
     if (list && !*value && !*o->def) return;
-    if (string && !(list && *value)) put_quoted(text, o->name, value);
-    else if (o->type == T_MEMORY) put_memory(text, o->name, *(int64_t *)o->field);
-    else resp_printf(text, "%s %s\n", o->name, value);
+    resp_printf(text, "%s ", o->name);
+    int64_t v = o->type == T_MEMORY ? *(int64_t *)o->field : 0;
+    int unit = 0;
+    for (; v && v % 1024 == 0 && unit < 3; unit++) v /= 1024;
+    if (v) resp_printf(text, "%" PRId64 "%s", v, (const char *const[]){"", "kb", "mb", "gb"}[unit]);
+    else if (string && !(list && *value)) resp_quoted(text, value, strlen(value));
+    else resp_printf(text, "%s", value);
+    resp_raw(text, "\n", 1);
 }
 
 static bool is_default(const struct option *o) {

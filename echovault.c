@@ -171,13 +171,6 @@ static struct {
     char run_id[41];
 } server;
 
-/* Appends to a growing array of the file's own. */
-#define PUSH(array, n, cap, item)                                                                                      \
-    do {                                                                                                               \
-        if ((n) == (cap)) (array) = must(realloc((array), ((cap) = (cap) ? 2 * (cap) : 64) * sizeof *(array)));        \
-        (array)[(n)++] = (item);                                                                                       \
-    } while (0)
-
 /* ==== connections ============================================================================= */
 
 static void client_arm(struct client *c) {
@@ -847,21 +840,17 @@ bool cx_int(struct cx *cx, int i, int64_t *v) {
 }
 
 void cx_bulk_value(struct cx *cx, const struct entry *e) {
-    size_t n;
-    if (!e) {
-        resp_null(cx->out);
-        return;
-    }
-    struct blob *b = store_blob(e);
-    const char *p = store_value(e, &n);
-    if (b && n >= RESP_BLOB_MIN) resp_blob(cx->out, b, n);
-    else resp_bulk(cx->out, p, n);
+    struct arg v = store_value(e);
+    struct blob *b = e && v.n >= RESP_BLOB_MIN ? store_blob(e) : NULL;
+    if (!e) resp_null(cx->out);
+    else if (b) resp_blob(cx->out, b, v.n);
+    else resp_bulk(cx->out, v.p, v.n);
 }
 
 /* ==== dispatch ================================================================================ */
 
 /* Changes that a command made by itself: keys that expired under its look-ups are logged where they are noticed. */
-static uint64_t own_changes(void) { return store_changes() - store_expired_count(); }
+static uint64_t own_changes(void) { return store_stats.changes - store_stats.expired; }
 
 static void on_reclaim(struct db *db, const char *key, size_t n, bool evicted) {
     struct arg argv[] = {ARG("DEL"), {.p = key, .n = (uint32_t)n}};

@@ -96,7 +96,7 @@ struct cx {
 
 /* Says in which form this command is to be logged, where its own words would not replay to the same state
  * (deadlines in relative time, ...). The arguments must stay good until the command returns. Only the last
- * call counts. A command that made no store_changes() is never logged. */
+ * call counts. A command that made no change (store_stats) is never logged. */
 void cx_log(struct cx *cx, int argc, const struct arg *argv);
 struct arg cx_number(struct cx *cx, int which, int64_t v); /* v as an argument for cx_log; which: 0 or 1 */
 
@@ -119,13 +119,22 @@ const char *cx_encoding(const struct entry *e);        /* how Redis would keep t
 void cx_bulk_value(struct cx *cx, const struct entry *e); /* the entry's value as a bulk string, big ones by
                                                              reference; null when e is NULL */
 
+/* Options: words (lower case, a space between them), in any order; behind some of them stands a value. */
+struct cx_options {
+    int words;                   /* which are there, by bit in the order of the words */
+    int twice;                   /* which more than once: the last one counts */
+    const struct arg *value[20]; /* by the word's bit; NULL or 0 where it is not there */
+    int64_t number[20];
+};
+/* Reads them from argv[i] on. texts and numbers: behind which of the words stands what. False: the error is said. */
+bool cx_options(struct cx *cx, int i, const char *words, int texts, int numbers, struct cx_options *o);
+
 /* What commands share (strings.c). Look-ups and changes come with their statistics and events. */
 struct entry *cx_read(struct cx *cx, struct arg *key); /* for reading: counts a hit or a miss */
 struct entry *cx_peek(struct cx *cx, struct arg *key); /* the same for what is no use of the key */
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline); /* store_set(), "new" */
 char *cx_edit(struct cx *cx, struct arg *key, size_t n); /* store_edit() of a raw value, "new" */
 void cx_delete(struct cx *cx);                           /* argv[1], "del"; logged as DEL */
-const char *cx_value(const struct entry *e, size_t *n);  /* its bytes, none where e is NULL */
 int64_t cx_max_string(const struct cx *cx); /* bytes that a value may come to; the log may always have the most */
 
 /* Deadlines (keys.c). */
@@ -207,8 +216,8 @@ struct resp_out *
 client_output(struct client *c); /* where to write what c did not ask for at this moment (push messages) */
 void client_addresses(const struct client *c, char peer[64], char local[64]);
 size_t client_count(void);
-int client_class(const struct client *c);           /* 0 normal, 1 replica, 2 pubsub, 3 master */
-int client_class_named(const char *name, size_t n); /* -1: there is none (config.c) */
+int client_class(const struct client *c);       /* 0 normal, 1 replica, 2 pubsub, 3 master */
+int client_class_named(const struct arg *name); /* -1: there is none (config.c) */
 /* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);

@@ -14,8 +14,6 @@
 #include "commands.h"
 
 #include <ctype.h>
-#include <limits.h>
-#include <string.h>
 
 /* ==== glob patterns ===================================================================================== */
 
@@ -90,13 +88,11 @@ enum { EXPIRE_NX = 1, EXPIRE_XX = 2, EXPIRE_GT = 4, EXPIRE_LT = 8 };
 /* The conditions behind EXPIRE's deadline; -1: the error is said. */
 static int expire_conditions(struct cx *cx) {
     int set = 0;
-    for (int i = 3; i < cx->argc; i++) {
-        int flag = resp_arg_flag(&cx->argv[i], "nx xx gt lt");
-        set |= flag;
-        if (flag) continue;
-        resp_errorf(cx->out, "ERR Unsupported option %.*s", (int)cx->argv[i].n, cx->argv[i].p);
-        return -1;
-    }
+    for (int i = 3, flag; i < cx->argc; i++, set |= flag)
+        if (!(flag = resp_arg_flag(&cx->argv[i], "nx xx gt lt"))) {
+            resp_errorf(cx->out, "ERR Unsupported option %.*s", (int)cx->argv[i].n, cx->argv[i].p);
+            return -1;
+        }
     bool clash = set & EXPIRE_NX && set & ~EXPIRE_NX;
     if (!clash && !(set & EXPIRE_GT && set & EXPIRE_LT)) return set;
     resp_errorf(cx->out, "ERR %s options at the same time are not compatible",
@@ -121,21 +117,20 @@ bool cx_expire(struct cx *cx, int64_t deadline) {
     return true;
 }
 
-static void expire(struct cx *cx, bool seconds, bool absolute) {
+/* The name says how time is counted: in seconds but for P..., from now on but for ...AT (and, below, ...TIME). */
+static bool in_seconds(const struct cx *cx) { return *cx->cmd->name != 'p'; }
+
+void cmd_expire(struct cx *cx) {
     int conditions = expire_conditions(cx);
     int64_t deadline;
-    if (conditions < 0 || !cx_deadline(cx, 2, INT64_MIN, seconds, absolute, &deadline)) return;
+    bool absolute = strstr(cx->cmd->name, "at");
+    if (conditions < 0 || !cx_deadline(cx, 2, INT64_MIN, in_seconds(cx), absolute, &deadline)) return;
     struct entry *e = store_find(cx->db, &cx->argv[1]);
     bool change = e && conditions_hold(conditions, store_deadline(e), deadline);
     bool lives = change && cx_expire(cx, deadline);
     resp_int(cx->out, change);
     if (lives) cx_event(cx->db, 'g', "expire", &cx->argv[1]);
 }
-
-void cmd_expire(struct cx *cx) { expire(cx, true, false); }
-void cmd_pexpire(struct cx *cx) { expire(cx, false, false); }
-void cmd_expireat(struct cx *cx) { expire(cx, true, true); }
-void cmd_pexpireat(struct cx *cx) { expire(cx, false, true); }
 
 bool cx_persist(struct cx *cx, const struct entry *e) {
     if (!e || store_deadline(e) == STORE_NO_DEADLINE) return false;
@@ -150,67 +145,58 @@ void cmd_persist(struct cx *cx) { resp_int(cx->out, cx_persist(cx, store_find(cx
 /* ==== what is there ===================================================================================== */
 
 /* TTL and its kin: -2 without the key, -1 without a deadline. */
-static void reply_ttl(struct cx *cx, bool seconds, bool absolute) {
+void cmd_ttl(struct cx *cx) {
     struct entry *e = cx_peek(cx, &cx->argv[1]);
     int64_t ms = e ? store_deadline(e) : -2;
     if (e && ms != STORE_NO_DEADLINE) {
-        if (!absolute) ms -= store_now();
+        if (!strstr(cx->cmd->name, "time")) ms -= store_now();
         if (ms < 0) ms = 0;
-        if (seconds) ms = ms / 1000 + (ms % 1000 >= 500);
+        if (in_seconds(cx)) ms = ms / 1000 + (ms % 1000 >= 500);
     }
     resp_int(cx->out, ms);
 }
 
-void cmd_ttl(struct cx *cx) { reply_ttl(cx, true, false); }
-void cmd_pttl(struct cx *cx) { reply_ttl(cx, false, false); }
-void cmd_expiretime(struct cx *cx) { reply_ttl(cx, true, true); }
-void cmd_pexpiretime(struct cx *cx) { reply_ttl(cx, false, true); }
-
-static void count_keys(struct cx *cx, bool touch) {
+/* EXISTS and TOUCH. */
+void cmd_exists(struct cx *cx) {
+    bool touch = *cx->cmd->name == 't';
     int64_t there = 0;
     for (int i = 1; i < cx->argc; i++)
         there += cx_peek(cx, &cx->argv[i]) && (!touch || store_find(cx->db, &cx->argv[i]));
     resp_int(cx->out, there);
 }
 
-void cmd_exists(struct cx *cx) { count_keys(cx, false); }
-void cmd_touch(struct cx *cx) { count_keys(cx, true); }
 void cmd_type(struct cx *cx) { resp_status(cx->out, cx_peek(cx, &cx->argv[1]) ? "string" : "none"); }
 void cmd_dbsize(struct cx *cx) { resp_int(cx->out, (int64_t)store_size(cx->db)); }
 
 void cmd_randomkey(struct cx *cx) {
     struct entry *e;
-    size_t n = 0, size;
+    size_t size;
     for (int tries = 100; (e = store_random(cx->db)) && store_expired(e) && tries;
          tries -= size == store_size(cx->db)) {
-        struct arg key = {.p = store_key(e, &n)};
-        key.n = (uint32_t)n;
+        struct arg key = store_key(e);
         size = store_size(cx->db);
         store_peek(cx->db, &key); /* a leader deletes it; a follower may hold nothing but such keys */
     }
-    const char *key = e ? store_key(e, &n) : NULL;
-    if (e) resp_bulk(cx->out, key, n);
+    if (e) resp_bulk(cx->out, store_key(e).p, store_key(e).n);
     else resp_null(cx->out);
 }
 
 /* Would Redis keep this value as an integer? */
 static bool is_int(const struct entry *e, int64_t *v) {
-    size_t n;
-    const char *p = store_value(e, &n);
-    return !store_is_raw(e) && n < RESP_INT_MAX && resp_read_int(p, n, v);
+    struct arg value = store_value(e);
+    return !store_is_raw(e) && value.n < RESP_INT_MAX && resp_read_int(value.p, value.n, v);
 }
 
 const char *cx_encoding(const struct entry *e) {
     int64_t v;
-    size_t n;
-    store_value(e, &n);
-    return is_int(e, &v) ? "int" : n <= 44 && !store_is_raw(e) ? "embstr" : "raw";
+    return is_int(e, &v) ? "int" : store_value(e).n <= 44 && !store_is_raw(e) ? "embstr" : "raw";
 }
 
-/* What OBJECT's subcommands ask for. */
-enum object_fact { ENCODING, REFCOUNT, IDLETIME, FREQ };
+enum { ENCODING = 1, REFCOUNT = 2, IDLETIME = 4, FREQ = 8 };
+enum { REPLACE = 1, ABSTTL = 2 }; /* RESTORE has IDLETIME and FREQ beside them */
 
-static void reply_fact(struct cx *cx, enum object_fact fact) {
+void cmd_object(struct cx *cx) {
+    int fact = resp_arg_flag(&cx->argv[1], "encoding refcount idletime freq");
     struct entry *e = cx_peek(cx, &cx->argv[2]);
     int64_t v;
     if (!e) resp_null(cx->out);
@@ -224,11 +210,6 @@ static void reply_fact(struct cx *cx, enum object_fact fact) {
                    "when switching between policies at runtime LRU and LFU data will take some time to adjust.");
 }
 
-void cmd_object_encoding(struct cx *cx) { reply_fact(cx, ENCODING); }
-void cmd_object_refcount(struct cx *cx) { reply_fact(cx, REFCOUNT); }
-void cmd_object_idletime(struct cx *cx) { reply_fact(cx, IDLETIME); }
-void cmd_object_freq(struct cx *cx) { reply_fact(cx, FREQ); }
-
 /* ==== walks ============================================================================================= */
 
 /* What KEYS and SCAN collect. */
@@ -241,12 +222,11 @@ struct walk {
 
 static void walk_entry(void *arg, struct entry *e) {
     struct walk *w = arg;
-    size_t n;
-    const char *key = store_key(e, &n);
+    struct arg key = store_key(e);
     w->seen++;
     if (store_expired(e) || w->other_type) return;
-    if (w->pattern && !glob_match(w->pattern->p, w->pattern->n, key, n, false)) return;
-    resp_bulk(w->out, key, n);
+    if (w->pattern && !glob_match(w->pattern->p, w->pattern->n, key.p, key.n, false)) return;
+    resp_bulk(w->out, key.p, key.n);
     w->given++;
 }
 
@@ -263,15 +243,11 @@ void cmd_keys(struct cx *cx) {
 
 /* A cursor, as leniently as Redis reads one: a sign is allowed, nothing means 0, and a NUL ends it. */
 static bool read_cursor(const struct arg *a, uint64_t *cursor) {
-    const char *p = a->p, *end = p + a->n;
-    bool minus = p < end && *p == '-', sign = minus || (p < end && *p == '+');
-    if (sign && (++p == end || *p < '0' || *p > '9')) return false;
-    for (*cursor = 0; p < end && *p; p++)
-        if (*p < '0' || *p > '9' || __builtin_mul_overflow(*cursor, 10u, cursor) ||
-            __builtin_add_overflow(*cursor, (uint64_t)(*p - '0'), cursor))
-            return false;
-    if (minus) *cursor = -*cursor;
-    return true;
+    char text[64], *end;
+    snprintf(text, sizeof text, "%.*s", (int)a->n, a->p);
+    errno = 0;
+    *cursor = strtoull(text, &end, 10);
+    return !isspace((unsigned char)*text) && !*end && errno != ERANGE;
 }
 
 /* MATCH, COUNT and TYPE; false: the error is said. */
@@ -317,17 +293,15 @@ void cmd_del(struct cx *cx) {
     resp_int(cx->out, gone);
 }
 
-/* The memory always comes back in slices: ASYNC and SYNC are the same. */
-static void flush(struct cx *cx, int from, int to) {
+/* FLUSHDB and FLUSHALL. The memory always comes back in slices: ASYNC and SYNC are the same. */
+void cmd_flushdb(struct cx *cx) {
     bool known = cx->argc == 1 || (cx->argc == 2 && resp_arg_flag(&cx->argv[1], "async sync"));
+    bool all = !strcmp(cx->cmd->name, "flushall");
     if (!cx_check(cx, known, "ERR syntax error")) return;
-    for (int i = from; i < to; i++)
-        if (store_size(store_db(i))) store_flush(store_db(i));
+    for (int i = 0; i < store_databases(); i++)
+        if ((all || store_db(i) == cx->db) && store_size(store_db(i))) store_flush(store_db(i));
     resp_ok(cx->out);
 }
-
-void cmd_flushdb(struct cx *cx) { flush(cx, store_db_id(cx->db), store_db_id(cx->db) + 1); }
-void cmd_flushall(struct cx *cx) { flush(cx, 0, store_databases()); }
 
 /* ==== names and databases =============================================================================== */
 
@@ -346,17 +320,15 @@ static void move_key(struct cx *cx, struct db *db, struct arg *to, const char *l
     cx_event(db, 'g', arrives, to);
 }
 
-static void rename_key(struct cx *cx, bool only_new) {
+void cmd_rename(struct cx *cx) {
     struct arg *from = &cx->argv[1], *to = &cx->argv[2];
+    bool only_new = !strcmp(cx->cmd->name, "renamenx");
     if (!cx_check(cx, store_find(cx->db, from), "ERR no such key")) return;
     bool change = !same_name(from, to) && !(store_find(cx->db, to) && only_new);
     if (change) move_key(cx, cx->db, to, "rename_from", "rename_to");
     if (only_new) resp_int(cx->out, change);
     else resp_ok(cx->out);
 }
-
-void cmd_rename(struct cx *cx) { rename_key(cx, false); }
-void cmd_renamenx(struct cx *cx) { rename_key(cx, true); }
 
 /* Argument i as a number that an int can hold. False: the error is said, `text` if that is not NULL. */
 static bool read_db_number(struct cx *cx, int i, const char *text, int64_t *id) {
@@ -417,16 +389,11 @@ void cmd_swapdb(struct cx *cx) {
 
 void cmd_dump(struct cx *cx) {
     struct entry *e = cx_read(cx, &cx->argv[1]);
-    struct resp_out payload = {0};
-    size_t n;
-    const char *p = cx_value(e, &n);
-    rdb_dump(&payload, p, n);
-    if (e) resp_bulk(cx->out, payload.buf, payload.len);
+    size_t mark = resp_later(cx->out);
+    if (e) rdb_dump(cx->out, store_value(e).p, store_value(e).n);
+    if (e) resp_later_bulk(cx->out, mark);
     else resp_null(cx->out);
-    resp_out_free(&payload);
 }
-
-enum { REPLACE = 1, ABSTTL = 2, OF_IDLETIME = 4, OF_FREQ = 8 };
 
 /* RESTORE's options; -1: the error is said. */
 static int restore_options(struct cx *cx, int64_t *idle) {
@@ -434,13 +401,12 @@ static int restore_options(struct cx *cx, int64_t *idle) {
     int64_t freq;
     for (int i = 4; i < cx->argc; i++) {
         int flag = resp_arg_flag(&cx->argv[i], "replace absttl idletime freq");
-        bool clash = (flag == OF_IDLETIME && set & OF_FREQ) || (flag == OF_FREQ && set & OF_IDLETIME);
-        if (flag & (OF_IDLETIME | OF_FREQ)) i++;
+        bool clash = (flag == IDLETIME && set & FREQ) || (flag == FREQ && set & IDLETIME);
+        if (flag & (IDLETIME | FREQ)) i++;
         if (!cx_check(cx, flag && !clash && i < cx->argc, "ERR syntax error")) return -1;
-        if (flag & (OF_IDLETIME | OF_FREQ) && !cx_int(cx, i, flag == OF_FREQ ? &freq : idle)) return -1;
-        if (flag == OF_IDLETIME && !cx_check(cx, *idle >= 0, "ERR Invalid IDLETIME value, must be >= 0")) return -1;
-        if (flag == OF_FREQ &&
-            !cx_check(cx, freq >= 0 && freq <= 255, "ERR Invalid FREQ value, must be >= 0 and <= 255"))
+        if (flag & (IDLETIME | FREQ) && !cx_int(cx, i, flag == FREQ ? &freq : idle)) return -1;
+        if (flag == IDLETIME && !cx_check(cx, *idle >= 0, "ERR Invalid IDLETIME value, must be >= 0")) return -1;
+        if (flag == FREQ && !cx_check(cx, freq >= 0 && freq <= 255, "ERR Invalid FREQ value, must be >= 0 and <= 255"))
             return -1;
         set |= flag;
     }

@@ -6,13 +6,9 @@
 #include "commands.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -30,8 +26,8 @@ static void listener_add(int fd) {
     server_watch(fd);
 }
 
-/* False: this address is not to be had, and may be missing (a "-" in front of it). */
-static bool listen_on(const char *address) {
+/* An address that is not to be had may be missing where a "-" stands in front of it. */
+static void listen_on(const char *address) {
     bool optional = *address == '-';
     const char *host = address + optional;
     char port[8];
@@ -40,24 +36,18 @@ static bool listen_on(const char *address) {
     if (!strcmp(host, "*")) hints.ai_family = AF_INET, host = NULL;
     else if (!strcmp(host, "::*")) hints.ai_family = AF_INET6, host = NULL;
     int bad = getaddrinfo(host, port, &hints, &found);
-    if (bad && optional) return false;
+    if (bad && optional) return;
     if (bad) die("Cannot listen on %s: %s. Mend --bind.", address, gai_strerror(bad));
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e = 0;
-    if (fd >= 0) {
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    }
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
     if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, config.tcp_backlog)) e = errno;
     freeaddrinfo(found);
-    if (!e) {
-        listener_add(fd);
-        return true;
-    }
-    if (fd >= 0) close(fd);
-    if (!optional || (e != EADDRNOTAVAIL && e != EAFNOSUPPORT && e != EPROTONOSUPPORT))
+    if (!e) listener_add(fd);
+    else if (fd >= 0) close(fd);
+    if (e && (!optional || (e != EADDRNOTAVAIL && e != EAFNOSUPPORT && e != EPROTONOSUPPORT)))
         die("Cannot listen on %s port %d: %s. Is another server running there? Choose another with --port or --bind.",
             address, config.port, strerror(e));
-    return false;
 }
 
 /* As the user who will serve there: root's file others could not use, and he could not take it away. */
@@ -92,6 +82,11 @@ static void refuse(int fd, const char *text) {
     if (write(fd, text, strlen(text)) < 0) server_log(LOG_DEBUG, "A refused connection was gone already");
     close(fd);
 }
+
+static const char stranger_told[] =
+    "-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
+    "default user. In this mode connections are only accepted from the loopback interface. Set a password with "
+    "requirepass, or turn protected mode off with 'CONFIG SET protected-mode no' from the loopback interface.\r\n";
 
 /* Protected mode: open to the world without a password is hardly what anyone wants. */
 static bool is_stranger(const struct sockaddr_storage *ss) {
@@ -129,12 +124,7 @@ void listen_accept(int listener) {
             return;
         }
         if (is_stranger(&ss)) {
-            refuse(fd, "-DENIED Redis is running in protected mode because protected mode is enabled and no password "
-                       "is set for the "
-                       "default user. In this mode connections are only accepted from the loopback interface. Set a "
-                       "password with "
-                       "requirepass, or turn protected mode off with 'CONFIG SET protected-mode no' from the loopback "
-                       "interface.\r\n");
+            refuse(fd, stranger_told);
         } else if (client_count() >= (size_t)config.maxclients) {
             refuse(fd, "-ERR max number of clients reached\r\n");
         } else {

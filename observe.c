@@ -14,11 +14,7 @@
  */
 #include "commands.h"
 
-#include <inttypes.h>
 #include <malloc.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/queue.h>
 #include <time.h>
 
@@ -120,18 +116,6 @@ void observe_forget(struct client *c) {
     c->flags &= ~(uint32_t)CLIENT_MONITOR;
 }
 
-/* As redis-cli would take it. */
-static void put_quoted(struct resp_out *o, const struct arg *a) {
-    static const char plain[] = "\"\\\n\r\t\a\b", escaped[] = "\"\\nrtab";
-    char *p = resp_reserve(o, 4 * (size_t)a->n + 4), *begin = p;
-    p += sprintf(p, " \"");
-    for (const char *c = a->p, *at; c < a->p + a->n; c++)
-        if ((at = memchr(plain, *c, sizeof plain - 1))) p += sprintf(p, "\\%c", escaped[at - plain]);
-        else p += sprintf(p, *c >= ' ' && *c <= '~' ? "%c" : "\\x%02x", (unsigned char)*c);
-    *p++ = '"';
-    o->len += (size_t)(p - begin);
-}
-
 static void monitors_feed(const struct cx *cx) {
     char peer[64], local[64];
     struct timespec now;
@@ -140,7 +124,10 @@ static void monitors_feed(const struct cx *cx) {
     client_addresses(cx->client, peer, local);
     if (cx->client->flags & CLIENT_UNIX) snprintf(peer, sizeof peer, "unix:%.58s", config.unixsocket);
     resp_printf(&line, "+%lld.%06ld [%d %s]", (long long)now.tv_sec, now.tv_nsec / 1000, cx->client->db, peer);
-    for (int i = 0; i < cx->argc; i++) put_quoted(&line, shown(cx, i));
+    for (int i = 0; i < cx->argc; i++) {
+        resp_raw(&line, " ", 1);
+        resp_quoted(&line, shown(cx, i)->p, shown(cx, i)->n);
+    }
     resp_raw(&line, "\r\n", 2);
     for (size_t i = 0; i < nmonitors; i++)
         if (!(monitors[i]->flags & (CLIENT_CLOSING | CLIENT_CLOSE_AFTER | CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)))
@@ -216,7 +203,6 @@ void cmd_latency_graph(struct cx *cx) {
     enum { ROWS = 4, WIDTH = 80 }; /* a row has three heights, and full */
     static const int64_t units[] = {1, 60, 3600, 86400, INT64_MAX};
     char grid[ROWS + 1 + RESP_INT_MAX][KEPT], label[RESP_INT_MAX + 1];
-    struct resp_out text = {0};
     size_t rows[KEPT / WIDTH] = {0}, e = 0;
     while (e < EVENTS && !meant(cx, (int)e)) e++;
     if (e == EVENTS) {
@@ -242,13 +228,15 @@ void cmd_latency_graph(struct cx *cx) {
         for (char *p = label; *p; p++) grid[below++][i] = *p;
         if (below > rows[i / WIDTH]) rows[i / WIDTH] = below;
     }
-    resp_printf(&text, "%s - high %" PRId64 " ms, low %" PRId64 " ms (all time high %" PRId64 " ms)\n%s\n",
+    size_t mark = resp_later(cx->out);
+    resp_printf(cx->out, "%s - high %" PRId64 " ms, low %" PRId64 " ms (all time high %" PRId64 " ms)\n%s\n",
                 events[e].name, high, low, x->worst_ms,
                 "--------------------------------------------------------------------------------");
     for (size_t i = 0; i < n; i += WIDTH)
         for (size_t row = 0; row < rows[i / WIDTH]; row++)
-            resp_printf(&text, "%s%.*s\n", i && !row ? "\n" : "", n - i < WIDTH ? (int)(n - i) : WIDTH, grid[row] + i);
-    resp_text(cx->out, &text);
+            resp_printf(cx->out, "%s%.*s\n", i && !row ? "\n" : "", n - i < WIDTH ? (int)(n - i) : WIDTH,
+                        grid[row] + i);
+    resp_later_text(cx->out, mark);
 }
 
 void cmd_latency_reset(struct cx *cx) {
@@ -259,13 +247,14 @@ void cmd_latency_reset(struct cx *cx) {
 }
 
 void cmd_latency_doctor(struct cx *cx) {
-    struct resp_out text = {0};
+    size_t mark = resp_later(cx->out);
     for (int e = 0; e < EVENTS; e++)
         if (meant(cx, e))
-            resp_printf(&text, "%s: in %zu seconds, at worst %" PRId64 " ms. %s\n", events[e].name, series[e].n,
+            resp_printf(cx->out, "%s: in %zu seconds, at worst %" PRId64 " ms. %s\n", events[e].name, series[e].n,
                         series[e].worst_ms, events[e].advice);
-    if (!text.len) resp_printf(&text, "Nothing took long, or latency-monitor-threshold is 0: nothing is watched.\n");
-    resp_text(cx->out, &text);
+    if (cx->out->len == mark)
+        resp_printf(cx->out, "Nothing took long, or latency-monitor-threshold is 0: nothing is watched.\n");
+    resp_later_text(cx->out, mark);
 }
 
 /* ==== how long commands take =================================================================================== */
@@ -373,13 +362,12 @@ void cmd_memory_stats(struct cx *cx) {
 
 /* MALLOC-STATS as well. */
 void cmd_memory_doctor(struct cx *cx) {
-    static const char much[] = ": much, in room that deleted keys left or in buffers of clients (see CLIENT LIST)";
     struct memory m = server_memory();
-    struct resp_out text = {0};
-    resp_printf(&text, "%" PRId64 " bytes in use, at most %" PRId64 "; the process holds %" PRId64 "%s.\n", m.used,
-                m.peak, m.rss, m.rss > m.used + m.used / 2 + (20 << 20) ? much : "");
-    resp_printf(&text, "Keys with values of up to 1 KiB: chunks of 64 KiB, each for one size. Else: libc's malloc.\n");
-    resp_text(cx->out, &text);
+    size_t mark = resp_later(cx->out);
+    bool much = m.rss > m.used + m.used / 2 + (20 << 20);
+    resp_printf(cx->out, "%" PRId64 " bytes in use, at most %" PRId64 "; the process holds %" PRId64 "%s.\n", m.used,
+                m.peak, m.rss, much ? ": much, in room that deleted keys left, or for clients (CLIENT LIST)" : "");
+    resp_later_text(cx->out, mark);
 }
 
 void cmd_memory_purge(struct cx *cx) {

@@ -735,7 +735,7 @@ int snap_begin(void) {
     snap.running = true;
     snap.walked = snap.rewrite = false;
     snap.generation++;
-    snap.changes = store_changes();
+    snap.changes = store_stats.changes;
     snap.empty = store_is_empty();
     snap.started_s = (int64_t)time(NULL);
     snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
@@ -1359,7 +1359,7 @@ int persist_start(const struct persist_options *options, const struct persist_ho
     if (!opt->log_on && boot.fd >= 0) close(boot.fd), lg.h.base = lg.at;
     set_live();
     info.loading = false;
-    info.changes_since_save = store_changes();
+    info.changes_since_save = store_stats.changes;
     hooks->say(SAY_NOTICE, "Data loaded in %.3f seconds: the state at offset %" PRIu64 ".",
                (double)(clock_us() - start) / 1e6, log_end());
     return 0;
@@ -1367,7 +1367,7 @@ int persist_start(const struct persist_options *options, const struct persist_ho
 
 int persist_reload(bool save) {
     int64_t now = store_wall_clock();
-    uint64_t changes = save ? 0 : store_changes() - info.changes_since_save;
+    uint64_t changes = save ? 0 : store_stats.changes - info.changes_since_save;
     bool live = lg.live, lost = lg.lost;
     if (info.loading || lg.tx >= 0 || (save && snap_save() < 0)) return -1;
     log_flush();
@@ -1387,14 +1387,14 @@ int persist_reload(bool save) {
     store_set_clock(now, log_following() ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE);
     lg.live = live;
     lg.lost = lost;
-    info.changes_since_save = store_changes() - changes;
+    info.changes_since_save = store_stats.changes - changes;
     return ok ? 0 : -1;
 }
 
 /* ==== the turn's rarer work =============================================================================== */
 
 static void run_save_points(const char *points, int64_t now_s) {
-    uint64_t changes = store_changes() - info.changes_since_save;
+    uint64_t changes = store_stats.changes - info.changes_since_save;
     int64_t since = now_s - info.last_save_s;
     char *end;
     if (!info.save_ok && now_s - snap.started_s < 5) return; /* not at once after a failure */
@@ -1484,7 +1484,7 @@ int persist_stop(bool save) {
 
 void persist_info(struct persist_info *out) {
     *out = info;
-    out->changes_since_save = store_changes() - info.changes_since_save;
+    out->changes_since_save = store_stats.changes - info.changes_since_save;
     out->save_running = snap.running;
     out->save_started_s = snap.started_s;
     out->log_on = opt->log_on;

@@ -10,11 +10,7 @@
  */
 #include "commands.h"
 
-#include <assert.h>
 #include <search.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/queue.h>
 
 struct subscription {

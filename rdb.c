@@ -29,12 +29,7 @@
 #include "rdb.h"
 #include "disk.h"
 
-#include <assert.h>
 #include <endian.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -88,20 +83,10 @@ uint64_t crc64(uint64_t crc, const void *data, size_t n) {
 /* ==== writing ============================================================================================= */
 
 static size_t encode_length(char *p, uint64_t n) {
-    unsigned char *b = (unsigned char *)p;
-    if (n < 64) {
-        b[0] = (unsigned char)n;
-        return 1;
-    }
-    if (n < 16384) {
-        b[0] = (unsigned char)(0x40 | n >> 8);
-        b[1] = (unsigned char)n;
-        return 2;
-    }
-    int bytes = n <= UINT32_MAX ? 4 : 8;
-    b[0] = bytes == 4 ? 0x80 : 0x81;
-    for (int i = 0; i < bytes; i++) b[1 + i] = (unsigned char)(n >> 8 * (bytes - 1 - i));
-    return 1 + (size_t)bytes;
+    int behind = n < 64 ? 0 : n < 16384 ? 1 : n <= UINT32_MAX ? 4 : 8;
+    *p = (char)(behind == 0 ? n : behind == 1 ? 0x40 | n >> 8 : behind == 4 ? 0x80 : 0x81);
+    for (int i = 0; i < behind; i++) p[1 + i] = (char)(n >> 8 * (behind - 1 - i));
+    return 1 + (size_t)behind;
 }
 
 static void put_length(struct resp_out *o, uint64_t n) { o->len += encode_length(resp_reserve(o, 9), n); }
@@ -125,36 +110,41 @@ static void put_string(struct resp_out *o, const char *s, size_t n) {
 
 static void put_byte(struct resp_out *o, int c) { resp_raw(o, &(char){(char)c}, 1); }
 
+static void put_select(struct resp_out *o, int db) {
+    put_byte(o, OP_SELECTDB);
+    put_length(o, (uint64_t)db);
+}
+
+/* Nothing where there is no value. */
 static void put_aux(struct resp_out *o, const char *name, const char *value) {
+    if (!*value) return;
     put_byte(o, OP_AUX);
     put_string(o, name, strlen(name));
     put_string(o, value, strlen(value));
 }
 
+static void put_aux_number(struct resp_out *o, const char *name, int64_t v) {
+    char digits[RESP_INT_MAX];
+    resp_write_int(digits, v);
+    put_aux(o, name, digits);
+}
+
 void rdb_put_head(struct resp_out *o, const struct rdb_facts *f) {
-    char now[RESP_INT_MAX], memory[RESP_INT_MAX], offset[RESP_INT_MAX], stream_db[RESP_INT_MAX];
-    resp_write_int(now, (int64_t)time(NULL));
-    resp_write_int(memory, (int64_t)store_memory());
-    resp_write_int(offset, (int64_t)f->offset);
-    resp_write_int(stream_db, f->stream_db);
-    const char *const aux[][2] = {{"redis-ver", "7.0.15"},
-                                  {"redis-bits", "64"},
-                                  {"ctime", now},
-                                  {"used-mem", memory},
-                                  {"repl-stream-db", stream_db},
-                                  {"repl-id", f->repl_id},
-                                  {"repl-offset", offset},
-                                  {"aof-base", "0"},
-                                  {"echovault-history", f->history},
-                                  {"echovault-replaces", f->replaces}};
-    o->len += (size_t)snprintf(resp_reserve(o, 16), 16, "REDIS%04d", RDB_VERSION);
-    for (size_t i = 0; i < sizeof aux / sizeof *aux; i++)
-        if (*aux[i][1]) put_aux(o, aux[i][0], aux[i][1]);
+    resp_printf(o, "REDIS%04d", RDB_VERSION);
+    put_aux(o, "redis-ver", "7.0.15");
+    put_aux(o, "redis-bits", "64");
+    put_aux_number(o, "ctime", (int64_t)time(NULL));
+    put_aux_number(o, "used-mem", (int64_t)store_memory());
+    put_aux_number(o, "repl-stream-db", f->stream_db);
+    put_aux(o, "repl-id", f->repl_id);
+    put_aux_number(o, "repl-offset", (int64_t)f->offset);
+    put_aux(o, "aof-base", "0");
+    put_aux(o, "echovault-history", f->history);
+    put_aux(o, "echovault-replaces", f->replaces);
     for (int i = 0; i < store_databases(); i++) {
         struct db *db = store_db(i);
         if (!store_size(db)) continue;
-        put_byte(o, OP_SELECTDB);
-        put_length(o, (uint64_t)i);
+        put_select(o, i);
         put_byte(o, OP_RESIZEDB);
         put_length(o, store_size(db));
         put_length(o, store_volatile(db));
@@ -162,30 +152,23 @@ void rdb_put_head(struct resp_out *o, const struct rdb_facts *f) {
 }
 
 struct blob *rdb_put_entry(struct resp_out *o, int *last, int db, const struct entry *e, size_t *blob_n) {
-    size_t kn, vn;
-    const char *key = store_key(e, &kn), *value = store_value(e, &vn);
+    struct arg key = store_key(e), value = store_value(e);
     int64_t deadline = store_deadline(e);
     struct blob *b = store_blob(e);
-    if (db != *last) {
-        put_byte(o, OP_SELECTDB);
-        put_length(o, (uint64_t)db);
-        *last = db;
-    }
+    if (db != *last) put_select(o, *last = db);
     if (deadline != STORE_NO_DEADLINE) {
-        char *p = resp_reserve(o, 9);
         uint64_t le = htole64((uint64_t)deadline);
-        *p = (char)OP_DEADLINE_MS;
-        memcpy(p + 1, &le, 8);
-        o->len += 9;
+        put_byte(o, OP_DEADLINE_MS);
+        resp_raw(o, &le, 8);
     }
     put_byte(o, 0);
-    put_string(o, key, kn);
-    if (!b || vn < RESP_BLOB_MIN) {
-        put_string(o, value, vn);
+    put_string(o, key.p, key.n);
+    if (!b || value.n < RESP_BLOB_MIN) {
+        put_string(o, value.p, value.n);
         return NULL;
     }
-    put_length(o, vn);
-    *blob_n = vn;
+    put_length(o, value.n);
+    *blob_n = value.n;
     return b;
 }
 
@@ -274,8 +257,7 @@ static bool get_plain_length(struct cursor *c, uint64_t *n) {
     return !encoding;
 }
 
-/* LZF (Marc Lehmann's): runs of up to 32 bytes as they are, and copies of 3 to 264 bytes from up to 8 KiB
- * back. */
+/* LZF (Marc Lehmann's): runs of up to 32 bytes as they are, and copies of 3 to 264 bytes from up to 8 KiB back. */
 static bool lzf_expand(const unsigned char *in, size_t n, char *out, size_t want) {
     const unsigned char *end = in + n;
     size_t at = 0;
@@ -373,16 +355,9 @@ static void window_passed(void *ctx, const char *p, size_t n) {
 }
 
 static const char *type_name(int type) {
-    static const char of[] = ".lsthtmm.hlsthlxhtlxsxhhhh"; /* by type byte */
-    switch (type < (int)sizeof of - 1 ? of[type] : '.') {
-    case 'l': return "list";
-    case 's': return "set";
-    case 't': return "sorted set";
-    case 'h': return "hash";
-    case 'x': return "stream";
-    case 'm': return "a module's";
-    default: return "unknown";
-    }
+    static const char *const names[] = {"unknown", "list", "set", "sorted set", "hash", "stream", "a module's"};
+    static const char of[] = "01234366041234154315254444"; /* by type byte */
+    return names[type < (int)sizeof of - 1 ? of[type] - '0' : 0];
 }
 
 /* An entry from its type byte on. */
@@ -394,11 +369,10 @@ static void step_entry(struct loader *l, struct cursor *c, int type) {
     }
     if (!get_string(c, &it->key, &it->room[0])) return;
     if (type != 0) {
-        snprintf(
-            l->why, 256,
-            "the key '%.*s' is of type %s (%d), and this server keeps strings only: delete such keys where the file "
-            "comes from and save it again",
-            it->key.n < 64 ? (int)it->key.n : 64, it->key.p, type_name(type), type);
+        snprintf(l->why, 256,
+                 "the key '%.*s' is of type %s (%d), and this server keeps strings only: delete such keys "
+                 "where the file comes from and save it again",
+                 it->key.n < 64 ? (int)it->key.n : 64, it->key.p, type_name(type), type);
         return;
     }
     if (!get_string(c, &it->val, &it->room[1])) return;
@@ -429,36 +403,29 @@ static void step_aux(struct loader *l, struct cursor *c) {
 
 static struct db *loader_db(const struct loader *l, int id) { return l->staged ? store_staged(id) : store_db(id); }
 
-static void step_select(struct loader *l, struct cursor *c) {
-    uint64_t db;
-    if (!get_plain_length(c, &db)) return;
-    if (db < (uint64_t)store_databases()) l->db = loader_db(l, (int)db);
-    else
-        snprintf(l->why, 256, "it uses database %llu, and this server has %d: start it with --databases %llu",
-                 (unsigned long long)db, store_databases(), (unsigned long long)db + 1);
-}
-
-static void step_resize(struct loader *l, struct cursor *c) {
-    uint64_t keys, timed;
-    if (!get_plain_length(c, &keys) || !get_plain_length(c, &timed)) return;
-    if (keys <= (l->r->end - l->r->at) / 3) store_reserve(l->db, keys); /* an entry takes 3 bytes at least */
-}
-
-static void step_skip(struct cursor *c, int lengths) {
-    uint64_t n;
-    while (lengths-- > 0 && get_plain_length(c, &n)) {}
-}
-
 /* One opcode, or one entry. */
 static void step(struct loader *l, struct cursor *c) {
     const unsigned char *p = take(c, 1);
+    uint64_t n[3];
     struct arg skipped;
     int op = p ? *p : -1;
+    int lengths = op == OP_SELECTDB || op == OP_IDLE ? 1 : op == OP_RESIZEDB ? 2 : op == OP_SLOT_INFO ? 3 : 0;
+    for (int i = 0; i < lengths; i++)
+        if (!get_plain_length(c, &n[i])) return;
     switch (op) {
-    case -1: break;
+    case -1:
+    case OP_IDLE:
+    case OP_SLOT_INFO: break;
     case OP_AUX: step_aux(l, c); break;
-    case OP_SELECTDB: step_select(l, c); break;
-    case OP_RESIZEDB: step_resize(l, c); break;
+    case OP_SELECTDB:
+        if (n[0] < (uint64_t)store_databases()) l->db = loader_db(l, (int)n[0]);
+        else
+            snprintf(l->why, 256, "it uses database %llu, and this server has %d: start it with --databases %llu",
+                     (unsigned long long)n[0], store_databases(), (unsigned long long)n[0] + 1);
+        break;
+    case OP_RESIZEDB:
+        if (n[0] <= (l->r->end - l->r->at) / 3) store_reserve(l->db, n[0]); /* an entry takes 3 bytes at least */
+        break;
     case OP_DEADLINE_MS:
         if ((p = take(c, 8))) l->deadline = (int64_t)little(p, 8);
         if (l->deadline < STORE_NO_DEADLINE) l->deadline = 0; /* before 1970 nothing can expire while the clock is 0 */
@@ -466,9 +433,7 @@ static void step(struct loader *l, struct cursor *c) {
     case OP_DEADLINE_S:
         if ((p = take(c, 4))) l->deadline = (int64_t)little(p, 4) * 1000;
         break;
-    case OP_IDLE: step_skip(c, 1); break;
     case OP_FREQ: take(c, 1); break;
-    case OP_SLOT_INFO: step_skip(c, 3); break;
     case OP_FUNCTION: get_string(c, &skipped, &l->batch[l->n].room[0]); break;
     case RDB_END: l->ended = true; break;
     default: step_entry(l, c, op);

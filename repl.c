@@ -411,11 +411,10 @@ static bool transfer_begin(const char *line) {
 static void psync_answered(const char *line) {
     char id[ANSWER_MAX] = "";
     if (!strncmp(line, "+CONTINUE", 9) && !leader.lost) {
-        if (sscanf(line + 9, "%511s", id) == 1 && is_id(id) && strcmp(id, log_id()) != 0) {
+        if (sscanf(line + 9, "%511s", id) != 1 || !is_id(id)) snprintf(id, sizeof id, "%s", log_known_id());
+        if (strcmp(id, log_id()) != 0) {
             repl_drop_followers(); /* they hear the id when they come back */
             log_continue(id);
-        } else {
-            log_continue(log_known_id());
         }
         hooks->say(SAY_NOTICE, "The leader %s:%d goes on from offset %" PRIu64 ".", leader.host, leader.port,
                    log_end());

@@ -12,15 +12,9 @@
  */
 #include "resp.h"
 
-#include <assert.h>
 #include <ctype.h>
-#include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
@@ -381,11 +375,7 @@ void resp_raw(struct resp_out *o, const void *p, size_t n) {
 }
 
 static void add_piece(struct resp_out *o, size_t at, struct blob *b, char *p, size_t n) {
-    if (o->npieces == o->pieces_cap) {
-        o->pieces_cap = o->pieces_cap == 0 ? 4 : o->pieces_cap * 2;
-        o->pieces = resp_need(realloc(o->pieces, o->pieces_cap * sizeof(struct resp_piece)));
-    }
-    o->pieces[o->npieces++] = (struct resp_piece){.at = at, .blob = b, .p = p, .n = n};
+    PUSH(o->pieces, o->npieces, o->pieces_cap, ((struct resp_piece){.at = at, .blob = b, .p = p, .n = n}));
     o->piece_bytes += n;
 }
 
@@ -467,46 +457,40 @@ static inline void header(struct resp_out *o, char type, size_t n) {
     o->len = (size_t)(put_header(resp_reserve(o, HEADER_MAX), type, (int64_t)n) - o->buf);
 }
 
-static void put_text(struct resp_out *o, const char *text) { resp_raw(o, text, strlen(text)); }
-
-static void text_line(struct resp_out *o, char type, const char *text) {
-    resp_raw(o, &type, 1);
-    put_text(o, text);
-    resp_raw(o, "\r\n", 2);
-}
-
-/* Writes the formatted text as write() does. */
-static void formatted(struct resp_out *o, void write(struct resp_out *, const char *), const char *fmt, va_list ap) {
+static void formatted(struct resp_out *o, const char *fmt, va_list ap) {
     char *text;
-    if (vasprintf(&text, fmt, ap) < 0) text = NULL;
-    write(o, resp_need(text));
+    int n = vasprintf(&text, fmt, ap);
+    resp_raw(o, resp_need(n < 0 ? NULL : text), (size_t)n);
     free(text);
-}
-
-void resp_ok(struct resp_out *o) { resp_raw(o, "+OK\r\n", 5); }
-void resp_status(struct resp_out *o, const char *s) { text_line(o, '+', s); }
-
-void resp_error(struct resp_out *o, const char *text) {
-    size_t start = o->len + 1;
-    text_line(o, '-', text);
-    for (char *p = o->buf + start; p < o->buf + o->len - 2; p++)
-        if (*p == '\r' || *p == '\n') *p = ' '; /* the text may quote what a client sent */
-    o->last_error = o->buf + start;
-    o->errors++;
-}
-
-void resp_errorf(struct resp_out *o, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    formatted(o, resp_error, fmt, ap);
-    va_end(ap);
 }
 
 void resp_printf(struct resp_out *o, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    formatted(o, put_text, fmt, ap);
+    formatted(o, fmt, ap);
     va_end(ap);
+}
+
+void resp_errorf(struct resp_out *o, const char *fmt, ...) {
+    size_t start = o->len + 1;
+    va_list ap;
+    va_start(ap, fmt);
+    resp_raw(o, "-", 1);
+    formatted(o, fmt, ap);
+    va_end(ap);
+    for (char *p = o->buf + start; p < o->buf + o->len; p++)
+        if (*p == '\r' || *p == '\n') *p = ' '; /* the text may quote what a client sent */
+    resp_raw(o, "\r\n", 2);
+    o->last_error = o->buf + start;
+    o->errors++;
+}
+
+void resp_error(struct resp_out *o, const char *text) { resp_errorf(o, "%s", text); }
+void resp_ok(struct resp_out *o) { resp_raw(o, "+OK\r\n", 5); }
+void resp_status(struct resp_out *o, const char *s) {
+    resp_raw(o, "+", 1);
+    resp_raw(o, s, strlen(s));
+    resp_raw(o, "\r\n", 2);
 }
 
 void resp_int(struct resp_out *o, int64_t v) {
@@ -533,13 +517,18 @@ void resp_blob(struct resp_out *o, struct blob *b, size_t n) {
     resp_raw(o, "\r\n", 2);
 }
 
-void resp_text(struct resp_out *o, struct resp_out *text) {
-    bool resp3 = o->proto == 3;
-    header(o, resp3 ? '=' : '$', resp3 ? text->len + 4 : text->len);
-    resp_raw(o, "txt:", resp3 ? 4 : 0);
-    resp_raw(o, text->buf, text->len);
-    resp_raw(o, "\r\n", 2);
-    resp_out_free(text);
+void resp_words(struct resp_out *o, const char *words) {
+    for (size_t n; (n = strcspn(words, " ")); words += n + (words[n] != '\0')) resp_bulk(o, words, n);
+}
+
+void resp_quoted(struct resp_out *o, const void *p, size_t n) {
+    static const char plain[] = "\"\\\n\r\t\a\b", escaped[] = "\"\\nrtab";
+    resp_raw(o, "\"", 1);
+    for (const char *c = p, *end = c + n, *at; c < end; c++)
+        if ((at = memchr(plain, *c, sizeof plain - 1))) resp_printf(o, "\\%c", escaped[at - plain]);
+        else if (*c >= ' ' && *c <= '~') resp_raw(o, c, 1);
+        else resp_printf(o, "\\x%02x", (unsigned char)*c);
+    resp_raw(o, "\"", 1);
 }
 
 void resp_null(struct resp_out *o) { resp_raw(o, o->proto == 3 ? "_\r\n" : "$-1\r\n", o->proto == 3 ? 3 : 5); }
@@ -561,10 +550,10 @@ void resp_pair_int(struct resp_out *o, const char *name, int64_t value) {
 
 size_t resp_later(struct resp_out *o) { return o->len; }
 
-/* Puts the header in at the mark. */
-static void end_later(struct resp_out *o, size_t mark, char type, size_t n) {
-    char head[HEADER_MAX];
-    size_t size = (size_t)(put_header(head, type, (int64_t)n) - head);
+/* Puts the header in at the mark, with the text behind it. */
+static void end_later(struct resp_out *o, size_t mark, char type, size_t n, const char *text) {
+    char head[HEADER_MAX + 5];
+    size_t size = (size_t)(stpcpy(put_header(head, type, (int64_t)n), text) - head);
     resp_reserve(o, size);
     memmove(o->buf + mark + size, o->buf + mark, o->len - mark);
     memcpy(o->buf + mark, head, size);
@@ -572,7 +561,15 @@ static void end_later(struct resp_out *o, size_t mark, char type, size_t n) {
     for (uint32_t i = o->npieces; i > o->first_piece && o->pieces[i - 1].at > mark; i--) o->pieces[i - 1].at += size;
 }
 
-void resp_later_array(struct resp_out *o, size_t mark, size_t n) { end_later(o, mark, '*', n); }
+void resp_later_array(struct resp_out *o, size_t mark, size_t n) { end_later(o, mark, '*', n, ""); }
 void resp_later_map(struct resp_out *o, size_t mark, size_t pairs) {
-    end_later(o, mark, o->proto == 3 ? '%' : '*', o->proto == 3 ? pairs : 2 * pairs);
+    end_later(o, mark, o->proto == 3 ? '%' : '*', o->proto == 3 ? pairs : 2 * pairs, "");
+}
+void resp_later_bulk(struct resp_out *o, size_t mark) {
+    end_later(o, mark, '$', o->len - mark, "");
+    resp_raw(o, "\r\n", 2);
+}
+void resp_later_text(struct resp_out *o, size_t mark) {
+    if (o->proto != 3) resp_later_bulk(o, mark);
+    else end_later(o, mark, '=', o->len - mark + 4, "txt:"), resp_raw(o, "\r\n", 2);
 }

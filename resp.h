@@ -6,12 +6,26 @@
 #ifndef RESP_H
 #define RESP_H
 
+/* What nearly every file needs of libc. */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/uio.h>
 
 void *resp_need(void *memory); /* what malloc() gave; aborts where that is nothing */
+
+/* Appends to a growing array. */
+#define PUSH(array, n, cap, item)                                                                                      \
+    do {                                                                                                               \
+        if ((n) == (cap)) (array) = resp_need(realloc((array), ((cap) = (cap) ? 2 * (cap) : 16) * sizeof *(array)));   \
+        (array)[(n)++] = (item);                                                                                       \
+    } while (0)
 
 /* ---- blobs: strings in an allocation of their own ------------------------------------------------------------
  * A blob goes from the socket into the store and from there to a socket without being copied: whoever keeps it holds a
@@ -135,9 +149,10 @@ void resp_errorf(struct resp_out *o, const char *fmt, ...) __attribute__((format
 void resp_int(struct resp_out *o, int64_t v);
 void resp_bulk(struct resp_out *o, const void *p, size_t n);
 void resp_bulk_str(struct resp_out *o, const char *s);
-void resp_bulk_int(struct resp_out *o, int64_t v);            /* the number as a bulk string */
-void resp_blob(struct resp_out *o, struct blob *b, size_t n); /* b's first n bytes; takes a reference of its own */
-void resp_text(struct resp_out *o, struct resp_out *text);    /* "txt:" in RESP3, else a bulk string; takes text */
+void resp_bulk_int(struct resp_out *o, int64_t v);             /* the number as a bulk string */
+void resp_blob(struct resp_out *o, struct blob *b, size_t n);  /* b's first n bytes; takes a reference of its own */
+void resp_words(struct resp_out *o, const char *words);        /* each, a space between them, as a bulk string */
+void resp_quoted(struct resp_out *o, const void *p, size_t n); /* in quotes, as resp_split_line() reads it */
 void resp_null(struct resp_out *o);
 void resp_null_array(struct resp_out *o);
 void resp_array(struct resp_out *o, size_t n);
@@ -146,9 +161,11 @@ void resp_set(struct resp_out *o, size_t n);
 void resp_pair(struct resp_out *o, const char *name, const char *value); /* of a map, both as bulk strings */
 void resp_pair_int(struct resp_out *o, const char *name, int64_t value);
 void resp_push(struct resp_out *o, size_t n);
-size_t resp_later(struct resp_out *o); /* an aggregate whose count is not known yet: keep the mark ... */
+size_t resp_later(struct resp_out *o); /* what begins with a count that is not known yet: keep the mark ... */
 void resp_later_array(struct resp_out *o, size_t mark, size_t n); /* ... and give it here */
 void resp_later_map(struct resp_out *o, size_t mark, size_t pairs);
+void resp_later_bulk(struct resp_out *o, size_t mark); /* what was written since is a string */
+void resp_later_text(struct resp_out *o, size_t mark); /* the same in RESP2, in RESP3 a verbatim string, "txt:" */
 
 /* ---- numbers ------------------------------------------------------------------------------------------------- */
 

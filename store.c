@@ -18,9 +18,8 @@
  * `moved` counts the old buckets that have moved. A hash whose old bucket has moved belongs to the new array,
  * any other to the old one, so that a look-up always has exactly one chain to walk.
  *
- * Expiry. A key past its deadline is never seen: the look-up that meets it deletes it (on a leader) or hides
- * it (on a follower). Beside that a sweep walks the buckets, a bounded number at a time, faster where it
- * finds much.
+ * Expiry. A key past its deadline is never seen: the look-up that meets it deletes it (on a leader) or hides it (on a
+ * follower). Beside that a sweep walks the buckets, a bounded number at a time, faster where it finds much.
  *
  * Eviction. Where memory is above the limit, a hand goes round all buckets. From the EVICT_LOOK entries that it meets
  * next (only those with a deadline, where the policy says so) one goes: the longest idle, under the lru policies, the
@@ -45,12 +44,12 @@
  */
 #include "store.h"
 
-#include <assert.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
+#include <sys/queue.h>
 #include <sys/random.h>
+#define entry search_entry /* libc has a struct of that name here */
+#include <search.h>
+#undef entry
 
 #define MIN_BUCKETS  16
 #define SWEEP_SLICE  512                /* buckets that the sweep looks at in one turn */
@@ -110,12 +109,14 @@ struct dying {
 };
 
 struct store_watch {
-    struct store_watch *next;
-    uint64_t hash, version;
+    LIST_ENTRY(store_watch) link;
+    struct arg key; /* its bytes stand behind the struct */
     int db;
-    uint32_t refs, klen;
-    char key[];
+    uint32_t refs;
+    uint64_t version;
 };
+
+struct store_stats store_stats;
 
 static struct {
     struct db *dbs;
@@ -127,8 +128,7 @@ static struct {
     uint32_t atime;
     enum store_expiry mode;
     void (*on_reclaim)(struct db *db, const char *key, size_t n, bool evicted);
-    uint64_t changes, expired, evicted;
-    size_t memory, table_memory;
+    size_t memory; /* without tables */
     bool sweep_off;
     size_t sweep_credit;
     int sweep_db;
@@ -151,97 +151,61 @@ static struct {
     void (*emit)(int db, const struct entry *e); /* NULL: given up, but the marks are still being set */
 } snapshot;
 
-static struct {
-    struct store_watch **buckets;
-    size_t mask, used;
-} watches;
-
-static void *must(void *p) {
-    if (!p) {
-        fprintf(stderr, "Out of memory in the store\n");
-        abort();
-    }
-    return p;
-}
+static LIST_HEAD(watch_list, store_watch) watches;
+static void *watch_tree; /* the same, by key */
 
 /* ==== memory: entries of up to ARENA_MAX bytes in size classes of 8 bytes ==================================
  * malloc would add 8 to 23 bytes to each. A chunk of 64 KiB, aligned, serves one class; its head counts what
  * is in use, so that an empty one can serve another class or go back to the system. Under the sanitizers
  * everything comes from malloc, so that they see each entry. */
 
-#define ARENA_MAX   1024
 #define CHUNK_SIZE  ((size_t)64 * 1024)
 #define KEEP_CHUNKS 64 /* empty chunks kept with their memory */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define ARENA_OFF 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define ARENA_OFF 1
+#ifndef __has_feature
+#define __has_feature(x) 0
 #endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) ||               \
+    __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define ARENA_MAX 0
+#else
+#define ARENA_MAX 1024
 #endif
 
-/* Invariants: used counts the objects handed out; a chunk is in its class's list exactly while it has room.
- */
+/* Invariants: used counts the objects handed out; a chunk is in its class's list exactly while it has room. */
 struct chunk {
-    struct chunk *next, *prev;
+    LIST_ENTRY(chunk) link;
     void *free; /* objects given back, linked through their first word */
     uint32_t used;
     uint32_t fresh; /* offset of the first object never handed out */
     uint32_t size;  /* bytes an object */
 };
 
-#ifndef ARENA_OFF
 static struct {
-    struct chunk *room[ARENA_MAX / 8 + 1]; /* by class: chunks with room */
-    void **empty;                          /* chunks of no class */
-    size_t nempty, nclean, empty_cap;      /* the first nclean hold no memory */
+    LIST_HEAD(chunk_list, chunk) room[ARENA_MAX / 8 + 1]; /* by class: chunks with room */
+    void **empty;                                         /* chunks of no class */
+    size_t nempty, nclean, empty_cap;                     /* the first nclean hold no memory */
 } arena;
-#endif
 
 static size_t round_up(size_t size) { return (size + 7) & ~(size_t)7; }
 
-#ifdef ARENA_OFF
-static void *arena_alloc(size_t size) { return must(malloc(size)); }
-static void arena_free(void *p, size_t size) {
-    (void)size;
-    free(p);
-}
-static bool arena_trim(int chunks) { return chunks < 0; }
-static bool arena_sparse(const void *p, size_t size) { return !p && !size; }
-#else
-static void empty_push(void *chunk) {
-    if (arena.nempty == arena.empty_cap) {
-        arena.empty_cap = arena.empty_cap ? arena.empty_cap * 2 : 64;
-        arena.empty = must(realloc(arena.empty, arena.empty_cap * sizeof *arena.empty));
-    }
-    arena.empty[arena.nempty++] = chunk;
+static void empty_push(void *chunk) { PUSH(arena.empty, arena.nempty, arena.empty_cap, chunk); }
+
+/* Pages: zero already, faulted in when touched, gone at once when unmapped. */
+static void *map(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return resp_need(p == MAP_FAILED ? NULL : p);
 }
 
 /* One more region of chunks. In small pages: a huge one takes the kernel up to 5 ms, at the first touch or later. */
 static void region_new(void) {
-    char *p = mmap(NULL, 2 * REGION_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    must(p == MAP_FAILED ? NULL : p);
+    char *p = map(2 * REGION_SIZE);
     size_t head = (REGION_SIZE - ((uintptr_t)p & (REGION_SIZE - 1))) & (REGION_SIZE - 1);
     if (head) munmap(p, head);
     p += head;
     munmap(p + REGION_SIZE, REGION_SIZE - head);
     for (size_t i = REGION_SIZE; i > 0; i -= CHUNK_SIZE) empty_push(p + i - CHUNK_SIZE);
     arena.nclean = arena.nempty;
-}
-
-static void chunk_link(struct chunk *c) {
-    struct chunk **head = &arena.room[c->size / 8];
-    c->prev = NULL;
-    c->next = *head;
-    if (c->next) c->next->prev = c;
-    *head = c;
-}
-
-static void chunk_unlink(struct chunk *c) {
-    if (c->prev) c->prev->next = c->next;
-    else arena.room[c->size / 8] = c->next;
-    if (c->next) c->next->prev = c->prev;
 }
 
 static bool chunk_full(const struct chunk *c) { return !c->free && c->fresh + c->size > CHUNK_SIZE; }
@@ -251,46 +215,42 @@ static struct chunk *chunk_new(uint32_t size) {
     struct chunk *c = arena.empty[--arena.nempty];
     if (arena.nclean > arena.nempty) arena.nclean = arena.nempty;
     *c = (struct chunk){.fresh = (uint32_t)round_up(sizeof *c), .size = size};
-    chunk_link(c);
+    LIST_INSERT_HEAD(&arena.room[size / 8], c, link);
     return c;
 }
 
 static struct chunk *chunk_of(const void *p) { return (struct chunk *)((uintptr_t)p & ~(uintptr_t)(CHUNK_SIZE - 1)); }
 
 static void *arena_alloc(size_t size) {
-    if (size > ARENA_MAX) return must(malloc(size));
-    struct chunk *c = arena.room[size / 8];
+    if (size > ARENA_MAX) return resp_need(malloc(size));
+    struct chunk *c = LIST_FIRST(&arena.room[size / 8]);
     if (!c) c = chunk_new((uint32_t)size);
     void *p = c->free;
-    if (p) {
-        memcpy(&c->free, p, sizeof c->free);
-    } else {
-        p = (char *)c + c->fresh;
-        c->fresh += c->size;
-    }
+    if (p) memcpy(&c->free, p, sizeof c->free);
+    else p = (char *)c + c->fresh, c->fresh += c->size;
     c->used++;
-    if (chunk_full(c)) chunk_unlink(c);
+    if (chunk_full(c)) LIST_REMOVE(c, link);
     return p;
 }
 
 static void arena_free(void *p, size_t size) {
-    if (size > ARENA_MAX) {
-        free(p);
-        return;
-    }
+    if (size > ARENA_MAX) free(p);
+    if (size > ARENA_MAX) return;
     struct chunk *c = chunk_of(p);
     assert(c->size == size && c->used > 0);
-    if (chunk_full(c)) chunk_link(c);
+    if (chunk_full(c)) LIST_INSERT_HEAD(&arena.room[size / 8], c, link);
     memcpy(p, &c->free, sizeof c->free);
     c->free = p;
-    if (--c->used || (!c->next && !c->prev)) return; /* the last one with room stays: no to and fro */
-    chunk_unlink(c);
+    if (--c->used) return;
+    if (LIST_FIRST(&arena.room[size / 8]) == c && !LIST_NEXT(c, link)) return; /* the last one stays: no to and fro */
+    LIST_REMOVE(c, link);
     empty_push(c);
 }
 
 /* Whether the object had better move: much of its chunk is free, and the next allocation is from another one. */
 static bool arena_sparse(const void *p, size_t size) {
-    return size <= ARENA_MAX && chunk_of(p) != arena.room[size / 8] && chunk_of(p)->used * size < CHUNK_SIZE / 4 * 3;
+    return size <= ARENA_MAX && chunk_of(p) != LIST_FIRST(&arena.room[size / 8]) &&
+           chunk_of(p)->used * size < CHUNK_SIZE / 4 * 3;
 }
 
 /* Gives the memory of some empty chunks back to the system. True: there is more. */
@@ -299,7 +259,6 @@ static bool arena_trim(int chunks) {
         madvise(arena.empty[arena.nclean++], CHUNK_SIZE, MADV_DONTNEED);
     return arena.nempty > arena.nclean + KEEP_CHUNKS;
 }
-#endif
 
 /* ==== SipHash-1-3 (Aumasson, Bernstein: SipHash: a fast short-input PRF) ====================== */
 
@@ -365,7 +324,7 @@ static inline char *value_at(const struct entry *e) {
     return key + n;
 }
 
-static struct blob *blob_of(const struct entry *e) {
+struct blob *store_blob(const struct entry *e) {
     struct blob *b = NULL;
     if (e->is_blob) memcpy(&b, value_at(e), sizeof b);
     return b;
@@ -383,15 +342,14 @@ static size_t size_of(const struct entry *e) {
     return entry_size(klen, e->has_deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
 }
 
-static inline bool is_expired(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.now; }
+bool store_expired(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.now; }
 
 static inline void note_access(struct entry *e) {
     if (e->atime != g.atime) e->atime = g.atime & ATIME_MASK;
     if (!e->visited) e->visited = 1;
 }
 
-/* An entry with this key and room for a value of vbytes; the value, vlen, is_blob and next are the caller's
- * to set. */
+/* An entry with this key and room for a value of vbytes; the value, vlen, is_blob and next are the caller's to set. */
 static struct entry *entry_new(const char *key, size_t klen, int64_t deadline, size_t vbytes) {
     size_t size = entry_size(klen, deadline != STORE_NO_DEADLINE, vbytes);
     struct entry *e = arena_alloc(size);
@@ -401,16 +359,14 @@ static struct entry *entry_new(const char *key, size_t klen, int64_t deadline, s
     e->has_deadline = deadline != STORE_NO_DEADLINE;
     if (e->has_deadline) *deadline_at(e) = deadline;
     size_t n;
-    if (klen >= LONG_KEY) {
-        uint32_t len = (uint32_t)klen;
-        memcpy(e->body + (e->has_deadline ? 8 : 0), &len, sizeof len);
-    }
+    uint32_t len = (uint32_t)klen;
+    if (klen >= LONG_KEY) memcpy(e->body + (e->has_deadline ? 8 : 0), &len, sizeof len);
     memcpy(key_at(e, &n), key, klen);
     return e;
 }
 
 static void entry_drop_blob(struct entry *e) {
-    struct blob *b = blob_of(e);
+    struct blob *b = store_blob(e);
     if (!b) return;
     g.memory -= blob_memory(b);
     resp_blob_release(b);
@@ -423,26 +379,12 @@ static void entry_free(struct entry *e) {
     arena_free(e, size);
 }
 
-static void entry_set_blob(struct entry *e, struct blob *b, size_t n) {
-    memcpy(value_at(e), &b, sizeof b);
-    e->is_blob = 1;
-    e->vlen = n & 0x3fffffff;
-    g.memory += blob_memory(b);
-}
-
 /* ==== the table =============================================================================== */
 
 static struct table table_new(size_t size) {
     size_t bytes = size * sizeof(struct entry *);
-    struct table t = {.mask = size - 1};
-    if (bytes < REGION_SIZE) {
-        t.buckets = must(calloc(size, sizeof *t.buckets));
-    } else { /* pages of its own: zero already, faulted in when touched, gone at once when freed */
-        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        t.buckets = must(p == MAP_FAILED ? NULL : p);
-    }
-    g.table_memory += bytes;
-    return t;
+    store_stats.table_memory += bytes;
+    return (struct table){.mask = size - 1, .buckets = bytes < REGION_SIZE ? resp_need(calloc(1, bytes)) : map(bytes)};
 }
 
 static void table_free(struct table *t) {
@@ -450,7 +392,7 @@ static void table_free(struct table *t) {
     size_t bytes = (t->mask + 1) * sizeof *t->buckets;
     if (bytes < REGION_SIZE) free(t->buckets);
     else munmap(t->buckets, bytes);
-    g.table_memory -= bytes;
+    store_stats.table_memory -= bytes;
     *t = (struct table){0};
 }
 
@@ -469,6 +411,7 @@ static inline struct entry **bucket_of(struct db *db, uint64_t hash) {
     return &db->t[0].buckets[i];
 }
 
+/* The buckets of both arrays in a row: how many, and each. */
 static size_t buckets_in(const struct db *db) { return db->t[0].mask + 1 + (rehashing(db) ? db->t[1].mask + 1 : 0); }
 static struct entry **bucket_at(const struct db *db, size_t i) {
     return i <= db->t[0].mask ? &db->t[0].buckets[i] : &db->t[1].buckets[i - db->t[0].mask - 1];
@@ -484,10 +427,11 @@ static void bucket_prefetch(const struct db *db, size_t i, size_t total) {
     }
 }
 
-static void snapshot_visit(const struct db *db, struct entry *e) {
-    if (e->saved == snapshot.mark) return;
+/* The running snapshot gets the entry, unless it has it. */
+static inline void snapshot_take(int id, struct entry *e) {
+    if (!snapshot.running || e->saved == snapshot.mark) return;
     e->saved = snapshot.mark & 1;
-    if (snapshot.emit) snapshot.emit(db->snapshot_id, e);
+    if (snapshot.emit) snapshot.emit(id, e);
 }
 
 static void bucket_move(struct db *db) {
@@ -501,7 +445,7 @@ static void bucket_move(struct db *db) {
         char *key = key_at(e, &n);
         next = e->next;
         struct entry **b = &to->buckets[hash_bytes(key, n) & to->mask];
-        if (snapshot.running) snapshot_visit(db, e); /* the walk may not come by its new place */
+        snapshot_take(db->snapshot_id, e); /* the walk may not come by its new place */
         e->next = *b;
         *b = e;
     }
@@ -556,13 +500,31 @@ static inline struct entry **find_link(struct db *db, struct arg *key) {
     return link;
 }
 
-static void watch_touch(int db, struct arg *key);
+static int watch_compare(const void *a, const void *b) {
+    const struct store_watch *x = a, *y = b;
+    if (x->key.hash != y->key.hash) return x->key.hash < y->key.hash ? -1 : 1;
+    if (x->db != y->db || x->key.n != y->key.n)
+        return x->db < y->db || (x->db == y->db && x->key.n < y->key.n) ? -1 : 1;
+    return memcmp(x->key.p, y->key.p, x->key.n);
+}
+
+/* NULL: nobody watches the key. */
+static struct store_watch *watch_find(int db, struct arg *key) {
+    hash_of(key);
+    struct store_watch **found = tfind(&(const struct store_watch){.key = *key, .db = db}, &watch_tree, watch_compare);
+    return found ? *found : NULL;
+}
+
+static void watch_touch(int db, struct arg *key) {
+    struct store_watch *w = watch_find(db, key);
+    if (w) w->version++;
+}
 
 /* Before an entry (NULL: a key that is not there yet) changes: invariant 5. */
 static inline void note_change(struct db *db, struct entry *e, struct arg *key) {
-    g.changes++;
-    if (e && snapshot.running) snapshot_visit(db, e);
-    if (watches.used) watch_touch(db->id, key);
+    store_stats.changes++;
+    if (e) snapshot_take(db->snapshot_id, e);
+    if (!LIST_EMPTY(&watches)) watch_touch(db->id, key);
 }
 
 /* Takes the entry out of its chain and frees it. */
@@ -577,18 +539,16 @@ static void unlink_entry(struct db *db, struct entry **link, struct arg *key) {
 
 /* Deletes an entry that no client asked to delete. */
 static void reclaim_link(struct db *db, struct entry **link, bool evicted) {
-    size_t n;
-    char *p = key_at(*link, &n);
-    struct arg key = {.p = p, .n = (uint32_t)n};
-    if (g.on_reclaim) g.on_reclaim(db, p, n, evicted);
+    struct arg key = store_key(*link);
+    if (g.on_reclaim) g.on_reclaim(db, key.p, key.n, evicted);
     unlink_entry(db, link, &key);
-    *(evicted ? &g.evicted : &g.expired) += 1;
+    *(evicted ? &store_stats.evicted : &store_stats.expired) += 1;
 }
 
 /* The link to the key's entry as everybody but the sweep sees it: past its deadline it does not exist. */
 static inline struct entry **find_live(struct db *db, struct arg *key) {
     struct entry **link = find_link(db, key);
-    if (!*link || !is_expired(*link)) return *link ? link : NULL;
+    if (!*link || !store_expired(*link)) return *link ? link : NULL;
     if (g.mode == STORE_EXPIRE_DELETE) {
         reclaim_link(db, link, false);
         rehash_shrink(db, SPARSE);
@@ -596,16 +556,15 @@ static inline struct entry **find_live(struct db *db, struct arg *key) {
     return NULL;
 }
 
-struct entry *store_find(struct db *db, struct arg *key) {
-    struct entry **link = find_live(db, key);
-    if (!link) return NULL;
-    note_access(*link);
-    return *link;
-}
-
 struct entry *store_peek(struct db *db, struct arg *key) {
     struct entry **link = find_live(db, key);
     return link ? *link : NULL;
+}
+
+struct entry *store_find(struct db *db, struct arg *key) {
+    struct entry *e = store_peek(db, key);
+    if (e) note_access(e);
+    return e;
 }
 
 static void entry_prefetch(const struct entry *e, size_t klen) {
@@ -631,21 +590,21 @@ void store_prefetch(const struct store_lookup *l, size_t n) {
 
 /* ==== reading an entry ======================================================================== */
 
-const char *store_key(const struct entry *e, size_t *n) { return key_at(e, n); }
-
-const char *store_value(const struct entry *e, size_t *n) {
-    *n = e->vlen;
-    return e->is_blob ? blob_of(e)->data : value_at(e);
+struct arg store_key(const struct entry *e) {
+    size_t n;
+    const char *p = key_at(e, &n);
+    return (struct arg){.p = p, .n = (uint32_t)n};
 }
 
-struct blob *store_blob(const struct entry *e) {
-    return blob_of(e);
+struct arg store_value(const struct entry *e) {
+    if (!e) return ARG("");
+    return (struct arg){.p = e->is_blob ? store_blob(e)->data : value_at(e), .n = e->vlen};
 }
+
 int64_t store_deadline(const struct entry *e) { return e->has_deadline ? *deadline_at(e) : STORE_NO_DEADLINE; }
 uint32_t store_idle(const struct entry *e) { return (g.atime - (uint32_t)e->atime) & ATIME_MASK; }
 void store_set_idle(struct entry *e, uint32_t seconds) { e->atime = (g.atime - seconds) & ATIME_MASK; }
 bool store_is_raw(const struct entry *e) { return e->raw; }
-bool store_expired(const struct entry *e) { return is_expired(e); }
 
 /* ==== changing one ============================================================================ */
 
@@ -680,21 +639,13 @@ struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t
         if (timed) *deadline_at(e) = deadline;
         note_access(e);
     }
-    if (!blob) {
-        e->is_blob = 0;
-        e->vlen = val->n & 0x3fffffff;
-        memcpy(value_at(e), val->p, val->n);
-        return e;
-    }
-    struct blob *b;
-    if (val->is_blob) {
-        b = resp_arg_blob(val);
-        val->is_blob = false; /* it is ours now */
-    } else {
-        b = resp_blob_new(val->n);
-        memcpy(b->data, val->p, val->n);
-    }
-    entry_set_blob(e, b, val->n);
+    struct blob *b = val->is_blob ? resp_arg_blob(val) : blob ? resp_blob_new(val->n) : NULL;
+    if (blob && !val->is_blob) memcpy(b->data, val->p, val->n);
+    if (blob) g.memory += blob_memory(b);
+    val->is_blob = false; /* it is ours now */
+    e->is_blob = blob;
+    e->vlen = val->n & 0x3fffffff;
+    memcpy(value_at(e), blob ? (const void *)&b : val->p, vbytes);
     return e;
 }
 
@@ -715,25 +666,23 @@ static struct entry *reshape(struct db *db, struct entry **link, int64_t deadlin
     fresh->is_blob = e->is_blob;
     fresh->raw = e->raw;
     fresh->atime = e->atime;
-    if (e->is_blob) g.memory += blob_memory(resp_blob_ref(blob_of(e))); /* entry_free(e) drops the other reference */
+    if (e->is_blob) g.memory += blob_memory(resp_blob_ref(store_blob(e))); /* entry_free(e) drops the other reference */
     replace_link(db, link, fresh);
     return fresh;
 }
 
-/* A blob of the entry's value that nobody else holds, with room for n bytes and some more: appending stays
- * cheap. */
+/* A blob of the entry's value that nobody else holds, with room for n bytes and some more: appending stays cheap. */
 static struct blob *own_blob(struct entry *e, size_t n) {
-    struct blob *b = blob_of(e);
+    struct blob *b = store_blob(e);
     size_t slack = n < 1024 * 1024 ? n : 1024 * 1024;
     if (b && b->refs == 1 && n <= b->cap) return b;
     if (b && b->refs == 1) {
         g.memory -= blob_memory(b);
         b = resp_blob_grow(b, n + slack);
     } else {
-        size_t had;
-        const char *p = store_value(e, &had);
+        struct arg had = store_value(e);
         struct blob *copy = resp_blob_new(n + slack);
-        memcpy(copy->data, p, had < n ? had : n);
+        memcpy(copy->data, had.p, had.n < n ? had.n : n);
         entry_drop_blob(e);
         b = copy;
     }
@@ -789,10 +738,9 @@ bool store_delete(struct db *db, struct arg *key) {
 bool store_copy(struct db *src, struct arg *key, struct db *dst, struct arg *to) {
     struct entry *e = store_peek(src, key);
     if (!e) return false;
-    struct blob *b = blob_of(e);
-    size_t n;
-    struct arg val = {.p = store_value(e, &n), .is_blob = b != NULL};
-    val.n = (uint32_t)n;
+    struct blob *b = store_blob(e);
+    struct arg val = store_value(e);
+    val.is_blob = b != NULL;
     if (b) resp_blob_ref(b);
     bool raw = e->raw;
     store_set(dst, to, &val, store_deadline(e))->raw = raw;
@@ -813,7 +761,7 @@ void store_init(int databases) {
     g.k1 = seed[1];
     g.rng = seed[2] | 1;
     g.ndbs = databases;
-    g.dbs = must(calloc((size_t)databases, sizeof *g.dbs));
+    g.dbs = resp_need(calloc((size_t)databases, sizeof *g.dbs));
     for (int i = 0; i < databases; i++) db_init(&g.dbs[i], i);
 }
 
@@ -825,11 +773,7 @@ int store_db_id(const struct db *db) { return db->id; }
 size_t store_size(const struct db *db) { return db->used; }
 size_t store_volatile(const struct db *db) { return db->deadlines; }
 int64_t store_avg_ttl(const struct db *db) { return db->avg_ttl; }
-uint64_t store_changes(void) { return g.changes; }
-uint64_t store_expired_count(void) { return g.expired; }
-uint64_t store_evicted_count(void) { return g.evicted; }
-size_t store_table_memory(void) { return g.table_memory; }
-size_t store_entry_memory(const struct entry *e) { return size_of(e) + (e->is_blob ? blob_memory(blob_of(e)) : 0); }
+size_t store_entry_memory(const struct entry *e) { return size_of(e) + (e->is_blob ? blob_memory(store_blob(e)) : 0); }
 int64_t store_now(void) { return g.now; }
 int64_t store_wall_clock(void) { return g.wall; }
 void store_on_reclaim(void (*fn)(struct db *db, const char *key, size_t n, bool evicted)) { g.on_reclaim = fn; }
@@ -842,12 +786,16 @@ void store_set_clock(int64_t now_ms, enum store_expiry mode) {
     g.atime = (uint32_t)(now_ms / 1000) & ATIME_MASK;
 }
 
-static void watch_touch_db(int id, struct db *was, struct db *becomes);
+/* A database's contents are about to be replaced: the watched keys that were or will be there change. */
+static void watch_touch_db(int id, struct db *was, struct db *becomes) {
+    for (struct store_watch *w = LIST_FIRST(&watches); w; w = LIST_NEXT(w, link))
+        if (w->db == id && (*find_link(was, &w->key) || (becomes && *find_link(becomes, &w->key)))) w->version++;
+}
 
 void store_flush(struct db *db) {
     watch_touch_db(db->id, db, NULL);
-    g.changes += db->used;
-    struct dying *d = must(malloc(sizeof *d));
+    store_stats.changes += db->used;
+    struct dying *d = resp_need(malloc(sizeof *d));
     *d = (struct dying){.next = g.dying, .t = {db->t[0], db->t[1]}, .snapshot_id = db->snapshot_id};
     g.dying = d;
     g.rehashes -= rehashing(db);
@@ -862,7 +810,7 @@ void store_swap(struct db *a, struct db *b) {
     *b = t;
     b->id = a->id;
     a->id = t.id;
-    g.changes++;
+    store_stats.changes++;
 }
 
 void store_reserve(struct db *db, size_t keys) {
@@ -875,7 +823,7 @@ void store_reserve(struct db *db, size_t keys) {
 
 void store_stage_begin(void) {
     assert(!g.staged && !snapshot.running);
-    g.staged = must(calloc((size_t)g.ndbs, sizeof *g.staged));
+    g.staged = resp_need(calloc((size_t)g.ndbs, sizeof *g.staged));
     for (int i = 0; i < g.ndbs; i++) db_init(&g.staged[i], -1 - i);
 }
 
@@ -909,8 +857,7 @@ static void dying_step(size_t buckets) {
         }
         for (struct entry *e = t->buckets[d->hand++], *next; e; e = next) {
             next = e->next;
-            if (snapshot.running && !d->before && e->saved != snapshot.mark && snapshot.emit)
-                snapshot.emit(d->snapshot_id, e);
+            if (!d->before) snapshot_take(d->snapshot_id, e);
             entry_free(e);
         }
         table_passed(t, d->hand);
@@ -941,9 +888,8 @@ struct entry *store_random(struct db *db) {
 
 /* ==== walks =================================================================================== */
 
-/* The cursor counts in the bits of the mask from the highest down. When the table grows or shrinks, the
- * buckets already visited are then still exactly those below the cursor (Pieter Noordhuis's algorithm in
- * Redis's SCAN). */
+/* The cursor counts in the bits of the mask from the highest down. When the table grows or shrinks, the buckets already
+ * visited are then still exactly those below the cursor (Pieter Noordhuis's algorithm in Redis's SCAN). */
 static uint64_t reverse_bits(uint64_t v) {
     v = ((v >> 1) & 0x5555555555555555u) | ((v & 0x5555555555555555u) << 1);
     v = ((v >> 2) & 0x3333333333333333u) | ((v & 0x3333333333333333u) << 2);
@@ -964,16 +910,10 @@ static void visit(struct entry *e, void (*fn)(void *arg, struct entry *e), void 
 }
 
 uint64_t store_scan(struct db *db, uint64_t v, void (*fn)(void *arg, struct entry *e), void *arg) {
-    struct table *small = &db->t[0], *large = &db->t[1];
-    if (!rehashing(db)) {
-        visit(small->buckets[v & small->mask], fn, arg);
-        return next_cursor(v, small->mask);
-    }
-    if (small->mask > large->mask) {
-        small = &db->t[1];
-        large = &db->t[0];
-    }
+    bool shrinks = rehashing(db) && db->t[0].mask > db->t[1].mask;
+    struct table *small = &db->t[shrinks], *large = &db->t[!shrinks];
     visit(small->buckets[v & small->mask], fn, arg);
+    if (!rehashing(db)) return next_cursor(v, small->mask);
     do { /* every bucket of the larger one that the small one's splits into */
         visit(large->buckets[v & large->mask], fn, arg);
         v = next_cursor(v, large->mask);
@@ -1000,7 +940,7 @@ bool store_snapshot_step(size_t buckets) {
         struct db *db = &g.dbs[i];
         for (; buckets && db->walk_hand < db->walk_end; db->walk_hand++, buckets--) {
             bucket_prefetch(db, db->walk_hand, db->walk_end);
-            for (struct entry *e = *bucket_at(db, db->walk_hand); e; e = e->next) snapshot_visit(db, e);
+            for (struct entry *e = *bucket_at(db, db->walk_hand); e; e = e->next) snapshot_take(db->snapshot_id, e);
         }
         if (!buckets) return false;
     }
@@ -1021,73 +961,32 @@ void store_snapshot_end(void) {
 
 /* ==== watches ================================================================================= */
 
-static struct store_watch **watch_link(int db, struct arg *key) {
-    struct store_watch **link = &watches.buckets[(hash_of(key) + (uint64_t)db) & watches.mask];
-    for (struct store_watch *w; (w = *link); link = &w->next)
-        if (w->hash == key->hash && w->db == db && w->klen == key->n && !memcmp(w->key, key->p, key->n)) break;
-    return link;
-}
-
-static void watch_touch(int db, struct arg *key) {
-    struct store_watch *w = *watch_link(db, key);
-    if (w) w->version++;
-}
-
-static void watches_grow(void) {
-    size_t size = watches.buckets ? 2 * (watches.mask + 1) : 64;
-    struct store_watch **fresh = must(calloc(size, sizeof *fresh));
-    for (size_t i = 0; watches.buckets && i <= watches.mask; i++)
-        for (struct store_watch *w = watches.buckets[i], *next; w; w = next) {
-            next = w->next;
-            struct store_watch **b = &fresh[(w->hash + (uint64_t)w->db) & (size - 1)];
-            w->next = *b;
-            *b = w;
-        }
-    free(watches.buckets);
-    watches.buckets = fresh;
-    watches.mask = size - 1;
-}
-
 struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *version) {
     store_peek(db, key); /* one that has expired goes now, not as a change later */
-    if (!watches.buckets || watches.used > watches.mask) watches_grow();
-    struct store_watch **link = watch_link(db->id, key), *w = *link;
+    struct store_watch *w = watch_find(db->id, key);
     if (!w) {
-        w = *link = must(malloc(sizeof *w + key->n));
-        *w = (struct store_watch){.hash = key->hash, .db = db->id, .klen = key->n};
-        memcpy(w->key, key->p, key->n);
-        watches.used++;
+        w = resp_need(malloc(sizeof *w + key->n));
+        *w = (struct store_watch){.key = *key, .db = db->id};
+        w->key.p = memcpy(w + 1, key->p, key->n);
+        w->key.is_blob = false;
+        resp_need(tsearch(w, &watch_tree, watch_compare));
+        LIST_INSERT_HEAD(&watches, w, link);
     }
     w->refs++;
     *version = w->version;
     return w;
 }
 
-static struct arg watch_key(struct store_watch *w) { return (struct arg){.p = w->key, .n = w->klen, .hash = w->hash}; }
-
 bool store_watch_changed(struct store_watch *w, uint64_t version) {
-    struct arg key = watch_key(w);
-    store_peek(&g.dbs[w->db], &key); /* it may have expired */
+    store_peek(&g.dbs[w->db], &w->key); /* it may have expired */
     return w->version != version;
 }
 
 void store_unwatch(struct store_watch *w) {
     if (--w->refs) return;
-    struct arg key = watch_key(w);
-    struct store_watch **link = watch_link(w->db, &key);
-    assert(*link == w);
-    *link = w->next;
-    watches.used--;
+    tdelete(w, &watch_tree, watch_compare);
+    LIST_REMOVE(w, link);
     free(w);
-}
-
-/* A database's contents are about to be replaced: the watched keys that were or will be there change. */
-static void watch_touch_db(int id, struct db *was, struct db *becomes) {
-    for (size_t i = 0; watches.used && i <= watches.mask; i++)
-        for (struct store_watch *w = watches.buckets[i]; w; w = w->next) {
-            struct arg key = watch_key(w);
-            if (w->db == id && (*find_link(was, &key) || (becomes && *find_link(becomes, &key)))) w->version++;
-        }
 }
 
 /* ==== the memory limit ======================================================================== */
@@ -1101,14 +1000,13 @@ static size_t untouched_buckets(const struct db *db) {
 size_t store_memory(void) {
     size_t untouched = 0;
     for (int i = 0; g.rehashes && i < g.ndbs; i++) untouched += untouched_buckets(&g.dbs[i]);
-    return g.memory + g.table_memory - untouched * sizeof(struct entry *);
+    return g.memory + store_stats.table_memory - untouched * sizeof(struct entry *);
 }
 
-/* The buckets of both arrays in a row: how many, and each. */
 /* The one of the highest rank goes. */
 static uint64_t rank(const struct entry *e, enum store_policy policy) {
     bool lru = policy == STORE_LRU || policy == STORE_VOLATILE_LRU;
-    if (is_expired(e)) return UINT64_MAX;
+    if (store_expired(e)) return UINT64_MAX;
     if (policy == STORE_VOLATILE_TTL) return UINT64_MAX - (uint64_t)*deadline_at(e);
     return lru ? (store_idle(e) + UINT64_C(1)) * (e->visited ? 1 : ONCE_USED) : random_number();
 }
@@ -1141,7 +1039,7 @@ static void hand_step(struct db *db, enum store_policy policy) {
     }
     if (hand.bucket >= total) hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0;
     if (!victim) return;
-    reclaim_link(db, victim, !is_expired(*victim));
+    reclaim_link(db, victim, !store_expired(*victim));
     rehash_shrink(db, 2);
     if (!rehashing(db) || db->t[1].mask > db->t[0].mask) return;
     rehash_step(db, 4 * AHEAD); /* fast, lest entries go for the sake of an array that is too large for them */
@@ -1180,7 +1078,7 @@ bool store_make_room(size_t limit, enum store_policy policy) {
 static size_t sweep_bucket(struct db *db, struct entry **link) {
     size_t gone = 0;
     for (struct entry *e; (e = *link);) {
-        if (is_expired(e)) {
+        if (store_expired(e)) {
             reclaim_link(db, link, false);
             gone++;
             continue;
@@ -1194,8 +1092,7 @@ static size_t sweep_bucket(struct db *db, struct entry **link) {
     return gone;
 }
 
-/* One slice of the sweep, in the next database that has deadlines. Where much has expired, it earns another
- * slice. */
+/* One slice of the sweep, in the next database that has deadlines. Where much has expired, it earns another slice. */
 static void sweep_slice(void) {
     int tried = 0;
     while (!g.dbs[g.sweep_db].deadlines && tried++ < g.ndbs) g.sweep_db = (g.sweep_db + 1) % g.ndbs;

@@ -51,8 +51,8 @@ struct store_lookup {
 #define STORE_PREFETCH_MAX 32
 void store_prefetch(const struct store_lookup *l, size_t n);
 
-const char *store_key(const struct entry *e, size_t *n);
-const char *store_value(const struct entry *e, size_t *n);
+struct arg store_key(const struct entry *e);
+struct arg store_value(const struct entry *e);          /* of no bytes where e is NULL; never holds the blob */
 struct blob *store_blob(const struct entry *e);         /* the value's blob, borrowed; NULL: it stands in the entry */
 int64_t store_deadline(const struct entry *e);          /* ms since 1970 or STORE_NO_DEADLINE */
 uint32_t store_idle(const struct entry *e);             /* seconds since the last noted access */
@@ -61,11 +61,10 @@ bool store_is_raw(const struct entry *e);               /* was edited in place (
 size_t store_entry_memory(const struct entry *e);       /* bytes that it takes, with its value; its table not counted */
 
 /* ---- changes ---------------------------------------------------------------------------------------
- * Each counts one change (store_changes) and touches the key's watchers. */
+ * Each counts one change (store_stats) and touches the key's watchers. */
 
-/* Sets or replaces. val may be a slice of anything but the value that is replaced; where it holds a blob, the
- * store takes it and val->is_blob becomes false. deadline: STORE_NO_DEADLINE removes one. Returns the entry.
- */
+/* Sets or replaces. val may be a slice of anything but the value that is replaced; where it holds a blob, the store
+ * takes it and val->is_blob becomes false. deadline: STORE_NO_DEADLINE removes one. Returns the entry. */
 struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t deadline);
 /* Makes the value n bytes long (n <= 512 MiB), creating the key where it is missing: bytes that were there
  * stay, new ones are zero. Returns them for writing, good until the next call. The deadline stays. raw: the
@@ -84,7 +83,6 @@ void store_reserve(struct db *db, size_t keys); /* before loading so many */
 void store_stage_begin(void);
 struct db *store_staged(int id);
 void store_stage_end(bool take); /* false: what was staged goes; both give the memory back in slices */
-uint64_t store_changes(void);    /* changes ever made */
 
 /* ---- walks ----------------------------------------------------------------------------------- */
 
@@ -113,14 +111,17 @@ void store_unwatch(struct store_watch *w);
 /* Once a turn: a bounded step of rehashing, of freeing what was flushed, and (when sweep is set) of looking
  * for expired keys. True: there is more to do at once. */
 bool store_tick(bool sweep);
-void store_set_sweep(bool on);      /* DEBUG SET-ACTIVE-EXPIRE */
-uint64_t store_expired_count(void); /* keys deleted because their deadline had passed */
+void store_set_sweep(bool on); /* DEBUG SET-ACTIVE-EXPIRE */
+
+extern struct store_stats {
+    uint64_t changes;          /* ever made */
+    uint64_t expired, evicted; /* keys deleted because their deadline had passed, or to make room */
+    size_t table_memory;       /* bytes of store_memory() in tables */
+} store_stats;
 
 /* ---- the memory limit ------------------------------------------------------------------------ */
 
-size_t store_memory(void);          /* bytes in entries, values and tables: what the limit is for */
-size_t store_table_memory(void);    /* those in tables */
-uint64_t store_evicted_count(void); /* keys deleted to make room */
+size_t store_memory(void); /* bytes in entries, values and tables: what the limit is for */
 
 /* Which keys may go (the volatile ones: those with a deadline), and which of them goes first. */
 enum store_policy { STORE_VOLATILE_LRU, STORE_VOLATILE_ANY, STORE_VOLATILE_TTL, STORE_LRU, STORE_ANY, STORE_KEEP_ALL };

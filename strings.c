@@ -13,10 +13,7 @@
 #include "commands.h"
 
 #include <float.h>
-#include <limits.h>
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define STRING_MAX (INT64_C(512) << 20) /* what the store takes, whatever proto-max-bulk-len says */
 
@@ -51,11 +48,6 @@ char *cx_edit(struct cx *cx, struct arg *key, size_t n) {
     return store_edit(cx->db, key, n, true);
 }
 
-const char *cx_value(const struct entry *e, size_t *n) {
-    *n = 0;
-    return e ? store_value(e, n) : "";
-}
-
 void cx_delete(struct cx *cx) {
     store_delete(cx->db, &cx->argv[1]);
     cx_event(cx->db, 'g', "del", &cx->argv[1]);
@@ -65,6 +57,19 @@ void cx_delete(struct cx *cx) {
 int64_t cx_max_string(const struct cx *cx) {
     bool obey = !cx->client || cx->client->flags & CLIENT_LEADER; /* what was accepted once must stay possible */
     return obey || config.proto_max_bulk_len > STRING_MAX ? STRING_MAX : config.proto_max_bulk_len;
+}
+
+bool cx_options(struct cx *cx, int i, const char *words, int texts, int numbers, struct cx_options *o) {
+    for (*o = (struct cx_options){0}; i < cx->argc; i++) {
+        int word = resp_arg_flag(&cx->argv[i], words), bit = __builtin_ctz((unsigned)word | 1u << 31);
+        if (word & (texts | numbers)) i++;
+        if (!cx_check(cx, word && i < cx->argc, "ERR syntax error")) return false;
+        if (word & numbers && !cx_int(cx, i, &o->number[bit])) return false;
+        if (word & texts) o->value[bit] = &cx->argv[i];
+        o->twice |= o->words & word;
+        o->words |= word;
+    }
+    return true;
 }
 
 /* Whether n bytes may stand at offset `at` of a value; false: the error is said. */
@@ -86,33 +91,22 @@ static const char option_words[] = "ex px nx xx get keepttl exat pxat persist if
 /* Of each of these at most one may stand. */
 static const int rivals[] = {NX | XX | IFEQ | IFNE, DEADLINES | KEEPTTL | PERSIST, PERSIST | ENX, BYINT | BYFLOAT};
 
-struct options {
-    int words;
-    int at[17]; /* by the word's bit: which argument is its value */
-};
-
-/* Reads argv[i..], where the words in `allowed` may stand. One that is there twice is no contradiction (the last one
- * counts), but for those that Redis came to know when it had become stricter. False: the error is said. */
-static bool read_options(struct cx *cx, int i, int allowed, struct options *o) {
-    int once = allowed & BYINT ? allowed : IFEQ | IFNE;
-    for (*o = (struct options){0}; i < cx->argc; i++) {
-        int word = resp_arg_flag(&cx->argv[i], option_words) & allowed, clash = word;
-        for (int g = 0; g < 4; g++) clash |= rivals[g] & word ? rivals[g] : 0;
-        if (!(word & once)) clash &= ~word;
-        if (word & (DEADLINES | IFEQ | IFNE | NUMBERS)) o->at[__builtin_ctz((unsigned)word)] = ++i;
-        if (!cx_check(cx, word && !(o->words & clash) && i < cx->argc, "ERR syntax error")) return false;
-        o->words |= word;
-    }
-    return true;
+/* Reads argv[i..], where the words in `allowed` may stand. One that is there twice is no contradiction, but for those
+ * that Redis came to know when it had become stricter. False: the error is said. */
+static bool read_options(struct cx *cx, int i, int allowed, struct cx_options *o) {
+    if (!cx_options(cx, i, option_words, DEADLINES | IFEQ | IFNE | NUMBERS, 0, o)) return false;
+    bool well = !(o->words & ~allowed) && !(o->twice & (allowed & BYINT ? allowed : IFEQ | IFNE));
+    for (int g = 0; g < 4; g++) well &= __builtin_popcount((unsigned)(o->words & rivals[g])) <= 1;
+    return cx_check(cx, well, "ERR syntax error");
 }
 
 /* The value of the one of these words that is there; NULL: none is. */
-static const struct arg *option(const struct cx *cx, const struct options *o, int words) {
-    return o->words & words ? &cx->argv[o->at[__builtin_ctz((unsigned)(o->words & words))]] : NULL;
+static const struct arg *option(const struct cx_options *o, int words) {
+    return o->words & words ? o->value[__builtin_ctz((unsigned)(o->words & words))] : NULL;
 }
 
-static bool read_deadline(struct cx *cx, const struct options *o, int64_t *deadline) {
-    const struct arg *a = option(cx, o, DEADLINES);
+static bool read_deadline(struct cx *cx, const struct cx_options *o, int64_t *deadline) {
+    const struct arg *a = option(o, DEADLINES);
     return !a || cx_deadline(cx, (int)(a - cx->argv), 1, o->words & (EX | EXAT), o->words & (EXAT | PXAT), deadline);
 }
 
@@ -135,18 +129,17 @@ static void set_and_log(struct cx *cx, struct arg *val, int64_t deadline, bool k
 }
 
 static bool has_value(const struct entry *e, const struct arg *value) {
-    size_t n;
-    const char *p = cx_value(e, &n);
-    return e && n == value->n && memcmp(p, value->p, n) == 0;
+    struct arg has = store_value(e);
+    return e && has.n == value->n && memcmp(has.p, value->p, has.n) == 0;
 }
 
 static void set_with_options(struct cx *cx) {
-    struct options o;
+    struct cx_options o;
     int64_t deadline = STORE_NO_DEADLINE;
     bool well = read_options(cx, 3, NX | XX | IFEQ | IFNE | GET | KEEPTTL | DEADLINES, &o);
     if (!well || !read_deadline(cx, &o, &deadline)) return;
     struct entry *e = o.words & GET ? cx_read(cx, &cx->argv[1]) : store_find(cx->db, &cx->argv[1]);
-    const struct arg *old = option(cx, &o, IFEQ | IFNE);
+    const struct arg *old = option(&o, IFEQ | IFNE);
     bool same = old && has_value(e, old), refused = o.words & ((e ? NX : XX) | (same ? IFNE : IFEQ));
     if (o.words & GET) cx_bulk_value(cx, e);
     if (e && o.words & KEEPTTL) deadline = store_deadline(e);
@@ -156,15 +149,13 @@ static void set_with_options(struct cx *cx) {
     else resp_ok(cx->out);
 }
 
-static void set_expiring(struct cx *cx, bool seconds) {
+/* SETEX and PSETEX. */
+void cmd_setex(struct cx *cx) {
     int64_t deadline;
-    if (!cx_deadline(cx, 2, 1, seconds, false, &deadline)) return;
+    if (!cx_deadline(cx, 2, 1, *cx->cmd->name == 's', false, &deadline)) return;
     set_and_log(cx, &cx->argv[3], deadline, false);
     resp_ok(cx->out);
 }
-
-void cmd_setex(struct cx *cx) { set_expiring(cx, true); }
-void cmd_psetex(struct cx *cx) { set_expiring(cx, false); }
 
 void cmd_getset(struct cx *cx) {
     cx_bulk_value(cx, cx_read(cx, &cx->argv[1]));
@@ -198,7 +189,7 @@ void cmd_msetnx(struct cx *cx) {
 
 void cmd_msetex(struct cx *cx) {
     int64_t pairs, deadline = STORE_NO_DEADLINE;
-    struct options o;
+    struct cx_options o;
     bool number = resp_read_int(cx->argv[1].p, cx->argv[1].n, &pairs) && pairs >= 1 && pairs <= INT_MAX;
     if (!cx_check(cx, number, "ERR invalid numkeys value") ||
         !cx_check(cx, pairs <= (cx->argc - 2) / 2, "ERR wrong number of key-value pairs"))
@@ -231,7 +222,7 @@ void cmd_getdel(struct cx *cx) {
 }
 
 void cmd_getex(struct cx *cx) {
-    struct options o;
+    struct cx_options o;
     int64_t deadline = STORE_NO_DEADLINE;
     if (!read_options(cx, 2, PERSIST | DEADLINES, &o)) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
@@ -257,17 +248,12 @@ void cmd_delex(struct cx *cx) {
 
 /* ---- parts of values ------------------------------------------------------------------------------------ */
 
-void cmd_strlen(struct cx *cx) {
-    size_t n;
-    cx_value(cx_read(cx, &cx->argv[1]), &n);
-    resp_int(cx->out, (int64_t)n);
-}
+void cmd_strlen(struct cx *cx) { resp_int(cx->out, store_value(cx_read(cx, &cx->argv[1])).n); }
 
 void cmd_append(struct cx *cx) {
     struct arg *key = &cx->argv[1], *more = &cx->argv[2];
     struct entry *e = store_find(cx->db, key);
-    size_t n;
-    cx_value(e, &n);
+    size_t n = store_value(e).n;
     if (!check_length(cx, (int64_t)n, more->n)) return;
     if (e) memcpy(cx_edit(cx, key, n + more->n) + n, more->p, more->n);
     else cx_set(cx, key, more, STORE_NO_DEADLINE);
@@ -279,25 +265,23 @@ void cmd_getrange(struct cx *cx) {
     int64_t start, end;
     if (!cx_int(cx, 2, &start) || !cx_int(cx, 3, &end)) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
-    size_t n;
-    const char *p = cx_value(e, &n);
-    int64_t len = (int64_t)n;
+    struct arg value = store_value(e);
+    int64_t len = value.n;
     bool backwards = start < 0 && end < 0 && start > end;
     if (start < 0) start = start + len > 0 ? start + len : 0;
     if (end < 0) end = end + len > 0 ? end + len : 0;
     if (end >= len) end = len - 1;
-    n = (size_t)(end - start + 1);
+    size_t n = (size_t)(end - start + 1);
     if (backwards || start > end) resp_bulk(cx->out, "", 0);
     else if (start == 0 && n >= RESP_BLOB_MIN && store_blob(e)) resp_blob(cx->out, store_blob(e), n);
-    else resp_bulk(cx->out, p + start, n);
+    else resp_bulk(cx->out, value.p + start, n);
 }
 
 void cmd_setrange(struct cx *cx) {
     struct arg *key = &cx->argv[1], *val = &cx->argv[3];
     int64_t offset;
-    size_t n;
     if (!cx_int(cx, 2, &offset)) return;
-    cx_value(store_find(cx->db, key), &n);
+    size_t n = store_value(store_find(cx->db, key)).n;
     if ((offset < 0 || val->n) && !check_length(cx, offset, val->n)) return;
     if (val->n) {
         if ((size_t)offset + val->n > n) n = (size_t)offset + val->n;
@@ -309,43 +293,34 @@ void cmd_setrange(struct cx *cx) {
 
 /* ---- numbers -------------------------------------------------------------------------------------------- */
 
-static void increment(struct cx *cx, int64_t by) {
+/* INCR, INCRBY, DECR and DECRBY. */
+void cmd_incr(struct cx *cx) {
     struct arg *key = &cx->argv[1];
+    bool down = *cx->cmd->name == 'd';
+    int64_t by = 1;
+    if ((cx->argc > 2 && !cx_int(cx, 2, &by)) ||
+        !cx_check(cx, !down || by != INT64_MIN, "ERR decrement would overflow")) /* the least has no negative */
+        return;
     struct entry *e = store_find(cx->db, key);
     int64_t v = 0;
-    size_t n;
-    const char *p = cx_value(e, &n);
+    struct arg old = store_value(e);
     char digits[RESP_INT_MAX];
-    if (!cx_check(cx, !e || resp_read_int(p, n, &v), "ERR value is not an integer or out of range") ||
-        !cx_check(cx, !__builtin_add_overflow(v, by, &v), "ERR increment or decrement would overflow"))
+    if (!cx_check(cx, !e || resp_read_int(old.p, old.n, &v), "ERR value is not an integer or out of range") ||
+        !cx_check(cx, !__builtin_add_overflow(v, down ? -by : by, &v), "ERR increment or decrement would overflow"))
         return;
     if (!e) cx_event(cx->db, 'n', "new", key);
-    n = (size_t)resp_write_int(digits, v);
+    size_t n = (size_t)resp_write_int(digits, v);
     memcpy(store_edit(cx->db, key, n, false), digits, n);
     cx_event(cx->db, '$', "incrby", key);
     resp_int(cx->out, v);
-}
-
-void cmd_incr(struct cx *cx) { increment(cx, 1); }
-void cmd_decr(struct cx *cx) { increment(cx, -1); }
-
-void cmd_incrby(struct cx *cx) {
-    int64_t by;
-    if (cx_int(cx, 2, &by)) increment(cx, by);
-}
-
-void cmd_decrby(struct cx *cx) {
-    int64_t by; /* the least integer has no negative */
-    if (cx_int(cx, 2, &by) && cx_check(cx, by != INT64_MIN, "ERR decrement would overflow")) increment(cx, -by);
 }
 
 /* Gives argv[1] a number's digits. keep: the deadline is the one that the key had before. */
 static void set_number(struct cx *cx, const char *digits, const char *event, int64_t deadline, bool keep) {
     struct arg *key = &cx->argv[1], val = {.p = digits, .n = (uint32_t)strlen(digits)};
     struct entry *e = cx_set(cx, key, &val, deadline);
-    size_t n;
     cx_event(cx->db, '$', event, key);
-    val.p = store_value(e, &n); /* digits[] is gone when this is logged */
+    val.p = store_value(e).p; /* digits[] is gone when this is logged */
     log_set(cx, key, &val, deadline, keep);
 }
 
@@ -361,9 +336,7 @@ static bool read_number(struct cx *cx, bool real, const char *name, const struct
 }
 
 static bool read_value(struct cx *cx, bool real, const struct entry *e, long double *v) {
-    size_t n;
-    struct arg a = {.p = cx_value(e, &n)};
-    a.n = (uint32_t)n;
+    struct arg a = store_value(e);
     return read_number(cx, real, "value", e ? &a : NULL, v);
 }
 
@@ -405,16 +378,16 @@ static void increx_set(struct cx *cx, int words, const struct entry *e, const ch
 }
 
 void cmd_increx(struct cx *cx) {
-    struct options o;
+    struct cx_options o;
     if (!read_options(cx, 2, NUMBERS | SATURATE | DEADLINES | PERSIST | ENX, &o)) return;
     bool real = o.words & BYFLOAT;
     long double low = real ? -LDBL_MAX : (long double)INT64_MIN, high = real ? LDBL_MAX : (long double)INT64_MAX;
     long double v = 0, by = 1, least = low, most = high;
     int64_t deadline = STORE_NO_DEADLINE;
     if (!cx_check(cx, !(o.words & ENX) || o.words & DEADLINES, "ERR ENX flag requires an expiration") ||
-        !read_number(cx, real, "Increment", option(cx, &o, BYINT | BYFLOAT), &by) ||
-        !read_number(cx, real, "LBOUND", option(cx, &o, LBOUND), &least) ||
-        !read_number(cx, real, "UBOUND", option(cx, &o, UBOUND), &most) ||
+        !read_number(cx, real, "Increment", option(&o, BYINT | BYFLOAT), &by) ||
+        !read_number(cx, real, "LBOUND", option(&o, LBOUND), &least) ||
+        !read_number(cx, real, "UBOUND", option(&o, UBOUND), &most) ||
         !cx_check(cx, least <= most, "ERR LBOUND can't be greater than UBOUND") || !read_deadline(cx, &o, &deadline))
         return;
     struct entry *e = store_find(cx->db, &cx->argv[1]);
@@ -439,29 +412,15 @@ void cmd_increx(struct cx *cx) {
 enum { IDX = 1, LEN = 2, MINMATCHLEN = 4, WITHMATCHLEN = 8 };
 
 struct lcs {
-    const char *a, *b;
-    size_t alen, blen;
-    uint32_t *len; /* (alen + 1) rows of blen + 1 */
-    int options;
-    int64_t min_run;
+    struct arg a, b;
+    uint32_t *len; /* (a.n + 1) rows of b.n + 1 */
+    struct cx_options o;
 };
 
-static uint32_t *lcs_at(const struct lcs *l, size_t i, size_t j) { return &l->len[i * (l->blen + 1) + j]; }
-
-static bool lcs_options(struct cx *cx, struct lcs *l) {
-    for (int i = 3; i < cx->argc; i++) {
-        int option = resp_arg_flag(&cx->argv[i], "idx len minmatchlen withmatchlen");
-        if (option == MINMATCHLEN) i++;
-        if (!cx_check(cx, option && i < cx->argc, "ERR syntax error")) return false;
-        if (option == MINMATCHLEN && !cx_int(cx, i, &l->min_run)) return false;
-        l->options |= option;
-    }
-    return cx_check(cx, !(l->options & IDX && l->options & LEN),
-                    "ERR If you want both the length and indexes, please just use IDX.");
-}
+static uint32_t *lcs_at(const struct lcs *l, size_t i, size_t j) { return &l->len[i * ((size_t)l->b.n + 1) + j]; }
 
 static bool lcs_allocate(struct cx *cx, struct lcs *l) {
-    size_t cells = (l->alen + 1) * (l->blen + 1); /* at most 2^29 + 1 each: no overflow */
+    size_t cells = ((size_t)l->a.n + 1) * ((size_t)l->b.n + 1); /* at most 2^29 + 1 each: no overflow */
     bool allowed = cells * sizeof *l->len <= (size_t)config.proto_max_bulk_len;
     if (allowed) l->len = calloc(cells, sizeof *l->len);
     return cx_check(cx, l->len,
@@ -470,10 +429,10 @@ static bool lcs_allocate(struct cx *cx, struct lcs *l) {
 }
 
 static void lcs_fill(struct lcs *l) {
-    for (size_t i = 1; i <= l->alen; i++)
-        for (size_t j = 1; j <= l->blen; j++) {
+    for (size_t i = 1; i <= l->a.n; i++)
+        for (size_t j = 1; j <= l->b.n; j++) {
             uint32_t above = *lcs_at(l, i - 1, j), before = *lcs_at(l, i, j - 1);
-            bool same = l->a[i - 1] == l->b[j - 1];
+            bool same = l->a.p[i - 1] == l->b.p[j - 1];
             *lcs_at(l, i, j) = same ? *lcs_at(l, i - 1, j - 1) + 1 : above > before ? above : before;
         }
 }
@@ -481,40 +440,40 @@ static void lcs_fill(struct lcs *l) {
 /* Walks back from a's first i and b's first j bytes to the next run's start; returns its length, 0: no more. */
 static size_t lcs_run(const struct lcs *l, size_t *i, size_t *j) {
     size_t n = 0;
-    while (*i && *j && l->a[*i - 1] != l->b[*j - 1]) {
+    while (*i && *j && l->a.p[*i - 1] != l->b.p[*j - 1]) {
         if (*lcs_at(l, *i - 1, *j) > *lcs_at(l, *i, *j - 1)) --*i;
         else --*j;
     }
-    for (; *i && *j && l->a[*i - 1] == l->b[*j - 1]; n++) --*i, --*j;
+    for (; *i && *j && l->a.p[*i - 1] == l->b.p[*j - 1]; n++) --*i, --*j;
     return n;
 }
 
 static void lcs_reply_indexes(struct resp_out *out, const struct lcs *l) {
-    size_t i = l->alen, j = l->blen, matches = 0, n;
+    size_t i = l->a.n, j = l->b.n, matches = 0, n;
     resp_map(out, 2);
     resp_bulk_str(out, "matches");
     size_t mark = resp_later(out);
     while ((n = lcs_run(l, &i, &j))) {
-        if ((int64_t)n < l->min_run) continue;
-        resp_array(out, l->options & WITHMATCHLEN ? 3 : 2);
+        if ((int64_t)n < l->o.number[2]) continue;
+        resp_array(out, l->o.words & WITHMATCHLEN ? 3 : 2);
         for (int of_b = 0; of_b < 2; of_b++) {
             int64_t start = (int64_t)(of_b ? j : i);
             resp_array(out, 2);
             resp_int(out, start);
             resp_int(out, start + (int64_t)n - 1);
         }
-        if (l->options & WITHMATCHLEN) resp_int(out, (int64_t)n);
+        if (l->o.words & WITHMATCHLEN) resp_int(out, (int64_t)n);
         matches++;
     }
     resp_later_array(out, mark, matches);
     resp_bulk_str(out, "len");
-    resp_int(out, *lcs_at(l, l->alen, l->blen));
+    resp_int(out, *lcs_at(l, l->a.n, l->b.n));
 }
 
 static void lcs_reply_bytes(struct resp_out *out, const struct lcs *l) {
-    size_t i = l->alen, j = l->blen, len = *lcs_at(l, i, j), left = len, n;
+    size_t i = l->a.n, j = l->b.n, len = *lcs_at(l, i, j), left = len, n;
     struct blob *b = resp_blob_new(len);
-    while ((n = lcs_run(l, &i, &j))) memcpy(b->data + (left -= n), l->a + i, n);
+    while ((n = lcs_run(l, &i, &j))) memcpy(b->data + (left -= n), l->a.p + i, n);
     resp_bulk(out, b->data, len);
     resp_blob_release(b);
 }
@@ -522,13 +481,15 @@ static void lcs_reply_bytes(struct resp_out *out, const struct lcs *l) {
 void cmd_lcs(struct cx *cx) {
     cx_read(cx, &cx->argv[1]);
     struct entry *b = cx_read(cx, &cx->argv[2]), *a = store_peek(cx->db, &cx->argv[1]); /* b may just have expired */
-    struct lcs l = {0};
-    l.a = cx_value(a, &l.alen);
-    l.b = cx_value(b, &l.blen);
-    if (!lcs_options(cx, &l) || !lcs_allocate(cx, &l)) return;
+    struct lcs l = {.a = store_value(a), .b = store_value(b)};
+    if (!cx_options(cx, 3, "idx len minmatchlen withmatchlen", 0, MINMATCHLEN, &l.o) ||
+        !cx_check(cx, (l.o.words & (IDX | LEN)) != (IDX | LEN),
+                  "ERR If you want both the length and indexes, please just use IDX.") ||
+        !lcs_allocate(cx, &l))
+        return;
     lcs_fill(&l);
-    if (l.options & IDX) lcs_reply_indexes(cx->out, &l);
-    else if (l.options & LEN) resp_int(cx->out, *lcs_at(&l, l.alen, l.blen));
+    if (l.o.words & IDX) lcs_reply_indexes(cx->out, &l);
+    else if (l.o.words & LEN) resp_int(cx->out, *lcs_at(&l, l.a.n, l.b.n));
     else lcs_reply_bytes(cx->out, &l);
     free(l.len);
 }

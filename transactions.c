@@ -11,11 +11,8 @@
  */
 #include "commands.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 struct watched {
+    struct watched *next;
     struct store_watch *watch;
     uint64_t version;
 };
@@ -26,7 +23,6 @@ struct transaction {
     uint32_t flags; /* of all commands together */
     size_t bytes;
     struct watched *watched;
-    size_t nwatched, watched_cap;
 };
 
 static struct transaction *transaction_of(struct client *c) {
@@ -37,20 +33,13 @@ static struct transaction *transaction_of(struct client *c) {
     return c->tx;
 }
 
-static void watched_add(struct transaction *tx, struct watched w) {
-    if (tx->nwatched == tx->watched_cap) {
-        tx->watched_cap = tx->watched_cap ? 2 * tx->watched_cap : 4;
-        tx->watched = resp_need(realloc(tx->watched, tx->watched_cap * sizeof *tx->watched));
-    }
-    tx->watched[tx->nwatched++] = w;
-}
-
 static void unwatch(struct client *c) {
-    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++) store_unwatch(c->tx->watched[i].watch);
-    if (c->tx) c->tx->nwatched = 0;
+    for (struct watched *w; c->tx && (w = c->tx->watched); free(w)) {
+        c->tx->watched = w->next;
+        store_unwatch(w->watch);
+    }
 }
 
-/* Back to no transaction, nothing queued, nothing watched. */
 void transaction_free(struct client *c) {
     c->flags &= ~(uint32_t)(CLIENT_MULTI | CLIENT_MULTI_BAD);
     if (!c->tx) return;
@@ -59,7 +48,6 @@ void transaction_free(struct client *c) {
         next = q->next;
         queued_free(q);
     }
-    free(c->tx->watched);
     free(c->tx);
     c->tx = NULL;
 }
@@ -125,9 +113,10 @@ void cmd_watch(struct cx *cx) {
     if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR WATCH inside MULTI is not allowed")) return;
     struct transaction *tx = transaction_of(cx->client);
     for (int i = 1; i < cx->argc; i++) {
-        struct watched w;
-        w.watch = store_watch(cx->db, &cx->argv[i], &w.version);
-        watched_add(tx, w);
+        struct watched *w = resp_need(malloc(sizeof *w));
+        w->next = tx->watched;
+        w->watch = store_watch(cx->db, &cx->argv[i], &w->version);
+        tx->watched = w;
     }
     resp_ok(cx->out);
 }
@@ -148,8 +137,8 @@ void transaction_abort(struct cx *cx, size_t len) {
 }
 
 bool transaction_stale(const struct client *c) {
-    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++)
-        if (store_watch_changed(c->tx->watched[i].watch, c->tx->watched[i].version)) return true;
+    for (const struct watched *w = c->tx ? c->tx->watched : NULL; w; w = w->next)
+        if (store_watch_changed(w->watch, w->version)) return true;
     return false;
 }
 
@@ -160,8 +149,7 @@ void cmd_exec(struct cx *cx) {
     bool bad = c->flags & CLIENT_MULTI_BAD, changed = transaction_stale(c);
     if (bad || changed) {
         transaction_free(c);
-        if (bad) resp_error(cx->out, "EXECABORT Transaction discarded because of previous errors.");
-        else resp_null_array(cx->out);
+        if (cx_check(cx, !bad, "EXECABORT Transaction discarded because of previous errors.")) resp_null_array(cx->out);
         return;
     }
     unwatch(c);
@@ -169,9 +157,8 @@ void cmd_exec(struct cx *cx) {
     uint64_t before = log_end();
     log_begin();
     for (struct queued *q = c->tx ? c->tx->head : NULL; q; q = q->next) {
-        struct cx sub = {.client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc};
-        sub.db = store_db(c->db);
-        sub.out = cx->out;
+        struct cx sub = {
+            .client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc, .db = store_db(c->db), .out = cx->out};
         if (q->cmd->flags & CMD_WRITE && !cx_may_write(&sub)) continue;
         cx_call(&sub);
     }

@@ -138,7 +138,7 @@ def test_rewrite_keeps_the_file_and_replaces_in_place(start, conf):
         lines = conf.lines()
         before, after = lines[:lines.index(SIGNATURE)], lines[lines.index(SIGNATURE) + 1:]
         assert before == ["# mine", "", "   # indented", "timeout 9", "save 100 1 200 2", "", "", "hz 20",
-                          "maxmemory 3mb", 'requirepass "a\\"\\\\b\\x0a"']
+                          "maxmemory 3mb", 'requirepass "a\\"\\\\b\\n"']
         assert sorted(line.split()[0] for line in after) == [
             "appendfilename", "dbfilename", "dir", "loglevel", "port"]
         assert c("CONFIG", "SET", "save", "", "loglevel", "notice") == OK

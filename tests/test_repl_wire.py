@@ -258,6 +258,31 @@ def test_the_first_sync_asks_for_everything_and_the_next_for_the_rest(node, lead
     assert b.fact("master_repl_offset") == 100 + len(stream) + len(encode("SET", "k", "w"))
 
 
+@ours
+def test_a_new_id_is_kept_when_the_link_is_cut_before_a_byte_under_it(node, leader, snapshot):
+    new = "b" * 40
+    asked = []
+
+    def script(link, said):
+        asked.append(said[-1])
+        if len(asked) == 1:
+            link.send(b"+FULLRESYNC %s 100\r\n$%d\r\n" % (REPLID.encode(), len(snapshot[0])) + snapshot[0])
+            wait_for(lambda: linked(b))
+        elif len(asked) < 5:
+            link.send(b"+CONTINUE %s\r\n" % new.encode())
+        else:
+            link.send(b"+CONTINUE %s\r\n" % new.encode() + encode("SET", "k", "w"))
+            wait_end(link)
+
+    one = leader(script)
+    b = node()
+    b.follow(one)
+    wait_for(lambda: b("GET", "k") == b"w")
+    facts = b.facts("replication")
+    assert (facts["master_replid"], facts["master_replid2"], facts["second_repl_offset"]) == (new, REPLID, "101")
+    assert asked[1:] == [["PSYNC", REPLID, "101"]] * 4, "what it has is still of the old id"
+
+
 @kinds
 def test_keepalives_torn_answers_and_marks(node, leader, snapshot, kind):
     """Newlines before the answer and the snapshot, a snapshot of unknown length, all in pieces of all sizes."""

@@ -44,11 +44,10 @@ static void model_put(struct model *m, const char *p, size_t n, int64_t deadline
 }
 
 static void check_entry(const struct entry *e, const struct model *m) {
-    size_t n;
     assert((e != NULL) == (m->value != NULL));
     if (!e) return;
-    const char *p = store_value(e, &n);
-    assert(n == m->n && !memcmp(p, m->value, n) && store_deadline(e) == m->deadline);
+    struct arg v = store_value(e);
+    assert(v.n == m->n && !memcmp(v.p, m->value, v.n) && store_deadline(e) == m->deadline);
 }
 
 static void check_key(int db, int k) {
@@ -64,8 +63,7 @@ static void on_reclaim(struct db *db, const char *key, size_t n, bool evicted) {
 }
 
 static void emit(int db, const struct entry *e) {
-    size_t n;
-    int k = atoi(store_key(e, &n) + 4);
+    int k = atoi(store_key(e).p + 4);
     assert(!emitted[db][k]);
     emitted[db][k] = true;
     check_entry(e, &at_snapshot[db][k]);
@@ -152,7 +150,7 @@ static void change_database(int db) {
 static void change(void) {
     int db = (int)roll(DBS), k = (int)roll((unsigned)keys_in_use);
     struct arg key = key_arg(k);
-    uint64_t version, before = store_changes();
+    uint64_t version, before = store_stats.changes;
     struct store_watch *w = store_watch(store_db(db), &key, &version);
     switch (roll(12)) {
     case 0:
@@ -171,7 +169,7 @@ static void change(void) {
         assert(store_delete(store_db(db), &key) == (model[db][k].value != NULL));
         model_put(&model[db][k], NULL, 0, STORE_NO_DEADLINE);
     }
-    if (before == store_changes()) assert(!store_watch_changed(w, version));
+    if (before == store_stats.changes) assert(!store_watch_changed(w, version));
     store_unwatch(w);
     check_key(db, k);
 }
@@ -179,22 +177,21 @@ static void change(void) {
 /* Takes a share of the memory away: it is reached, or nothing that may go is left. */
 static void evict(void) {
     size_t limit = store_memory() - store_memory() / (2 + roll(50)), may_go = 0;
-    uint64_t before = store_evicted_count();
+    uint64_t before = store_stats.evicted;
     policy = (enum store_policy)roll(STORE_KEEP_ALL + 1);
     bool room = store_make_room(limit, policy);
     for (; room && store_memory() > limit; room = store_make_room(limit, policy)) store_tick(false);
     for (int db = 0; db < DBS; db++)
         may_go += policy <= STORE_VOLATILE_TTL ? store_volatile(store_db(db)) : store_size(store_db(db));
     assert(room ? store_memory() <= limit : policy == STORE_KEEP_ALL || !may_go);
-    assert(policy != STORE_KEEP_ALL || store_evicted_count() == before);
+    assert(policy != STORE_KEEP_ALL || store_stats.evicted == before);
 }
 
 /* Which of 30,000 keys are left when memory for half of them is taken away. */
 static bool left[30000];
 static void note_left(void *arg, struct entry *e) {
     (void)arg;
-    size_t n;
-    left[atoi(store_key(e, &n))] = true;
+    left[atoi(store_key(e).p)] = true;
 }
 
 static size_t count_left(int first, int last) {
@@ -236,9 +233,8 @@ static void check_choice(enum store_policy p) {
 static bool scanned[KEYS];
 
 static void note_scanned(void *arg, struct entry *e) {
-    size_t n;
     (void)arg;
-    scanned[atoi(store_key(e, &n) + 4)] = true;
+    scanned[atoi(store_key(e).p + 4)] = true;
 }
 
 /* Keys that are there all the while are seen, whatever comes and goes beside them. */

@@ -12,10 +12,10 @@
 static bool verbose; /* SEAM_LOG is set: tell what the data are */
 
 void harness_start(void) {
-    char *argv[] = {"echovault", "--port", "7",         "--logfile",       "log", "--loglevel",
-                    "debug",     "--save", "",          "--databases",     "4",   "--proto-max-bulk-len",
-                    "1mb",       "--bind", "127.0.0.1", "--repl-backlog-size", "4kb",
-                    "--auto-aof-rewrite-min-size", "4kb"};
+    char *argv[] = {"echovault", "--port", "7",         "--logfile",           "log", "--loglevel",
+                    "debug",     "--save", "",          "--databases",         "4",   "--proto-max-bulk-len",
+                    "1mb",       "--bind", "127.0.0.1", "--repl-backlog-size", "4kb", "--auto-aof-rewrite-min-size",
+                    "4kb"};
     seam_reset();
     config_load(sizeof argv / sizeof *argv, argv);
     server_started = true; /* it has nothing to say on standard error */
@@ -95,14 +95,13 @@ void harness_forget(void) {
 }
 
 static void add_entry(void *all, struct entry *e) {
-    size_t kn, vn;
-    const char *key = store_key(e, &kn), *value = store_value(e, &vn);
+    struct arg key = store_key(e), value = store_value(e);
     int64_t deadline = store_deadline(e);
-    uint64_t sum = crc64(crc64(crc64(kn, key, kn), value, vn), &deadline, sizeof deadline);
+    uint64_t sum = crc64(crc64(crc64(key.n, key.p, key.n), value.p, value.n), &deadline, sizeof deadline);
     *(uint64_t *)all += sum * 0x9e3779b97f4a7c15u + 1;
     if (!verbose) return;
-    fprintf(stderr, "  %.*s = %.*s, %zu bytes, until %lld\n", (int)kn, key, (int)(vn < 40 ? vn : 40), value, vn,
-            (long long)deadline);
+    fprintf(stderr, "  %.*s = %.*s, %u bytes, until %lld\n", (int)key.n, key.p, (int)(value.n < 40 ? value.n : 40),
+            value.p, value.n, (long long)deadline);
 }
 
 uint64_t harness_data(void) {
