@@ -196,7 +196,7 @@ static const struct option options[] = {
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", TEXT(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
-    {"user", STRING(user, NULL), "", IMMUTABLE, "whom root becomes, when it listens and before it reads the data"},
+    {"user", TEXT(user, NULL), "", IMMUTABLE, "whom root becomes, when it listens and before it reads the data"},
     {"seccomp", BOOL(seccomp), "no", IMMUTABLE, "end the server at a system call that it does not make"},
     {"supervised", ENUM(supervised, "no", "systemd", "auto"), "no", IMMUTABLE, "tell systemd of the start"},
     {"pidfile", TEXT(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
