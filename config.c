@@ -104,6 +104,17 @@ static const char *check_events(char *text) {
     return NULL;
 }
 
+static const char *check_client_memory(char *text) {
+    size_t n = strlen(text);
+    int64_t v;
+    bool percent = n && text[n - 1] == '%';
+    if (percent ? !resp_read_int(text, n - 1, &v) || v < 0 || v > 100 : !read_memory(text, &v) || v < 0)
+        return "argument must be a memory or percent value";
+    config.maxmemory_clients = percent ? -v : v;
+    if (!percent) sprintf(text, "%" PRId64, v);
+    return NULL;
+}
+
 static const char *check_percentiles(char *text) {
     for (char *p = text, *end; *p; p = end + strspn(end, " ")) {
         double v = strtod(p, &end);
@@ -162,6 +173,8 @@ static const struct option options[] = {
      ENUM(maxmemory_policy, "volatile-lru", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-random",
           "noeviction"),
      "noeviction", 0, "which keys go to make room"},
+    {"maxmemory-clients", TEXT(maxmemory_clients_text, check_client_memory), "0", 0,
+     "memory that clients may take, or percent of maxmemory; 0: no limit"},
     {"notify-keyspace-events", TEXT(notify_keyspace_events, check_events), "", 0, "the events to publish, by letter"},
     {"dir", TEXT(dir, check_dir), ".", PROTECTED, "folder of the data files"},
     {"dbfilename", TEXT(persist.rdb_path, check_filename), "", PROTECTED, "snapshot's name, or database_<port>.rdb"},

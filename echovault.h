@@ -192,6 +192,7 @@ struct client {
     struct queued *postponed;  /* the command that waits until clients are no longer paused; NULL: none */
     uint64_t hold;             /* its replies wait until the log is safe up to here */
     struct follower *follower; /* NULL: it is none */
+    size_t counted;            /* of its memory, what maxmemory-clients has it for */
     uint32_t created, active;  /* seconds of a clock that never jumps */
     uint32_t over_soft_since;  /* when its output passed the soft limit; 0: it is below */
     uint8_t proto;             /* 2 or 3 */
@@ -220,6 +221,7 @@ int client_class(const struct client *c);       /* 0 normal, 1 replica, 2 pubsub
 int client_class_named(const struct arg *name); /* -1: there is none (config.c) */
 /* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
+/* Its bytes; those of input, of room for input and of what is queued beside, unless NULL. */
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
 void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c); /* its line of CLIENT LIST */
 
@@ -290,7 +292,7 @@ void observe_latencystats(struct resp_out *o);                            /* INF
 /* ---- the server's own facts and the clock ---------------------------------------------------- */
 
 struct server_stats {
-    uint64_t commands, connections, rejected, net_in, net_out, reads, writes, errors;
+    uint64_t commands, connections, rejected, evicted_clients, net_in, net_out, reads, writes, errors;
     uint64_t hits, misses; /* counted by the read commands' look-ups */
     int64_t started_ms, peak_memory;
 };
@@ -338,6 +340,8 @@ struct config {
     char *output_limits; /* the same as text */
     bool protected_mode;
     int64_t maxmemory;
+    int64_t maxmemory_clients; /* bytes; negative: percent of maxmemory; 0: no limit */
+    char *maxmemory_clients_text;
     int maxmemory_policy; /* enum store_policy */
     char *notify_keyspace_events;
     char event_letters[16];                                          /* the same with A spelled out */

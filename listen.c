@@ -108,6 +108,11 @@ static void socket_tune(int fd) {
 
 /* No descriptor is free: the spare one is given up for a moment, so that the connection can be taken and told. */
 static void accept_without_descriptors(int listener) {
+    static int64_t said_ms;
+    if (!said_ms || repl_clock() - said_ms > 10000) {
+        server_log(LOG_WARNING, "Connections are refused: all descriptors that ulimit -n allows are in use");
+        said_ms = repl_clock();
+    }
     close(spare_fd);
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) refuse(fd, "-ERR max number of clients reached\r\n");

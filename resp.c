@@ -215,6 +215,7 @@ static inline bool read_bulk(struct resp_parser *p, const char *buf, size_t len)
     if (n >= RESP_BLOB_MIN) {
         if (!read_blob(p, buf, len)) return false;
         add_arg(p, p->blob->data, n, true);
+        p->blobs += n;
         p->blob = NULL;
     } else {
         if (len - pos < n + 2) return false;
@@ -241,6 +242,7 @@ enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const 
     if (p->todo == 0) {
         p->start = p->pos;
         p->argc = 0;
+        p->blobs = 0;
         if (p->pos == len) return RESP_MORE;
         if (buf[p->pos] != '*') return parse_inline(p, buf, len, error);
         int64_t n = 0;
