@@ -55,6 +55,7 @@
 #define BRIEF_ARGS    8                  /* a brief command (CMD_BRIEF) has no more arguments */
 #define REPLY_SHARE   ((size_t)1 << 20)  /* bytes of replies to one client in a turn */
 #define CRON_MS       100
+#define TURN_MEMORY   ((size_t)32 << 20) /* that a turn may need for what is not asked about */
 #define UNAUTHED_IN   ((size_t)20 << 10) /* bytes that may wait before the password is shown: with room, below 64 KiB */
 #define UNAUTHED_OUT  ((size_t)4 << 10)
 #define SLICE_MIN_US  30 /* of the snapshot's walk, in one turn */
@@ -169,6 +170,7 @@ static struct {
     size_t ndead, dead_cap;
     int epoll, signals, link_fd;
     bool stopping, loading, files_closed;
+    bool out_of_memory; /* for this turn's small needs and the table's growth there may not be enough */
     uint32_t now_s;
     int64_t next_cron_ms;
     char run_id[41];
@@ -836,7 +838,7 @@ static void pending_run(const struct pending *cmd) {
     if (!skip && cmd->argc) client_run(c, cmd->cmd, argv, cmd->argc);
     else if (!skip && c->flags & CLIENT_LEADER) replication_refuse(s->error);
     else if (!skip) {
-        resp_errorf(c->own ? c->own : &turn.out, "ERR %s", s->error);
+        resp_errorf(c->own ? c->own : &turn.out, strncmp(s->error, "OOM ", 4) ? "ERR %s" : "%s", s->error);
         server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
         client_close_after_reply(c);
     }
@@ -1004,6 +1006,7 @@ static const char *refusal(const struct cx *cx) {
         flags |= cmd->fn == cmd_exec ? transaction_flags(c) : cmd->flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
     if (config.maxmemory && flags & CMD_DENYOOM && !make_room())
         return "OOM command not allowed when used memory > 'maxmemory'.";
+    if (server.out_of_memory && flags & CMD_DENYOOM) return RESP_NO_MEMORY;
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
                  "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
@@ -1317,6 +1320,8 @@ static void cron(void) {
             client_close(c);
     }
     slice = (slice + 1) % 10;
+    struct rlimit limit;
+    resp_memory_limited = !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
     server_sample();
     replication_cron();
     persist_cron(store_wall_clock(), config.save);
@@ -1328,6 +1333,7 @@ static bool server_turn(int wait_ms) {
     int n = epoll_wait(server.epoll, events, EVENTS_MAX, turn.nagain ? 0 : wait_ms);
     int64_t began = snap_running() ? observe_clock() : 0;
     clock_read();
+    server.out_of_memory = !resp_memory_left(TURN_MEMORY + 4 * store_stats.table_memory);
     size_t nagain = turn.nagain;
     for (size_t i = 0; i < nagain; i++) {
         struct client *c = client_of(turn.again[i]);

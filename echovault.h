@@ -135,6 +135,8 @@ struct entry *cx_peek(struct cx *cx, struct arg *key); /* the same for what is n
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline); /* store_set(), "new" */
 char *cx_edit(struct cx *cx, struct arg *key, size_t n); /* store_edit() of a raw value, "new" */
 void cx_delete(struct cx *cx);                           /* argv[1], "del"; logged as DEL */
+/* Whether there is memory for n bytes, as the value of e unless that is NULL; false: the error is said. */
+bool cx_memory(struct cx *cx, const struct entry *e, size_t n);
 int64_t cx_max_string(const struct cx *cx); /* bytes that a value may come to; the log may always have the most */
 
 /* Deadlines (keys.c). */

@@ -36,6 +36,18 @@ static struct blob *dying;  /* mapped blobs without holders; the first may have 
 static size_t dying_memory; /* bytes of theirs */
 
 static bool is_mapped(size_t cap) { return cap >= MAPPED_MIN; }
+#define MEMORY_SPARE ((size_t)16 << 20) /* for what is not asked about */
+
+bool resp_memory_limited;
+
+bool resp_memory_left(size_t n) {
+    if (!resp_memory_limited || n < MAPPED_MIN) return true;
+    void *p = mmap(NULL, n + MEMORY_SPARE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return false;
+    munmap(p, n + MEMORY_SPARE);
+    return true;
+}
+
 static size_t mapping_size(size_t cap) { return (cap + sizeof(struct blob) + MAP_UNIT - 1) / MAP_UNIT * MAP_UNIT; }
 
 static void *mapped(void *memory) { return memory == MAP_FAILED ? NULL : memory; }
@@ -252,6 +264,12 @@ enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const 
     while (p->todo > 0) {
         if (p->bulk < 0) r = read_header(p, buf, len, '$', &p->bulk, error);
         if (r != RESP_OK) return r;
+        if (p->blob == NULL && !resp_memory_left((size_t)p->bulk)) {
+            refuse(p, error, "", "", "");
+            *error = RESP_NO_MEMORY;
+            p->bulk = -1;
+            return RESP_ERROR;
+        }
         if (!read_bulk(p, buf, len)) return RESP_MORE;
     }
     return r;

@@ -40,6 +40,9 @@ struct blob {
 
 #define RESP_BLOB_MIN 32768u /* bulk strings from this length on arrive as blobs */
 
+extern bool resp_memory_limited; /* the address space is (ulimit -v): there may be no memory to be had */
+bool resp_memory_left(size_t n); /* n bytes and some to spare can be had, as far as the limit goes */
+#define RESP_NO_MEMORY "OOM the system has no memory for this (ulimit -v)"
 struct blob *resp_blob_new(size_t cap);                  /* one reference, the caller's; aborts without memory */
 struct blob *resp_blob_grow(struct blob *b, size_t cap); /* takes b, which must have one holder; may move */
 static inline struct blob *resp_blob_ref(struct blob *b) {
