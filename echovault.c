@@ -1306,10 +1306,14 @@ static void events_handle(const struct epoll_event *events, int n) {
         if (!(events[i].data.u64 >> 32)) other_event((int)(uint32_t)events[i].data.u64);
 }
 
-/* Ten times a second. */
-static void cron(void) {
-    static int slice;
-    for (int fd = slice; fd < server.clients_cap; fd += 10) { /* a tenth of the descriptors each time */
+/* Every connection is looked at once a second, a few at a time: nobody waits for that, however many there are. */
+static void clients_look(void) {
+    static int64_t began;
+    static int fd;
+    int64_t ms = store_wall_clock() - began;
+    if (ms < 0) ms = 1000; /* the clock was set */
+    int64_t until = ms < 1000 ? server.clients_cap * ms / 1000 : server.clients_cap;
+    for (; fd < until; fd++) {
         struct client *c = server.clients[fd];
         if (!c || c->flags & CLIENT_CLOSING) continue;
         if (c->own) output_check_limits(c);
@@ -1319,7 +1323,13 @@ static void cron(void) {
             server.now_s - c->active > (uint32_t)config.timeout)
             client_close(c);
     }
-    slice = (slice + 1) % 10;
+    if (ms < 1000) return;
+    began = store_wall_clock();
+    fd = 0;
+}
+
+/* Ten times a second. */
+static void cron(void) {
     struct rlimit limit;
     resp_memory_limited = !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
     server_sample();
@@ -1350,6 +1360,7 @@ static bool server_turn(int wait_ms) {
     postponed_run();
     bool more = resp_blob_reap((size_t)16 << 20);
     if (!server.loading) {
+        clients_look();
         bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
         if (due) {
             server.next_cron_ms = store_wall_clock() + CRON_MS;
