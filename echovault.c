@@ -1358,10 +1358,10 @@ static bool server_turn(int wait_ms) {
     }
     events_handle(events, n);
     postponed_run();
-    bool more = resp_blob_reap((size_t)16 << 20);
+    bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
+    bool more = resp_blob_reap((size_t)16 << 20, due);
     if (!server.loading) {
         clients_look();
-        bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
         if (due) {
             server.next_cron_ms = store_wall_clock() + CRON_MS;
             cron();

@@ -29,11 +29,13 @@ void *resp_need(void *memory) {
 
 #define MAPPED_MIN (512u * 1024) /* blobs of this capacity and up are mappings */
 #define MAP_UNIT   (64u * 1024)  /* their sizes are multiples of it, and so of every page size */
-#define SPARE                                                                                                          \
-    (4u * 1024 * 1024) /* bytes of those without holders that are kept: new memory costs a page fault a page */
+#define SPARE      (64u << 20)   /* what may be kept of those without holders, bytes */
 
-static struct blob *dying;  /* mapped blobs without holders; the first may have lost its tail already */
+/* Mapped blobs without holders; the first may have lost its tail already. They are used again while big values keep
+ * coming, since new memory costs a page fault a page; what no one needed for a while is given back. */
+static struct blob *dying;
 static size_t dying_memory; /* bytes of theirs */
+static size_t unneeded;     /* the least that this was since the last beat */
 
 static bool is_mapped(size_t cap) { return cap >= MAPPED_MIN; }
 #define MEMORY_SPARE ((size_t)16 << 20) /* for what is not asked about */
@@ -64,6 +66,7 @@ static void *take_spare(size_t size) {
         if (mapping_size(b->cap) == size) {
             *at = b->next_dying;
             dying_memory -= size;
+            unneeded = min_size(unneeded, dying_memory);
             return b;
         }
     return NULL;
@@ -73,7 +76,7 @@ struct blob *resp_blob_new(size_t cap) {
     size_t plain = sizeof(struct blob) + cap, size = mapping_size(cap);
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     if (!is_mapped(cap)) return set_blob(malloc(plain), plain);
-    void *spare = dying_memory && size <= SPARE ? take_spare(size) : NULL;
+    void *spare = dying_memory >= size ? take_spare(size) : NULL;
     if (spare) return set_blob(spare, size);
     return set_blob(mapped(mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0)), size);
 }
@@ -101,8 +104,9 @@ void resp_blob_release(struct blob *b) {
     }
 }
 
-bool resp_blob_reap(size_t bytes) {
-    while (dying_memory > SPARE && bytes > 0) {
+bool resp_blob_reap(size_t bytes, bool beat) {
+    size_t most = resp_memory_limited ? 0 : SPARE, keep = beat ? min_size(most, dying_memory - unneeded) : most;
+    while (dying_memory > keep && bytes > 0) {
         struct blob *b = dying;
         size_t size = mapping_size(b->cap), part = bytes < size ? bytes / MAP_UNIT * MAP_UNIT + MAP_UNIT : size;
         if (part == size) dying = b->next_dying;
@@ -111,7 +115,8 @@ bool resp_blob_reap(size_t bytes) {
         dying_memory -= part;
         bytes -= min_size(part, bytes);
     }
-    return dying_memory > SPARE;
+    unneeded = beat ? dying_memory : min_size(unneeded, dying_memory);
+    return dying_memory > most;
 }
 
 void resp_arg_release(struct arg *argv, int argc) {

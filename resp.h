@@ -50,7 +50,9 @@ static inline struct blob *resp_blob_ref(struct blob *b) {
     return b;
 }
 void resp_blob_release(struct blob *b); /* drops one reference; never takes long */
-bool resp_blob_reap(size_t bytes);      /* returns up to so much memory; true: there is more */
+/* Gives back up to so many bytes of what is kept without need; true: there is more. On a beat of the clock that is also
+ * what was not used again since the last one. */
+bool resp_blob_reap(size_t bytes, bool beat);
 
 /* ---- arguments -----------------------------------------------------------------------------------------------
  * One argument of a command: a slice of an input buffer, or all of a blob (then p == its data, and the argument holds

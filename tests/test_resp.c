@@ -259,7 +259,7 @@ static void test_blobs(void) {
         free(expected);
         free(value);
     }
-    while (resp_blob_reap(1 << 20)) {}
+    while (resp_blob_reap(1 << 20, false)) {}
 }
 
 static void test_blob_memory(void) {
@@ -276,15 +276,24 @@ static void test_blob_memory(void) {
     struct blob *held = resp_blob_ref(b);
     assert(held == b && b->refs == 2 && resp_arg_blob(&argv[0]) == b);
     resp_arg_release(argv, 2);
-    assert(b->refs == 1 && !argv[0].is_blob && !resp_blob_reap(1));
+    assert(b->refs == 1 && !argv[0].is_blob && !resp_blob_reap(1, false));
     resp_arg_release(argv, 2);
-    size_t slices = 1, size = b->cap;
     resp_blob_release(b);
     resp_blob_release(resp_blob_new(1 << 20));
-    while (resp_blob_reap(1 << 20)) slices++;
-    assert(slices >= size >> 20 && slices <= (size >> 20) + 4);
-    resp_blob_release(resp_blob_new(1 << 20));
-    assert(!resp_blob_reap(SIZE_MAX));
+    struct blob *again = resp_blob_new(1 << 20);
+    again->data[0] = 'y';
+    resp_blob_release(again);
+    assert(resp_blob_new(1 << 20) == again && again->data[0] == 'y');
+    resp_blob_release(again);
+    resp_blob_reap(SIZE_MAX, true);
+    resp_blob_reap(SIZE_MAX, true); /* now no one has used it since the last beat */
+    again = resp_blob_new(1 << 20);
+    assert(again->data[0] == 0);
+    resp_blob_release(again);
+    size_t slices = 1, size = (size_t)300 << 20;
+    resp_blob_release(resp_blob_new(size));
+    while (resp_blob_reap(1 << 20, false)) slices++;
+    assert(slices >= 200 && slices <= 240); /* and 64 MiB are kept */
 }
 
 static void test_arg_flag(void) {

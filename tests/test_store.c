@@ -312,7 +312,7 @@ int main(void) {
     }
     for (int db = 0; db < DBS; db++) store_flush(store_db(db));
     while (store_tick(false)) {}
-    while (resp_blob_reap(SIZE_MAX)) {}
+    while (resp_blob_reap(SIZE_MAX, false)) {}
     printf("test_store: ok\n");
     return 0;
 }

@@ -5,7 +5,7 @@
 
 static void empty(void) {
     for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));
-    while (store_tick(false) || resp_blob_reap(SIZE_MAX)) {}
+    while (store_tick(false) || resp_blob_reap(SIZE_MAX, false)) {}
 }
 
 static bool load(const void *p, size_t n, size_t window, struct rdb_facts *f, char why[256], uint64_t *data) {

@@ -62,7 +62,7 @@ bool harness_stop(void) {
 static void drain(void) {
     snap_cancel();
     for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));
-    while (store_tick(false) || resp_blob_reap(SIZE_MAX)) {}
+    while (store_tick(false) || resp_blob_reap(SIZE_MAX, false)) {}
 }
 
 void harness_kill(void) {
