@@ -295,7 +295,7 @@ static void info_clients(struct resp_out *o) {
 }
 
 struct memory server_memory(void) {
-    size_t pages = 0, part;
+    size_t pages = 0;
     struct memory m = {.used = (int64_t)store_memory(), .tables = (int64_t)store_stats.table_memory};
     FILE *f = fopen("/proc/self/statm", "r");
     if (f && fscanf(f, "%*u %zu", &pages) != 1) pages = 0;
@@ -303,7 +303,7 @@ struct memory server_memory(void) {
     m.rss = (int64_t)pages * sysconf(_SC_PAGESIZE);
     m.peak = m.used > server_stats.peak_memory ? m.used : server_stats.peak_memory;
     for (struct client *c = client_next(NULL); c; c = client_next(c))
-        *(client_class(c) == 1 ? &m.followers : &m.clients) += (int64_t)client_memory(c, &part, &part, &part);
+        *(client_class(c) == 1 ? &m.followers : &m.clients) += (int64_t)client_memory(c, NULL, NULL, NULL);
     return m;
 }
 
@@ -358,8 +358,10 @@ static void info_stats(struct resp_out *o) {
                 pubsub_count(NULL, PUBSUB_SHARD));
     resp_printf(o, "total_forks:0\r\nlatest_fork_usec:0\r\ntotal_reads_processed:" U64 "total_writes_processed:" U64,
                 s->reads, s->writes);
-    resp_printf(o, "evicted_keys:" U64 "keyspace_hits:" U64 "keyspace_misses:" U64 "total_error_replies:" U64,
-                store_stats.evicted - stats.evicted_before, s->hits, s->misses, s->errors);
+    resp_printf(o,
+                "evicted_keys:" U64 "evicted_clients:" U64 "keyspace_hits:" U64 "keyspace_misses:" U64
+                "total_error_replies:" U64,
+                store_stats.evicted - stats.evicted_before, s->evicted_clients, s->hits, s->misses, s->errors);
 }
 
 static void info_cpu(struct resp_out *o) {

@@ -61,9 +61,11 @@ void cmd_setbit(struct cx *cx) {
     if (!read_offset(cx, &cx->argv[2], 0, &offset)) return;
     bool bit = resp_read_int(cx->argv[3].p, cx->argv[3].n, &on) && (on == 0 || on == 1);
     if (!cx_check(cx, bit, "ERR bit is not an integer or out of range")) return;
-    struct arg old = store_value(store_find(cx->db, key));
+    struct entry *e = store_find(cx->db, key);
+    struct arg old = store_value(e);
     size_t need = (size_t)offset / 8 + 1;
     bool was = bit_at(old, offset);
+    if (!cx_memory(cx, e, need > old.n ? need : old.n)) return;
     if (need > old.n || was != on) {
         put_bit(cx_edit(cx, key, need > old.n ? need : old.n), offset, on);
         cx_event(cx->db, '$', "setbit", key);
@@ -189,6 +191,7 @@ void cmd_bitop(struct cx *cx) {
         size_t n = store_value(cx_read(cx, &cx->argv[i])).n;
         if (n > longest) longest = n;
     }
+    if (!cx_memory(cx, NULL, longest)) return;
     if (longest) {
         struct blob *b = combine_all(cx, op, longest);
         struct arg val = {.p = b->data, .n = (uint32_t)longest, .is_blob = longest >= RESP_BLOB_MIN};
@@ -285,7 +288,9 @@ void cmd_bitfield(struct cx *cx) {
     if (more < 0 ||
         !cx_check(cx, !need || cx->cmd->flags & CMD_WRITE, "ERR BITFIELD_RO only supports the GET subcommand"))
         return;
-    struct arg value = store_value(need ? store_find(cx->db, key) : cx_read(cx, key));
+    struct entry *e = need ? store_find(cx->db, key) : cx_read(cx, key);
+    struct arg value = store_value(e);
+    if (need && !cx_memory(cx, e, need > value.n ? need : value.n)) return;
     bool grown = need > value.n, changed = false;
     if (grown) value = (struct arg){.p = cx_edit(cx, key, need), .n = (uint32_t)need};
     resp_array(cx->out, fields);

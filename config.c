@@ -104,6 +104,17 @@ static const char *check_events(char *text) {
     return NULL;
 }
 
+static const char *check_client_memory(char *text) {
+    size_t n = strlen(text);
+    int64_t v;
+    bool percent = n && text[n - 1] == '%';
+    if (percent ? !resp_read_int(text, n - 1, &v) || v < 0 || v > 100 : !read_memory(text, &v) || v < 0)
+        return "argument must be a memory or percent value";
+    config.maxmemory_clients = percent ? -v : v;
+    if (!percent) sprintf(text, "%" PRId64, v);
+    return NULL;
+}
+
 static const char *check_percentiles(char *text) {
     for (char *p = text, *end; *p; p = end + strspn(end, " ")) {
         double v = strtod(p, &end);
@@ -162,6 +173,8 @@ static const struct option options[] = {
      ENUM(maxmemory_policy, "volatile-lru", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-random",
           "noeviction"),
      "noeviction", 0, "which keys go to make room"},
+    {"maxmemory-clients", TEXT(maxmemory_clients_text, check_client_memory), "0", 0,
+     "memory that clients may take, or percent of maxmemory; 0: no limit"},
     {"notify-keyspace-events", TEXT(notify_keyspace_events, check_events), "", 0, "the events to publish, by letter"},
     {"dir", TEXT(dir, check_dir), ".", PROTECTED, "folder of the data files"},
     {"dbfilename", TEXT(persist.rdb_path, check_filename), "", PROTECTED, "snapshot's name, or database_<port>.rdb"},
@@ -196,10 +209,12 @@ static const struct option options[] = {
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", TEXT(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
     {"daemonize", BOOL(daemonize), "no", IMMUTABLE, "go into the background"},
+    {"user", TEXT(user, NULL), "", IMMUTABLE, "whom root becomes, when it listens and before it reads the data"},
+    {"seccomp", BOOL(seccomp), "no", IMMUTABLE, "end the server at a system call that it does not make"},
     {"supervised", ENUM(supervised, "no", "systemd", "auto"), "no", IMMUTABLE, "tell systemd of the start"},
     {"pidfile", TEXT(pidfile, NULL), "", IMMUTABLE, "file for the process id"},
     {"enable-debug-command", ENUM(enable_debug_command, "no", "yes", "local"), "local", IMMUTABLE, "who may use DEBUG"},
-    {"aclfile cluster-enabled include loadmodule tls-port tls-replication user", .type = T_REFUSED},
+    {"aclfile cluster-enabled include loadmodule tls-port tls-replication", .type = T_REFUSED},
     {"acl-* acllog-* active* always-show-logo aof-* appenddirname bind-source-addr busy-* cluster-* crash-* "
      "disable-thp dynamic-hz enable-* hash-max-* hll-* hz ignore-warnings io-* jemalloc-* lazyfree-* "
      "lfu-* list-* lua-* maxmemory-* no-append* oom-score-* proc-title-* propagation-* rdb* repl-backlog-ttl "
@@ -226,6 +241,11 @@ static const struct option *option_find(const char *name) {
             if (glob_match(p, (size_t)(end - p), name, strlen(name), true)) return o;
         }
     return NULL;
+}
+
+/* With more than one word behind it, "user" is Redis's rule about users and not the option. */
+static const struct option *option_of(const char *name, const char *text) {
+    return option_find(same(name, "user") && strchr(text, ' ') ? "aclfile" : name);
 }
 
 static char error_text[TEXT_MAX]; /* of an error that must be put together; good until the next one */
@@ -296,7 +316,7 @@ static const char *option_put(const struct option *o, const char *text) {
 }
 
 static const char *option_set(const char *name, const char *text) {
-    const struct option *o = option_find(name);
+    const struct option *o = option_of(name, text);
     if (!o) return unknown;
     if (o->type == T_REFUSED && *text && !same(text, "no") && !same(text, "0") && !is_the_user(text))
         return "there is no TLS here, no cluster mode, no module, and no user but the default one";
@@ -499,8 +519,9 @@ static bool rewrite(struct resp_out *text) {
         line[strcspn(line, "\r\n")] = 0;
         const char *start = line + strspn(line, " \t");
         snprintf(name, sizeof name, "%s", start);
-        name[strcspn(name, " \t")] = 0;
-        const struct option *o = option_find(name);
+        size_t n = strcspn(name, " \t");
+        name[n] = 0;
+        const struct option *o = option_of(name, start + n + strspn(start + n, " \t"));
         said |= !strcmp(start, signature);
         if (!o || o->type >= T_IGNORED) resp_printf(text, "%s\n", line);
         else if (!done[o - options]) put_option(text, o);

@@ -55,6 +55,9 @@
 #define BRIEF_ARGS    8                  /* a brief command (CMD_BRIEF) has no more arguments */
 #define REPLY_SHARE   ((size_t)1 << 20)  /* bytes of replies to one client in a turn */
 #define CRON_MS       100
+#define TURN_MEMORY   ((size_t)32 << 20) /* that a turn may need for what is not asked about */
+#define UNAUTHED_IN   ((size_t)20 << 10) /* bytes that may wait before the password is shown: with room, below 64 KiB */
+#define UNAUTHED_OUT  ((size_t)4 << 10)
 #define SLICE_MIN_US  30 /* of the snapshot's walk, in one turn */
 #define SLICE_MAX_US  300
 
@@ -155,6 +158,7 @@ static struct {
     struct client **clients; /* by descriptor */
     int clients_cap;
     size_t nclients;
+    size_t counted; /* bytes of the clients' memory that count for maxmemory-clients */
     uint64_t next_id;
     uint32_t next_gen;
     struct handle *held; /* clients whose replies wait for the disk */
@@ -166,6 +170,7 @@ static struct {
     size_t ndead, dead_cap;
     int epoll, signals, link_fd;
     bool stopping, loading, files_closed;
+    bool out_of_memory; /* for this turn's small needs and the table's growth there may not be enough */
     uint32_t now_s;
     int64_t next_cron_ms;
     char run_id[41];
@@ -275,6 +280,7 @@ static void clients_reap(void) {
         free(c->name);
         free(c->lib_name);
         free(c->lib_ver);
+        server.counted -= c->counted;
         free(c);
     }
     server.ndead = 0;
@@ -338,10 +344,42 @@ void client_addresses(const struct client *c, char peer[64], char local[64]) {
 }
 
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi) {
-    *query = c->in ? c->in->len + c->in->parser.blob_have : 0;
-    *query_free = c->in ? c->in->cap - c->in->len : 0;
-    *multi = transaction_memory(c);
-    return sizeof *c + *query + *query_free + *multi + (c->own ? sizeof *c->own + c->own->cap : 0);
+    const struct resp_out *o = c->own;
+    size_t in = c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0,
+           spare = c->in ? c->in->cap - c->in->len : 0;
+    size_t queued = transaction_memory(c), n = sizeof *c + in + spare + queued + (c->in ? sizeof *c->in : 0);
+    if (o) n += sizeof *o + o->cap + o->pieces_cap * sizeof *o->pieces;
+    for (uint32_t i = o ? o->first_piece : 0; o && i < o->npieces; i++) n += o->pieces[i].n / o->pieces[i].blob->refs;
+    if (query) *query = in, *query_free = spare, *multi = queued;
+    return n;
+}
+
+/* Notes what c's memory has become, where clients' memory has a limit. */
+static void client_count_memory(struct client *c) {
+    if (!config.maxmemory_clients) return;
+    bool spared = c->flags & (CLIENT_NO_EVICT | CLIENT_LEADER | CLIENT_FOLLOWER | CLIENT_CLOSING);
+    server.counted -= c->counted;
+    c->counted = spared ? 0 : client_memory(c, NULL, NULL, NULL);
+    server.counted += c->counted;
+}
+
+/* Above maxmemory-clients, who takes most is closed first; many at once only in the turns to come. */
+static void clients_evict(void) {
+    int64_t limit =
+        config.maxmemory_clients < 0 ? config.maxmemory / 100 * -config.maxmemory_clients : config.maxmemory_clients;
+    for (int i = 0; limit && server.counted > (size_t)limit && i < 16; i++) {
+        struct client *largest = NULL;
+        for (struct client *c = client_next(NULL); c; c = client_next(c))
+            if (c->counted > (largest ? largest->counted : 0)) largest = c;
+        if (!largest) return;
+        char peer[64], local[64];
+        client_addresses(largest, peer, local);
+        server_log(LOG_NOTICE, "Client %s closed: it takes %zu bytes, and all together are above maxmemory-clients",
+                   peer, largest->counted);
+        client_close(largest);
+        client_count_memory(largest);
+        server_stats.evicted_clients++;
+    }
 }
 
 /* ==== blocking ================================================================================ */
@@ -463,8 +501,14 @@ static size_t output_memory(const struct client *c) {
 
 static void output_check_limits(struct client *c) {
     int class = client_class(c) % 3; /* a leader's limits are the normal ones */
-    if (!config.output_hard[class] && !config.output_soft[class]) return;
+    if (!config.output_hard[class] && !config.output_soft[class] && client_authed(c)) return;
     size_t n = output_memory(c);
+    if (!client_authed(c) && n > UNAUTHED_OUT) {
+        server_log(LOG_VERBOSE, "A client was closed: %zu bytes of output wait for it, and it has shown no password",
+                   n);
+        client_close(c);
+        return;
+    }
     bool over_soft = config.output_soft[class] && n > (size_t)config.output_soft[class];
     if (!over_soft) c->over_soft_since = 0;
     else if (!c->over_soft_since) c->over_soft_since = server.now_s;
@@ -495,6 +539,7 @@ static void client_sent(struct client *c, size_t all, bool held, ssize_t sent) {
     if (c->flags & CLIENT_CLOSING) return;
     if (before != c->flags || c->flags & CLIENT_CLOSE_AFTER) client_arm(c);
     if (c->own) output_check_limits(c);
+    client_count_memory(c);
 }
 
 /* Output that waited before, or has to: one write for all that c has to get. */
@@ -646,6 +691,7 @@ static void segment_finish(struct segment *s) {
     c->in->len = left;
     if (s->resume == NOWHERE) resp_parser_rebase(&c->in->parser, s->buf, c->in->buf, from);
     if (!left && !s->cut) input_free(c);
+    client_count_memory(c);
 }
 
 static struct segment *segment_new(struct client *c, char *buf, size_t len) {
@@ -689,6 +735,22 @@ static char *input_room(struct client *c, size_t *n) {
     return in->buf + in->len;
 }
 
+/* What has come of a command, or a transaction, that cannot run yet is not too much. False: c is closed. */
+static bool input_bounded(struct client *c) {
+    bool authed = client_authed(c);
+    size_t most = authed ? (size_t)config.client_query_buffer_limit : UNAUTHED_IN;
+    size_t n = transaction_memory(c) + (c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0);
+    if (!most || n <= most) return true;
+    if (c->flags & CLIENT_LEADER)
+        replication_refuse("an unfinished command or transaction of it is above client-query-buffer-limit");
+    else if (authed)
+        server_log(LOG_WARNING, "A client was closed: its unfinished command or transaction is longer than "
+                                "client-query-buffer-limit");
+    else server_log(LOG_VERBOSE, "A client was closed: it has shown no password, and its command is too long");
+    client_close(c);
+    return false;
+}
+
 /* A read of c's has brought so many bytes to the place where they belong (or -errno). */
 static void client_got(struct client *c, char *at, ssize_t got) {
     if (got <= 0) {
@@ -699,19 +761,11 @@ static void client_got(struct client *c, char *at, ssize_t got) {
     server_stats.net_in += (uint64_t)got;
     server_stats.reads++;
     c->active = server.now_s;
-    if (!c->in) {
-        segment_parse(segment_new(c, at, (size_t)got));
-        return;
-    }
-    if (c->in->parser.blob) c->in->parser.blob_have += (size_t)got;
-    else c->in->len += (size_t)got;
-    if (config.client_query_buffer_limit && !(c->flags & CLIENT_LEADER) &&
-        c->in->len + c->in->parser.blob_have > (size_t)config.client_query_buffer_limit) {
-        server_log(LOG_WARNING, "A client was closed: its unfinished command is longer than client-query-buffer-limit");
-        client_close(c);
-        return;
-    }
-    segment_parse(segment_new(c, c->in->buf, c->in->len));
+    if (c->in && c->in->parser.blob) c->in->parser.blob_have += (size_t)got;
+    else if (c->in) c->in->len += (size_t)got;
+    if (!input_bounded(c)) return;
+    if (c->in) segment_parse(segment_new(c, c->in->buf, c->in->len));
+    else segment_parse(segment_new(c, at, (size_t)got));
 }
 
 /* Reads the sockets whose turn has come, each into a slot of the turn's buffer, all at once. */
@@ -784,7 +838,7 @@ static void pending_run(const struct pending *cmd) {
     if (!skip && cmd->argc) client_run(c, cmd->cmd, argv, cmd->argc);
     else if (!skip && c->flags & CLIENT_LEADER) replication_refuse(s->error);
     else if (!skip) {
-        resp_errorf(c->own ? c->own : &turn.out, "ERR %s", s->error);
+        resp_errorf(c->own ? c->own : &turn.out, strncmp(s->error, "OOM ", 4) ? "ERR %s" : "%s", s->error);
         server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
         client_close_after_reply(c);
     }
@@ -901,7 +955,8 @@ void cx_call(struct cx *cx) {
     if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 
-static void unknown_command(struct cx *cx) {
+/* Apart, so that only who comes here pays for its array's canary. */
+static __attribute__((noinline)) void unknown_command(struct cx *cx) {
     char args[160] = "";
     size_t n = 0;
     for (int i = 1; i < cx->argc && n < 128; i++)
@@ -951,6 +1006,7 @@ static const char *refusal(const struct cx *cx) {
         flags |= cmd->fn == cmd_exec ? transaction_flags(c) : cmd->flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
     if (config.maxmemory && flags & CMD_DENYOOM && !make_room())
         return "OOM command not allowed when used memory > 'maxmemory'.";
+    if (server.out_of_memory && flags & CMD_DENYOOM) return RESP_NO_MEMORY;
     if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
         snprintf(text, sizeof text,
                  "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
@@ -1250,19 +1306,32 @@ static void events_handle(const struct epoll_event *events, int n) {
         if (!(events[i].data.u64 >> 32)) other_event((int)(uint32_t)events[i].data.u64);
 }
 
-/* Ten times a second. */
-static void cron(void) {
-    static int slice;
-    for (int fd = slice; fd < server.clients_cap; fd += 10) { /* a tenth of the descriptors each time */
+/* Every connection is looked at once a second, a few at a time: nobody waits for that, however many there are. */
+static void clients_look(void) {
+    static int64_t began;
+    static int fd;
+    int64_t ms = store_wall_clock() - began;
+    if (ms < 0) ms = 1000; /* the clock was set */
+    int64_t until = ms < 1000 ? server.clients_cap * ms / 1000 : server.clients_cap;
+    for (; fd < until; fd++) {
         struct client *c = server.clients[fd];
         if (!c || c->flags & CLIENT_CLOSING) continue;
         if (c->own) output_check_limits(c);
+        client_count_memory(c);
         if (config.timeout && !c->subs &&
             !(c->flags & (CLIENT_BLOCKED | CLIENT_FOLLOWER | CLIENT_LEADER | CLIENT_MONITOR)) &&
             server.now_s - c->active > (uint32_t)config.timeout)
             client_close(c);
     }
-    slice = (slice + 1) % 10;
+    if (ms < 1000) return;
+    began = store_wall_clock();
+    fd = 0;
+}
+
+/* Ten times a second. */
+static void cron(void) {
+    struct rlimit limit;
+    resp_memory_limited = !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
     server_sample();
     replication_cron();
     persist_cron(store_wall_clock(), config.save);
@@ -1274,6 +1343,7 @@ static bool server_turn(int wait_ms) {
     int n = epoll_wait(server.epoll, events, EVENTS_MAX, turn.nagain ? 0 : wait_ms);
     int64_t began = snap_running() ? observe_clock() : 0;
     clock_read();
+    server.out_of_memory = !resp_memory_left(TURN_MEMORY + 4 * store_stats.table_memory);
     size_t nagain = turn.nagain;
     for (size_t i = 0; i < nagain; i++) {
         struct client *c = client_of(turn.again[i]);
@@ -1291,6 +1361,7 @@ static bool server_turn(int wait_ms) {
     bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
     bool more = resp_blob_reap((size_t)16 << 20, due);
     if (!server.loading) {
+        clients_look();
         if (due) {
             server.next_cron_ms = store_wall_clock() + CRON_MS;
             cron();
@@ -1310,6 +1381,7 @@ static bool server_turn(int wait_ms) {
         waiters_check();
     }
     clients_flush();
+    clients_evict();
     clients_reap();
     return more;
 }
@@ -1419,9 +1491,12 @@ static void server_start(void) {
     clock_read();
     server_stats.started_ms = store_wall_clock();
     listen_all();
+    pidfile_write();
+    sandbox_user();
+    listen_unix();
+    sandbox_calls();
     server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,
                (int)getpid());
-    pidfile_write();
     server_watch(server.signals);
     server_log(LOG_NOTICE, "Server initialized");
 }

@@ -135,6 +135,8 @@ struct entry *cx_peek(struct cx *cx, struct arg *key); /* the same for what is n
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline); /* store_set(), "new" */
 char *cx_edit(struct cx *cx, struct arg *key, size_t n); /* store_edit() of a raw value, "new" */
 void cx_delete(struct cx *cx);                           /* argv[1], "del"; logged as DEL */
+/* Whether there is memory for n bytes, as the value of e unless that is NULL; false: the error is said. */
+bool cx_memory(struct cx *cx, const struct entry *e, size_t n);
 int64_t cx_max_string(const struct cx *cx); /* bytes that a value may come to; the log may always have the most */
 
 /* Deadlines (keys.c). */
@@ -192,6 +194,7 @@ struct client {
     struct queued *postponed;  /* the command that waits until clients are no longer paused; NULL: none */
     uint64_t hold;             /* its replies wait until the log is safe up to here */
     struct follower *follower; /* NULL: it is none */
+    size_t counted;            /* of its memory, what maxmemory-clients has it for */
     uint32_t created, active;  /* seconds of a clock that never jumps */
     uint32_t over_soft_since;  /* when its output passed the soft limit; 0: it is below */
     uint8_t proto;             /* 2 or 3 */
@@ -220,6 +223,7 @@ int client_class(const struct client *c);       /* 0 normal, 1 replica, 2 pubsub
 int client_class_named(const struct arg *name); /* -1: there is none (config.c) */
 /* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
+/* Its bytes; those of input, of room for input and of what is queued beside, unless NULL. */
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
 void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c); /* its line of CLIENT LIST */
 
@@ -290,7 +294,7 @@ void observe_latencystats(struct resp_out *o);                            /* INF
 /* ---- the server's own facts and the clock ---------------------------------------------------- */
 
 struct server_stats {
-    uint64_t commands, connections, rejected, net_in, net_out, reads, writes, errors;
+    uint64_t commands, connections, rejected, evicted_clients, net_in, net_out, reads, writes, errors;
     uint64_t hits, misses; /* counted by the read commands' look-ups */
     int64_t started_ms, peak_memory;
 };
@@ -304,8 +308,11 @@ void server_count_error(const char *text); /* an error reply, as resp_out.last_e
 void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force); /* SHUTDOWN; may reply an error */
 void server_watch(int fd);                                                     /* for input, by the reactor */
 void listen_all(void);            /* listens as the options say, or ends the server (listen.c) */
+void listen_unix(void);           /* the same for --unixsocket */
 void listen_accept(int listener); /* takes who waits there */
 void listen_end(void);
+void sandbox_user(void);         /* root becomes --user, or the server ends (sandbox.c) */
+void sandbox_calls(void);        /* --seccomp: from now on, and in threads made from now on */
 const char *server_run_id(void); /* 40 hex digits, new every start */
 
 enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
@@ -324,7 +331,8 @@ struct config {
     int unixsocketperm;
     char *dir, *logfile, *pidfile, *file; /* file: the path of the one that was read, NULL: none */
     int loglevel;                         /* enum log_level */
-    bool daemonize, io_uring;
+    bool daemonize, io_uring, seccomp;
+    char *user; /* empty: as it was started */
     enum { SUPERVISED_NO, SUPERVISED_SYSTEMD, SUPERVISED_AUTO } supervised;
     int databases, maxclients, timeout, tcp_keepalive, tcp_backlog;
     char *requirepass;
@@ -334,6 +342,8 @@ struct config {
     char *output_limits; /* the same as text */
     bool protected_mode;
     int64_t maxmemory;
+    int64_t maxmemory_clients; /* bytes; negative: percent of maxmemory; 0: no limit */
+    char *maxmemory_clients_text;
     int maxmemory_policy; /* enum store_policy */
     char *notify_keyspace_events;
     char event_letters[16];                                          /* the same with A spelled out */

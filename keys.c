@@ -389,6 +389,7 @@ void cmd_swapdb(struct cx *cx) {
 
 void cmd_dump(struct cx *cx) {
     struct entry *e = cx_read(cx, &cx->argv[1]);
+    if (e && !cx_memory(cx, NULL, 2 * store_value(e).n)) return;
     size_t mark = resp_later(cx->out);
     if (e) rdb_dump(cx->out, store_value(e).p, store_value(e).n);
     if (e) resp_later_bulk(cx->out, mark);

@@ -50,8 +50,12 @@ static void listen_on(const char *address) {
             address, config.port, strerror(e));
 }
 
-static void listen_unix(void) {
+/* As the user who will serve there: root's file others could not use, and he could not take it away. */
+void listen_unix(void) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    if (!*config.unixsocket && !nlisteners)
+        die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
+    if (!*config.unixsocket) return;
     if (strlen(config.unixsocket) >= sizeof sa.sun_path)
         die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
     memcpy(sa.sun_path, config.unixsocket, strlen(config.unixsocket) + 1);
@@ -71,8 +75,6 @@ void listen_all(void) {
         for (char *address = strtok_r(copy, " ", &save); address; address = strtok_r(NULL, " ", &save))
             listen_on(address);
     free(copy);
-    if (config.unixsocket && *config.unixsocket) listen_unix();
-    if (!nlisteners) die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
 }
 
 static void refuse(int fd, const char *text) {
@@ -106,6 +108,11 @@ static void socket_tune(int fd) {
 
 /* No descriptor is free: the spare one is given up for a moment, so that the connection can be taken and told. */
 static void accept_without_descriptors(int listener) {
+    static int64_t said_ms;
+    if (!said_ms || repl_clock() - said_ms > 10000) {
+        server_log(LOG_WARNING, "Connections are refused: all descriptors that ulimit -n allows are in use");
+        said_ms = repl_clock();
+    }
     close(spare_fd);
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) refuse(fd, "-ERR max number of clients reached\r\n");

@@ -38,6 +38,18 @@ static size_t dying_memory; /* bytes of theirs */
 static size_t unneeded;     /* the least that this was since the last beat */
 
 static bool is_mapped(size_t cap) { return cap >= MAPPED_MIN; }
+#define MEMORY_SPARE ((size_t)16 << 20) /* for what is not asked about */
+
+bool resp_memory_limited;
+
+bool resp_memory_left(size_t n) {
+    if (!resp_memory_limited || n < MAPPED_MIN) return true;
+    void *p = mmap(NULL, n + MEMORY_SPARE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return false;
+    munmap(p, n + MEMORY_SPARE);
+    return true;
+}
+
 static size_t mapping_size(size_t cap) { return (cap + sizeof(struct blob) + MAP_UNIT - 1) / MAP_UNIT * MAP_UNIT; }
 
 static void *mapped(void *memory) { return memory == MAP_FAILED ? NULL : memory; }
@@ -93,7 +105,7 @@ void resp_blob_release(struct blob *b) {
 }
 
 bool resp_blob_reap(size_t bytes, bool beat) {
-    size_t keep = beat ? min_size(SPARE, dying_memory - unneeded) : SPARE;
+    size_t most = resp_memory_limited ? 0 : SPARE, keep = beat ? min_size(most, dying_memory - unneeded) : most;
     while (dying_memory > keep && bytes > 0) {
         struct blob *b = dying;
         size_t size = mapping_size(b->cap), part = bytes < size ? bytes / MAP_UNIT * MAP_UNIT + MAP_UNIT : size;
@@ -104,7 +116,7 @@ bool resp_blob_reap(size_t bytes, bool beat) {
         bytes -= min_size(part, bytes);
     }
     unneeded = beat ? dying_memory : min_size(unneeded, dying_memory);
-    return dying_memory > SPARE;
+    return dying_memory > most;
 }
 
 void resp_arg_release(struct arg *argv, int argc) {
@@ -220,6 +232,7 @@ static inline bool read_bulk(struct resp_parser *p, const char *buf, size_t len)
     if (n >= RESP_BLOB_MIN) {
         if (!read_blob(p, buf, len)) return false;
         add_arg(p, p->blob->data, n, true);
+        p->blobs += n;
         p->blob = NULL;
     } else {
         if (len - pos < n + 2) return false;
@@ -246,6 +259,7 @@ enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const 
     if (p->todo == 0) {
         p->start = p->pos;
         p->argc = 0;
+        p->blobs = 0;
         if (p->pos == len) return RESP_MORE;
         if (buf[p->pos] != '*') return parse_inline(p, buf, len, error);
         int64_t n = 0;
@@ -255,6 +269,12 @@ enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const 
     while (p->todo > 0) {
         if (p->bulk < 0) r = read_header(p, buf, len, '$', &p->bulk, error);
         if (r != RESP_OK) return r;
+        if (p->blob == NULL && !resp_memory_left((size_t)p->bulk)) {
+            refuse(p, error, "", "", "");
+            *error = RESP_NO_MEMORY;
+            p->bulk = -1;
+            return RESP_ERROR;
+        }
         if (!read_bulk(p, buf, len)) return RESP_MORE;
     }
     return r;

@@ -40,6 +40,9 @@ struct blob {
 
 #define RESP_BLOB_MIN 32768u /* bulk strings from this length on arrive as blobs */
 
+extern bool resp_memory_limited; /* the address space is (ulimit -v): there may be no memory to be had */
+bool resp_memory_left(size_t n); /* n bytes and some to spare can be had, as far as the limit goes */
+#define RESP_NO_MEMORY "OOM the system has no memory for this (ulimit -v)"
 struct blob *resp_blob_new(size_t cap);                  /* one reference, the caller's; aborts without memory */
 struct blob *resp_blob_grow(struct blob *b, size_t cap); /* takes b, which must have one holder; may move */
 static inline struct blob *resp_blob_ref(struct blob *b) {
@@ -88,12 +91,16 @@ struct resp_parser {
     size_t pos;   /* the next byte to look at */
     struct blob *blob;
     size_t blob_have, blob_want; /* want counts the CRLF behind the string */
+    size_t blobs;                /* bytes of those among argv */
     bool strict;                 /* lower limits, for who has not shown a password yet: 10 arguments of 16 KiB */
     int64_t max_bulk;            /* proto-max-bulk-len, bytes */
 };
 
 void resp_parser_init(struct resp_parser *p);
 void resp_parser_free(struct resp_parser *p);
+static inline size_t resp_parser_memory(const struct resp_parser *p) { /* of a command that is cut off */
+    return (size_t)p->cap * sizeof *p->argv + (p->todo ? p->blobs : 0) + (p->blob ? p->blob_have : 0);
+}
 /* Looks at buf[p->pos..len). RESP_OK: one command is in p->argv (argc may be 0: an empty line, nothing to do), as
  * slices of buf; p->pos is behind it. RESP_MORE: cut off, call again with more. RESP_ERROR: *error is Redis's text
  * ("Protocol error: ..." without "ERR "), good until the next call; the connection must be closed after saying it, and

@@ -54,6 +54,12 @@ void cx_delete(struct cx *cx) {
     cx_log(cx, 2, (struct arg[]){ARG("DEL"), cx->argv[1]});
 }
 
+bool cx_memory(struct cx *cx, const struct entry *e, size_t n) {
+    const struct blob *b = e ? store_blob(e) : NULL;
+    size_t had = b && b->refs == 1 ? b->cap : 0;
+    return cx_check(cx, n <= had || resp_memory_left(n - had), RESP_NO_MEMORY);
+}
+
 int64_t cx_max_string(const struct cx *cx) {
     bool obey = !cx->client || cx->client->flags & CLIENT_LEADER; /* what was accepted once must stay possible */
     return obey || config.proto_max_bulk_len > STRING_MAX ? STRING_MAX : config.proto_max_bulk_len;
@@ -254,7 +260,7 @@ void cmd_append(struct cx *cx) {
     struct arg *key = &cx->argv[1], *more = &cx->argv[2];
     struct entry *e = store_find(cx->db, key);
     size_t n = store_value(e).n;
-    if (!check_length(cx, (int64_t)n, more->n)) return;
+    if (!check_length(cx, (int64_t)n, more->n) || !cx_memory(cx, e, n + more->n)) return;
     if (e) memcpy(cx_edit(cx, key, n + more->n) + n, more->p, more->n);
     else cx_set(cx, key, more, STORE_NO_DEADLINE);
     cx_event(cx->db, '$', "append", key);
@@ -272,8 +278,10 @@ void cmd_getrange(struct cx *cx) {
     if (end < 0) end = end + len > 0 ? end + len : 0;
     if (end >= len) end = len - 1;
     size_t n = (size_t)(end - start + 1);
+    bool whole = start == 0 && n >= RESP_BLOB_MIN && store_blob(e);
     if (backwards || start > end) resp_bulk(cx->out, "", 0);
-    else if (start == 0 && n >= RESP_BLOB_MIN && store_blob(e)) resp_blob(cx->out, store_blob(e), n);
+    else if (!whole && !cx_memory(cx, NULL, 2 * n)) return;
+    else if (whole) resp_blob(cx->out, store_blob(e), n);
     else resp_bulk(cx->out, value.p + start, n);
 }
 
@@ -281,10 +289,12 @@ void cmd_setrange(struct cx *cx) {
     struct arg *key = &cx->argv[1], *val = &cx->argv[3];
     int64_t offset;
     if (!cx_int(cx, 2, &offset)) return;
-    size_t n = store_value(store_find(cx->db, key)).n;
+    struct entry *e = store_find(cx->db, key);
+    size_t n = store_value(e).n;
     if ((offset < 0 || val->n) && !check_length(cx, offset, val->n)) return;
     if (val->n) {
         if ((size_t)offset + val->n > n) n = (size_t)offset + val->n;
+        if (!cx_memory(cx, e, n)) return;
         memcpy(cx_edit(cx, key, n) + offset, val->p, val->n);
         cx_event(cx->db, '$', "setrange", key);
     }
