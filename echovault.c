@@ -57,6 +57,7 @@
 #define CRON_MS       100
 #define TURN_MEMORY   ((size_t)32 << 20) /* that a turn may need for what is not asked about */
 #define UNAUTHED_IN   ((size_t)20 << 10) /* bytes that may wait before the password is shown: with room, below 64 KiB */
+#define LEADER_IN     8 /* times what a client may: the leader has let its clients, whose limit may be higher there */
 #define UNAUTHED_OUT  ((size_t)4 << 10)
 #define SLICE_MIN_US  30 /* of the snapshot's walk, in one turn */
 #define SLICE_MAX_US  300
@@ -738,11 +739,12 @@ static char *input_room(struct client *c, size_t *n) {
 /* What has come of a command, or a transaction, that cannot run yet is not too much. False: c is closed. */
 static bool input_bounded(struct client *c) {
     bool authed = client_authed(c);
-    size_t most = authed ? (size_t)config.client_query_buffer_limit : UNAUTHED_IN;
+    size_t times = c->flags & CLIENT_LEADER ? LEADER_IN : 1;
+    size_t most = authed ? (size_t)config.client_query_buffer_limit * times : UNAUTHED_IN;
     size_t n = transaction_memory(c) + (c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0);
     if (!most || n <= most) return true;
     if (c->flags & CLIENT_LEADER)
-        replication_refuse("an unfinished command or transaction of it is above client-query-buffer-limit");
+        replication_refuse("an unfinished command or transaction of it is above eight times client-query-buffer-limit");
     else if (authed)
         server_log(LOG_WARNING, "A client was closed: its unfinished command or transaction is longer than "
                                 "client-query-buffer-limit");
