@@ -57,7 +57,7 @@ def test_a_follower_goes_on_where_it_was(node, kinds, meanwhile, how):
 @ours
 @pytest.mark.parametrize("kinds", OUR_FOLLOWERS)
 def test_a_follower_killed_under_load(node, kinds):
-    a = node(kinds[0])
+    a = node(kinds[0], repl_backlog_size="32mb")
     b = node(kinds[1], follow=a, repl_backlog_size=100000, auto_aof_rewrite_min_size=1)
     wait_sync(a, b)
     with chaos(a):
