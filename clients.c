@@ -7,6 +7,30 @@
  */
 #include "commands.h"
 
+#include <netdb.h>
+#include <sys/socket.h>
+
+/* ==== addresses ================================================================================================ */
+
+static void address_text(const struct sockaddr_storage *ss, socklen_t n, char text[64]) {
+    char ip[48], port[8];
+    if (getnameinfo((const struct sockaddr *)ss, n, ip, sizeof ip, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) ||
+        ss->ss_family == AF_UNIX)
+        snprintf(text, 64, "%.60s:0", config.unixsocket);
+    else snprintf(text, 64, ss->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", ip, port);
+}
+
+void client_addresses(const struct client *c, char peer[64], char local[64]) {
+    struct sockaddr_storage ss = {0};
+    socklen_t n = sizeof ss;
+    getpeername(c->fd, (struct sockaddr *)&ss, &n);
+    address_text(&ss, n, peer);
+    n = sizeof ss;
+    getsockname(c->fd, (struct sockaddr *)&ss, &n);
+    address_text(&ss, n, local);
+}
+
 /* ==== one's own connection ===================================================================================== */
 
 void cmd_client_id(struct cx *cx) { resp_int(cx->out, (int64_t)cx->client->id); }
@@ -233,4 +257,36 @@ void cmd_client_pause(struct cx *cx) {
 void cmd_client_unpause(struct cx *cx) {
     client_unpause(PAUSE_BY_COMMAND);
     resp_ok(cx->out);
+}
+
+/* ==== their memory ============================================================================================= */
+
+static size_t counted; /* the sum of all clients' */
+
+void client_count_memory(struct client *c) {
+    if (!config.maxmemory_clients && !c->counted) return;
+    bool spared =
+        !config.maxmemory_clients || c->flags & (CLIENT_NO_EVICT | CLIENT_LEADER | CLIENT_FOLLOWER | CLIENT_CLOSING);
+    counted -= c->counted;
+    c->counted = spared ? 0 : client_memory(c, NULL, NULL, NULL);
+    counted += c->counted;
+}
+
+/* Above maxmemory-clients, who takes most is closed first; many at once only in the turns to come. */
+void clients_evict(void) {
+    int64_t limit =
+        config.maxmemory_clients < 0 ? config.maxmemory / 100 * -config.maxmemory_clients : config.maxmemory_clients;
+    for (int i = 0; limit && counted > (size_t)limit && i < 16; i++) {
+        struct client *largest = NULL;
+        for (struct client *c = client_next(NULL); c; c = client_next(c))
+            if (c->counted > (largest ? largest->counted : 0)) largest = c;
+        if (!largest) return;
+        char peer[64], local[64];
+        client_addresses(largest, peer, local);
+        server_log(LOG_NOTICE, "Client %s closed: it takes %zu bytes, and all together are above maxmemory-clients",
+                   peer, largest->counted);
+        client_close(largest);
+        client_count_memory(largest);
+        server_stats.evicted_clients++;
+    }
 }

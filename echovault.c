@@ -26,12 +26,10 @@
 #include "disk.h"
 #include "uring.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <netdb.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -159,7 +157,6 @@ static struct {
     struct client **clients; /* by descriptor */
     int clients_cap;
     size_t nclients;
-    size_t counted; /* bytes of the clients' memory that count for maxmemory-clients */
     uint64_t next_id;
     uint32_t next_gen;
     struct handle *held; /* clients whose replies wait for the disk */
@@ -281,7 +278,7 @@ static void clients_reap(void) {
         free(c->name);
         free(c->lib_name);
         free(c->lib_ver);
-        server.counted -= c->counted;
+        client_count_memory(c); /* as closing: none any more */
         free(c);
     }
     server.ndead = 0;
@@ -325,25 +322,6 @@ struct resp_out *client_output(struct client *c) {
     return c == turn.current && !c->own ? &turn.out : client_own(c);
 }
 
-static void address_text(const struct sockaddr_storage *ss, socklen_t n, char text[64]) {
-    char ip[48], port[8];
-    if (getnameinfo((const struct sockaddr *)ss, n, ip, sizeof ip, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) ||
-        ss->ss_family == AF_UNIX)
-        snprintf(text, 64, "%.60s:0", config.unixsocket);
-    else snprintf(text, 64, ss->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", ip, port);
-}
-
-void client_addresses(const struct client *c, char peer[64], char local[64]) {
-    struct sockaddr_storage ss = {0};
-    socklen_t n = sizeof ss;
-    getpeername(c->fd, (struct sockaddr *)&ss, &n);
-    address_text(&ss, n, peer);
-    n = sizeof ss;
-    getsockname(c->fd, (struct sockaddr *)&ss, &n);
-    address_text(&ss, n, local);
-}
-
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi) {
     const struct resp_out *o = c->own;
     size_t in = c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0,
@@ -353,34 +331,6 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
     for (uint32_t i = o ? o->first_piece : 0; o && i < o->npieces; i++) n += o->pieces[i].n / o->pieces[i].blob->refs;
     if (query) *query = in, *query_free = spare, *multi = queued;
     return n;
-}
-
-/* Notes what c's memory has become, where clients' memory has a limit. */
-static void client_count_memory(struct client *c) {
-    if (!config.maxmemory_clients) return;
-    bool spared = c->flags & (CLIENT_NO_EVICT | CLIENT_LEADER | CLIENT_FOLLOWER | CLIENT_CLOSING);
-    server.counted -= c->counted;
-    c->counted = spared ? 0 : client_memory(c, NULL, NULL, NULL);
-    server.counted += c->counted;
-}
-
-/* Above maxmemory-clients, who takes most is closed first; many at once only in the turns to come. */
-static void clients_evict(void) {
-    int64_t limit =
-        config.maxmemory_clients < 0 ? config.maxmemory / 100 * -config.maxmemory_clients : config.maxmemory_clients;
-    for (int i = 0; limit && server.counted > (size_t)limit && i < 16; i++) {
-        struct client *largest = NULL;
-        for (struct client *c = client_next(NULL); c; c = client_next(c))
-            if (c->counted > (largest ? largest->counted : 0)) largest = c;
-        if (!largest) return;
-        char peer[64], local[64];
-        client_addresses(largest, peer, local);
-        server_log(LOG_NOTICE, "Client %s closed: it takes %zu bytes, and all together are above maxmemory-clients",
-                   peer, largest->counted);
-        client_close(largest);
-        client_count_memory(largest);
-        server_stats.evicted_clients++;
-    }
 }
 
 /* ==== blocking ================================================================================ */

@@ -225,6 +225,8 @@ int client_class_named(const struct arg *name); /* -1: there is none (config.c) 
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
 /* Its bytes; those of input, of room for input and of what is queued beside, unless NULL. */
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
+void client_count_memory(struct client *c); /* notes what it has become, where clients' memory has a limit */
+void clients_evict(void);                   /* keeps maxmemory-clients */
 void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c); /* its line of CLIENT LIST */
 
 /* Pausing (clients.c): until a time, or the end is said, nothing of ordinary clients is run, or no changes. Nothing
