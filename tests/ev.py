@@ -4,6 +4,7 @@ ECHOVAULT_BIN names the server under test. Set to redis-server, the suite checks
 common behaviour must hold there too.
 """
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -193,10 +194,16 @@ class Client:
 # ---- processes ---------------------------------------------------------------------------------------------
 
 
+WORKERS, PORTS = 8, 1500
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % WORKERS
+port_numbers = itertools.count(random.randrange(PORTS))
+
+
 def free_port():
-    """A port below those that the kernel hands out to the connections of other tests."""
+    """A port below those that the kernel hands out to the connections of other tests, and from the worker's own share,
+    each in turn: whoever answers on it is the server that is about to be started, and not another test's."""
     while True:
-        port = random.randrange(20000, 32000)
+        port = 20000 + WORKER * PORTS + next(port_numbers) % PORTS
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
