@@ -59,10 +59,11 @@ static inline struct slot slot_of(const char *p, size_t n) {
     if (n >= 8) {
         memcpy(&head, p, 8);
         memcpy(&tail, p + n - 8, 8);
+        tail = lower(tail);
     } else {
         for (size_t i = 0; i < n; i++) head = head << 8 | (unsigned char)p[i];
     }
-    return (struct slot){.head = lower(head), .tail = lower(tail), .n = n};
+    return (struct slot){.head = lower(head), .tail = tail, .n = n};
 }
 
 /* The slot that holds the name, or the free one where it belongs. */

@@ -26,15 +26,9 @@
 #include "disk.h"
 #include "uring.h"
 
-#include <assert.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -49,7 +43,7 @@
 #define READ_BLOB_MAX ((size_t)1 << 20)  /* bytes of a read straight into a value */
 #define SLOT          (READ_MAX + 320)   /* so that the beginnings do not fall on the same cache lines */
 #define BATCH_MAX     256                /* commands that are parsed before they run */
-#define WINDOW        16                 /* commands whose keys are prefetched together */
+#define WINDOW        8                  /* commands whose keys are prefetched together */
 #define BRIEF_ARGS    8                  /* a brief command (CMD_BRIEF) has no more arguments */
 #define REPLY_SHARE   ((size_t)1 << 20)  /* bytes of replies to one client in a turn */
 #define CRON_MS       100
@@ -84,11 +78,6 @@ void server_log(int level, const char *fmt, ...) {
     if (f) fflush(f);
     if (f && to_file) fclose(f);
     if (level == LOG_WARNING && to_file && !server_started) fprintf(stderr, "%s\n", text);
-}
-
-static void *must(void *p) {
-    if (!p) die("Out of memory");
-    return p;
 }
 
 /* ==== state =================================================================================== */
@@ -129,6 +118,13 @@ struct pending {
     const struct command *cmd; /* the row, NULL: unknown */
 };
 
+_Static_assert(BATCH_MAX % WINDOW == 0, "the batch's windows");
+/* What a window's commands will look up, or the first of it. */
+struct window {
+    struct store_lookup l[2 * WINDOW];
+    size_t n;
+};
+
 static struct {
     struct client *reads[URING_MAX]; /* whose sockets have input that is to be read now */
     size_t nreads;
@@ -139,11 +135,13 @@ static struct {
     size_t nargs, args_cap;
     struct pending batch[BATCH_MAX];
     size_t nbatch;
+    struct window windows[BATCH_MAX / WINDOW];
     struct segment segments[BATCH_MAX];
     uint32_t nsegments;
     struct resp_out out;
     struct resp_out pushed; /* what the current client gets although its replies are dropped */
     struct client *current; /* whose commands are running */
+    int64_t window_ns;      /* when the window began */
     int64_t looked_ns;      /* time of the window's commands that were looked at one by one; the others: */
     const struct command *brief[WINDOW];
     int nbrief;
@@ -211,11 +209,11 @@ static bool client_authed(const struct client *c) { return c->flags & CLIENT_AUT
 struct client *client_new(int fd, bool is_unix) {
     if (fd >= server.clients_cap) {
         int cap = fd + 1024;
-        server.clients = must(realloc(server.clients, (size_t)cap * sizeof *server.clients));
+        server.clients = resp_need(realloc(server.clients, (size_t)cap * sizeof *server.clients));
         memset(server.clients + server.clients_cap, 0, (size_t)(cap - server.clients_cap) * sizeof *server.clients);
         server.clients_cap = cap;
     }
-    struct client *c = must(malloc(sizeof *c));
+    struct client *c = resp_need(malloc(sizeof *c));
     *c = (struct client){.fd = fd, .gen = ++server.next_gen, .id = ++server.next_id, .proto = 2};
     if (c->gen == 0) c->gen = ++server.next_gen; /* 0 marks what is no client */
     c->flags = (is_unix ? CLIENT_UNIX : 0) | (*config.requirepass ? 0 : CLIENT_AUTHED);
@@ -307,7 +305,7 @@ void client_reset(struct client *c) {
 
 static struct resp_out *client_own(struct client *c) {
     if (!c->own) {
-        c->own = must(calloc(1, sizeof *c->own));
+        c->own = resp_need(calloc(1, sizeof *c->own));
         c->own->proto = c->proto;
     }
     return c->own;
@@ -426,7 +424,7 @@ static size_t output_pending(const struct client *c) {
 static void output_keep(struct client *c, size_t sent) {
     size_t part = c->turn_end - c->turn_start, skip = sent < part ? sent : part;
     if (part > skip) {
-        struct resp_out *rest = must(calloc(1, sizeof *rest));
+        struct resp_out *rest = resp_need(calloc(1, sizeof *rest));
         rest->proto = c->proto;
         resp_raw(rest, turn.out.buf + c->turn_start + skip, part - skip);
         if (c->own) {
@@ -552,7 +550,7 @@ static void batch_add(struct pending *cmd, struct resp_parser *p) {
     size_t n = (size_t)p->argc;
     while (turn.args_cap < turn.nargs + n) {
         turn.args_cap = turn.args_cap ? 2 * turn.args_cap : 4096;
-        turn.args = must(realloc(turn.args, turn.args_cap * sizeof *turn.args));
+        turn.args = resp_need(realloc(turn.args, turn.args_cap * sizeof *turn.args));
     }
     bool leader = turn.segments[cmd->segment].c->flags & CLIENT_LEADER;
     cmd->cmd = leader ? command_find_logged(&p->argv[0]) : command_find(&p->argv[0]);
@@ -567,7 +565,7 @@ static void parser_leave(struct resp_parser *p, struct resp_parser *own) {
     int cap = p->cap;
     *own = *p;
     own->cap = p->argc + (p->todo < 16 ? p->todo : 16);
-    own->argv = must(malloc((size_t)own->cap * sizeof *argv));
+    own->argv = resp_need(malloc((size_t)own->cap * sizeof *argv));
     if (argv) memcpy(own->argv, argv, (size_t)p->argc * sizeof *argv);
     resp_parser_init(p);
     p->argv = argv;
@@ -632,8 +630,8 @@ static void segment_finish(struct segment *s) {
     }
     size_t left = s->len - from;
     if (!c->in) {
-        c->in = must(malloc(sizeof *c->in));
-        *c->in = (struct input){.buf = must(malloc(left)), .cap = left, .parser = s->parser};
+        c->in = resp_need(malloc(sizeof *c->in));
+        *c->in = (struct input){.buf = resp_need(malloc(left)), .cap = left, .parser = s->parser};
         if (!s->cut) resp_parser_init(&c->in->parser);
         memcpy(c->in->buf, s->buf + from, left);
     } else {
@@ -677,7 +675,7 @@ static char *input_room(struct client *c, size_t *n) {
     if (in->cap - in->len < READ_MAX) {
         char *old = in->buf;
         in->cap = in->len + READ_MAX + in->len / 2;
-        in->buf = must(malloc(in->cap));
+        in->buf = resp_need(malloc(in->cap));
         memcpy(in->buf, old, in->len);
         resp_parser_rebase(&in->parser, old, in->buf, 0);
         free(old);
@@ -751,19 +749,16 @@ static void client_read(struct client *c) {
 
 /* ==== the batch =============================================================================== */
 
-/* Has what the commands of a window will look up fetched while they still wait. */
-static void window_prefetch(const struct pending *cmd, size_t n) {
-    struct store_lookup l[STORE_PREFETCH_MAX];
-    size_t found = 0;
-    for (size_t i = 0; i < n; i++) {
+static void window_gather(struct window *w, const struct pending *cmd, size_t n) {
+    w->n = 0;
+    for (size_t i = 0; i < n && i < WINDOW; i++) {
         const struct command *row = cmd[i].cmd;
         if (!row || row->first_key <= 0 || cmd[i].argc <= row->first_key) continue;
         struct db *db = store_db(turn.segments[cmd[i].segment].c->db);
         int last = row->last_key < 0 ? cmd[i].argc + row->last_key : row->last_key;
-        for (int k = row->first_key; k <= last && k < cmd[i].argc && found < STORE_PREFETCH_MAX; k += row->key_step)
-            l[found++] = (struct store_lookup){db, &turn.args[cmd[i].arg + (size_t)k]};
+        for (int k = row->first_key; k <= last && k < cmd[i].argc && w->n < 2 * WINDOW; k += row->key_step)
+            w->l[w->n++] = (struct store_lookup){db, &turn.args[cmd[i].arg + (size_t)k]};
     }
-    if (found > 1) store_prefetch(l, found);
 }
 
 static void client_run(struct client *c, const struct command *cmd, struct arg *argv, int argc);
@@ -798,17 +793,26 @@ static void pending_run(const struct pending *cmd) {
 }
 _Static_assert(READ_MAX < RESP_BLOB_MIN, "else that may be read there");
 
-/* Runs what has been parsed, in the order in which it came, a window at a time. */
+static void window_run(const struct pending *cmd, size_t n) {
+    if (n > WINDOW) n = WINDOW;
+    turn.looked_ns = turn.nbrief = 0;
+    for (size_t k = 0; k < n; k++) pending_run(&cmd[k]);
+    int64_t now = observe_clock();
+    if (turn.nbrief) observe_share(turn.brief, turn.nbrief, now - turn.window_ns - turn.looked_ns);
+    turn.window_ns = now;
+}
+
+/* Runs what has been parsed, in the order in which it came, a window at a time. While one runs, what the next ones look
+ * up is on its way to the cache: of each the nearer, the sooner it runs. */
 static void batch_run(void) {
-    int64_t then = turn.nbatch ? observe_clock() : 0;
-    for (size_t i = 0; i < turn.nbatch; i += WINDOW) {
-        size_t n = turn.nbatch - i < WINDOW ? turn.nbatch - i : WINDOW;
-        turn.looked_ns = turn.nbrief = 0;
-        window_prefetch(turn.batch + i, n);
-        for (size_t k = 0; k < n; k++) pending_run(&turn.batch[i + k]);
-        int64_t now = observe_clock();
-        if (turn.nbrief) observe_share(turn.brief, turn.nbrief, now - then - turn.looked_ns);
-        then = now;
+    size_t windows = (turn.nbatch + WINDOW - 1) / WINDOW, steps = turn.nbatch > 1 ? STORE_PREFETCH_STEPS : 0;
+    turn.window_ns = turn.nbatch ? observe_clock() : 0;
+    for (size_t at = 0; at < windows + steps; at++) {
+        size_t first = at * WINDOW, ran = (at - steps) * WINDOW;
+        if (at < windows) window_gather(&turn.windows[at], turn.batch + first, turn.nbatch - first);
+        for (size_t step = 0; step < steps && step <= at; step++)
+            if (at - step < windows) store_prefetch(turn.windows[at - step].l, turn.windows[at - step].n, (int)step);
+        if (at >= steps) window_run(turn.batch + ran, turn.nbatch - ran);
     }
     output_end();
     for (uint32_t i = 0; i < turn.nsegments; i++) segment_finish(&turn.segments[i]);
@@ -1434,7 +1438,7 @@ static void server_start(void) {
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server.epoll < 0) die("epoll_create1: %s", strerror(errno));
     descriptors_set_up();
-    turn.slots = must(malloc(URING_MAX * SLOT));
+    turn.slots = resp_need(malloc(URING_MAX * SLOT));
     if (config.io_uring && !uring_start())
         server_log(LOG_VERBOSE, "No io_uring here: one system call for each read and write");
     resp_parser_init(&turn.parser);

@@ -5,10 +5,6 @@
 #include "logfile.h"
 
 #include <endian.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 /* ==== the log's checksum ==================================================================================
  * Four lanes of 8 bytes. Each step is a bijection of the lane and of the word, so any damage within one

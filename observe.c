@@ -1,7 +1,7 @@
 /* observe.c - how a running server is looked at: where its time goes (SLOWLOG, LATENCY, MONITOR), where its memory.
  *
  * Reading the clock for every command would cost a tenth of a GET. So the table's rows say which commands are brief:
- * they take about as long whatever the data is. Dispatch reads the clock once for a window of 16 commands and shares
+ * they take about as long whatever the data is. Dispatch reads the clock once for a window of 8 commands and shares
  * its time out among the brief ones; all others, those with many arguments and those in a transaction are looked at one
  * by one. So what can take long is always found, with its own time and arguments. What is approximate:
  *   - a brief command's time, in INFO and LATENCY HISTOGRAM, is the average of its window; the sums are right;

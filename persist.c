@@ -106,15 +106,9 @@
 #include "disk.h"
 #include "logfile.h"
 
-#include <assert.h>
 #include <endian.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/sendfile.h>
@@ -140,12 +134,6 @@ static const struct persist_options *opt;
 static const struct persist_hooks *hooks;
 static struct persist_info info;
 static char aof_path[PATH_LEN], rdb_path[PATH_LEN], aof_temp[PATH_LEN], rdb_temp[PATH_LEN];
-
-static void *must(void *p) {
-    if (p) return p;
-    fprintf(stderr, "Out of memory in the log\n");
-    abort();
-}
 
 static int64_t clock_us(void) {
     struct timespec t;
@@ -377,11 +365,7 @@ void log_commit(void) {
 
 static void note_mark(uint64_t offset) {
     if (lg.nmarks && offset - lg.marks[lg.nmarks - 1] < MARK_EVERY) return;
-    if (lg.nmarks == lg.marks_cap) {
-        lg.marks_cap = lg.marks_cap ? lg.marks_cap * 2 : 64;
-        lg.marks = must(realloc(lg.marks, lg.marks_cap * sizeof *lg.marks));
-    }
-    lg.marks[lg.nmarks++] = offset;
+    PUSH(lg.marks, lg.nmarks, lg.marks_cap, offset);
 }
 
 /* A record that begins at offset at is the log's last command: the chain goes on from it. */
@@ -964,11 +948,7 @@ static int64_t get_command(struct walk *w, const char *p, size_t n, size_t *need
             return 0;
         }
         if (at[len] != '\r' || at[len + 1] != '\n') return -1;
-        if (w->nargs == w->args_cap) {
-            w->args_cap = w->args_cap ? w->args_cap * 2 : 64;
-            w->args = must(realloc(w->args, w->args_cap * sizeof *w->args));
-        }
-        w->args[w->nargs++] = (struct arg){.p = at, .n = (uint32_t)len};
+        PUSH(w->args, w->nargs, w->args_cap, ((struct arg){.p = at, .n = (uint32_t)len}));
         at += len + 2;
     }
     return bad ? -1 : at ? at - p : 0;
@@ -1073,7 +1053,7 @@ static void replay_passed(void *ctx, const char *p, size_t n) {
     size_t nl = 0;
     for (int i = 0; i < w->n; i++)
         if (w->first[i + 1] - w->first[i] > 1) l[nl++] = (struct store_lookup){db, &v[w->first[i] + 1]};
-    store_prefetch(l, nl);
+    for (int step = 0; step < STORE_PREFETCH_STEPS; step++) store_prefetch(l, nl, step);
     for (int i = 0; i < w->n && !w->trouble; i++) {
         const char *why = NULL;
         if (is_bracket(&v[w->first[i]])) continue;

@@ -343,7 +343,7 @@ struct loader {
 static void run_batch(struct loader *l) {
     struct store_lookup look[BATCH];
     for (int i = 0; i < l->n; i++) look[i] = (struct store_lookup){l->batch[i].db, &l->batch[i].key};
-    store_prefetch(look, (size_t)l->n);
+    for (int step = 0; step < STORE_PREFETCH_STEPS; step++) store_prefetch(look, (size_t)l->n, step);
     for (int i = 0; i < l->n; i++) store_set(l->batch[i].db, &l->batch[i].key, &l->batch[i].val, l->batch[i].deadline);
     l->n = 0;
 }

@@ -15,11 +15,7 @@
 #include "commands.h"
 #include "repl.h"
 
-#include <inttypes.h>
 #include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #define GONE_MS 1000 /* at the end, a follower has so long to take what is left */

@@ -199,18 +199,33 @@ static enum resp_result long_header(struct resp_parser *p, char *buf, size_t len
     return RESP_OK;
 }
 
-/* Reads "<type><number>" at p->pos and moves behind it. Nearly all headers of real traffic have one or two digits and
- * are there as a whole: those take a few compares. */
+/* Reads "<type><number>" at p->pos and moves behind it. */
 static inline enum resp_result read_header(struct resp_parser *p, char *buf, size_t len, char type, int64_t *v,
                                            const char **error) {
     const char *s = buf + p->pos;
-    if (len - p->pos < 5 || *s != type || p->strict) return long_header(p, buf, len, type, v, error);
-    unsigned a = (unsigned)(s[1] - '0'), b = (unsigned)(s[2] - '0');
-    bool one = a <= 9 && s[2] == '\r', two = a >= 1 && a <= 9 && b <= 9 && s[3] == '\r';
-    if (!one && !two) return long_header(p, buf, len, type, v, error);
-    *v = one ? a : a * 10 + b;
-    p->pos += one ? 4 : 5;
+    bool one = len - p->pos > 4 && *s == type && !p->strict && s[1] >= '0' && s[1] <= '9' && s[2] == '\r';
+    if (!one) return long_header(p, buf, len, type, v, error);
+    *v = s[1] - '0';
+    p->pos += 4;
     return RESP_OK;
+}
+
+/* Takes the arguments at hand as far as they are there as a whole and have a length of one or two digits: of real
+ * traffic nearly all, so they take a few compares each. */
+static inline void take_short(struct resp_parser *p, const char *buf, size_t len) {
+    const char *s = buf + p->pos, *end = buf + len;
+    int i = p->argc, room = p->cap - i, stop = i + (p->todo < room ? p->todo : room);
+    for (; i < stop && end - s > 4 && *s == '$'; i++) {
+        unsigned n = (unsigned)(s[1] - '0'), digit = (unsigned)(s[2] - '0'), head = s[2] == '\r' ? 4 : 5;
+        if (n > 9 || (head == 5 && (n == 0 || digit > 9 || s[3] != '\r'))) break;
+        if (head == 5) n = n * 10 + digit;
+        if (end - s < head + n + 2) break;
+        p->argv[i] = (struct arg){.p = s + head, .n = n};
+        s += head + n + 2;
+    }
+    p->todo -= i - p->argc;
+    p->argc = i;
+    p->pos = (size_t)(s - buf);
 }
 
 /* Reads the string at hand into a blob, which begins with what is in the buffer; false: not all of it is there. */
@@ -267,6 +282,8 @@ enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const 
         if (r == RESP_OK && n > 0) p->todo = (int)n;
     }
     while (p->todo > 0) {
+        if (p->bulk < 0) take_short(p, buf, len);
+        if (p->todo == 0) break;
         if (p->bulk < 0) r = read_header(p, buf, len, '$', &p->bulk, error);
         if (r != RESP_OK) return r;
         if (p->blob == NULL && !resp_memory_left((size_t)p->bulk)) {
@@ -472,8 +489,16 @@ void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len) 
 
 /* Writes "<type><number>" and its line end; returns the byte behind it. */
 static inline char *put_header(char *p, char type, int64_t v) {
-    *p = type;
-    p += 1 + resp_write_int(p + 1, v);
+    *p++ = type;
+    uint64_t u = (uint64_t)v;
+    if (u < 10) {
+        *p++ = (char)('0' + u);
+    } else if (u < 100) {
+        *p++ = (char)('0' + u / 10);
+        *p++ = (char)('0' + u % 10);
+    } else {
+        p += resp_write_int(p, v);
+    }
     memcpy(p, "\r\n", 2);
     return p + 2;
 }
@@ -523,10 +548,10 @@ void resp_int(struct resp_out *o, int64_t v) {
 }
 
 void resp_bulk(struct resp_out *o, const void *p, size_t n) {
-    resp_reserve(o, HEADER_MAX + n + 2);
-    header(o, '$', n);
-    resp_raw(o, p, n);
-    resp_raw(o, "\r\n", 2);
+    char *to = put_header(resp_reserve(o, HEADER_MAX + n + 2), '$', (int64_t)n);
+    if (n > 0) memcpy(to, p, n); /* p may be NULL otherwise */
+    memcpy(to + n, "\r\n", 2);
+    o->len = (size_t)(to + n + 2 - o->buf);
 }
 
 void resp_bulk_str(struct resp_out *o, const char *s) { resp_bulk(o, s, strlen(s)); }

@@ -342,6 +342,12 @@ static size_t size_of(const struct entry *e) {
     return entry_size(klen, e->has_deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
 }
 
+/* Whether such a deadline and value can go where e's are. The same length again is so usual that it is asked first. */
+static inline bool fits(const struct entry *e, size_t klen, bool deadline, size_t vbytes) {
+    return e->has_deadline == deadline &&
+           ((e->vlen == vbytes && !e->is_blob) || size_of(e) == entry_size(klen, deadline, vbytes));
+}
+
 bool store_expired(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.now; }
 
 static inline void note_access(struct entry *e) {
@@ -485,10 +491,21 @@ static void rehash_shrink(struct db *db, size_t sparse) {
     else if (db->used < size / sparse && size > MIN_BUCKETS) rehash_begin(db, size / 2);
 }
 
+/* memcmp() for keys: most are so short that calling it would cost more than what it does. */
+static inline bool same_bytes(const char *p, const char *q, size_t n) {
+    uint64_t a, b;
+    if (n < 8 || n > 64) return !memcmp(p, q, n);
+    for (size_t i = 0;; i = i + 16 < n ? i + 8 : n - 8) {
+        memcpy(&a, p + i, 8);
+        memcpy(&b, q + i, 8);
+        if (a != b || i + 8 == n) return a == b;
+    }
+}
+
 static inline bool key_is(const struct entry *e, const struct arg *key) {
     size_t n;
     const char *p = key_at(e, &n);
-    return n == key->n && !memcmp(p, key->p, n);
+    return n == key->n && same_bytes(p, key->p, n);
 }
 
 /* The link that points to the key's entry, or the NULL at its chain's end. */
@@ -572,20 +589,16 @@ static void entry_prefetch(const struct entry *e, size_t klen) {
     __builtin_prefetch(e->body + klen + 8); /* where a short value stands */
 }
 
-/* A look-up is a chain of cache misses: bucket, entry, the next entry. Here those of many keys go side by side: each
- * round takes every key one step further and has the misses of all of them under way together. */
-void store_prefetch(const struct store_lookup *l, size_t n) {
-    struct entry *at[STORE_PREFETCH_MAX];
-    for (size_t i = 0; i < n; i++) __builtin_prefetch(bucket_of(l[i].db, hash_of(l[i].key)));
-    for (size_t i = 0; i < n; i++) {
-        at[i] = *bucket_of(l[i].db, l[i].key->hash);
-        if (at[i]) entry_prefetch(at[i], l[i].key->n);
+/* A look-up is a chain of cache misses: bucket, entry, the next entry. A step takes each key one link further, along
+ * what the steps before have brought. Nothing is kept from one to the next: commands that run in between may free
+ * entries. */
+void store_prefetch(const struct store_lookup *l, size_t n, int step) {
+    for (size_t i = 0; i < n && step == 0; i++) __builtin_prefetch(bucket_of(l[i].db, hash_of(l[i].key)));
+    for (size_t i = 0; i < n && step > 0; i++) {
+        const struct entry *e = *bucket_of(l[i].db, l[i].key->hash);
+        for (int k = 1; e && k < step; k++) e = e->next && !key_is(e, l[i].key) ? e->next : NULL;
+        if (e) entry_prefetch(e, l[i].key->n);
     }
-    for (int round = 0; round < 2; round++)
-        for (size_t i = 0; i < n; i++) {
-            if (!at[i] || !at[i]->next || key_is(at[i], l[i].key)) at[i] = NULL;
-            else entry_prefetch(at[i] = at[i]->next, l[i].key->n);
-        }
 }
 
 /* ==== reading an entry ======================================================================== */
@@ -630,7 +643,7 @@ struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t
     size_t vbytes = blob ? sizeof(struct blob *) : val->n;
     bool timed = deadline != STORE_NO_DEADLINE;
     note_change(db, e, key);
-    if (!e || e->has_deadline != timed || size_of(e) != entry_size(key->n, timed, vbytes)) {
+    if (!e || !fits(e, key->n, timed, vbytes)) {
         e = entry_new(key->p, key->n, deadline, vbytes);
         replace_link(db, link, e);
     } else { /* same shape: in place */
@@ -656,7 +669,7 @@ static struct entry *reshape(struct db *db, struct entry **link, int64_t deadlin
     bool timed = deadline != STORE_NO_DEADLINE;
     size_t klen, had = e->is_blob ? sizeof(struct blob *) : e->vlen;
     char *key = key_at(e, &klen);
-    if (e->has_deadline == timed && size_of(e) == entry_size(klen, timed, vbytes)) {
+    if (fits(e, klen, timed, vbytes)) {
         if (timed) *deadline_at(e) = deadline;
         return e;
     }

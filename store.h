@@ -43,13 +43,14 @@ bool store_expired(const struct entry *e); /* past its deadline: scans leave it 
 struct entry *store_find(struct db *db, struct arg *key); /* NULL: not there; notes the access */
 struct entry *store_peek(struct db *db, struct arg *key); /* the same without noting the access */
 struct entry *store_random(struct db *db);                /* NULL: empty */
-/* Brings what these look-ups will touch into the cache, that of all of them at once; n <= STORE_PREFETCH_MAX. */
 struct store_lookup {
     struct db *db;
     struct arg *key;
 };
-#define STORE_PREFETCH_MAX 32
-void store_prefetch(const struct store_lookup *l, size_t n);
+#define STORE_PREFETCH_STEPS 4
+/* Brings what these look-ups will touch into the cache, one step after the other from 0 on; best with other work in
+ * between. */
+void store_prefetch(const struct store_lookup *l, size_t n, int step);
 
 struct arg store_key(const struct entry *e);
 struct arg store_value(const struct entry *e);          /* of no bytes where e is NULL; never holds the blob */
