@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* ==== files =============================================================================================== */
@@ -99,6 +100,7 @@ static void job_append(struct job **link, struct job *j) {
 }
 
 static void *helper_main(void *unused) {
+    setpriority(PRIO_PROCESS, 0, 5); /* this thread: where both have but one core, the loop goes first */
     pthread_mutex_lock(&helper.lock);
     while (helper.todo || !helper.stop) {
         struct job *j = helper.todo;

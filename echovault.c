@@ -524,18 +524,20 @@ static void flush_together(struct client **clients, size_t n) {
     }
 }
 
+/* Who waits for nothing but this turn's replies comes first: what a sync has let go may be many. */
 static void clients_flush(void) {
     struct client *simple[URING_MAX];
-    size_t n = 0;
+    size_t n = 0, rest = 0;
     for (size_t i = 0; i < turn.ntouched; i++) {
         struct client *c = turn.touched[i];
         c->flags &= ~(uint32_t)CLIENT_TOUCHED;
         if (c->flags & CLIENT_CLOSING) continue;
-        if (c->own || c->turn_start == c->turn_end || output_held(c)) client_flush(c);
+        if (c->own || c->turn_start == c->turn_end || output_held(c)) turn.touched[rest++] = c;
         else simple[n++] = c;
         if (n == URING_MAX) flush_together(simple, n), n = 0;
     }
     flush_together(simple, n);
+    for (size_t i = 0; i < rest; i++) client_flush(turn.touched[i]);
     turn.ntouched = 0;
     if (turn.out.cap > 4 * REPLY_SHARE) resp_out_free(&turn.out);
     turn.out.len = 0;
@@ -750,8 +752,7 @@ static void client_read(struct client *c) {
 /* ==== the batch =============================================================================== */
 
 static void window_gather(struct window *w, const struct pending *cmd, size_t n) {
-    w->n = 0;
-    for (size_t i = 0; i < n && i < WINDOW; i++) {
+    for (size_t i = w->n = 0; i < n && i < WINDOW; i++) {
         const struct command *row = cmd[i].cmd;
         if (!row || row->first_key <= 0 || cmd[i].argc <= row->first_key) continue;
         struct db *db = store_db(turn.segments[cmd[i].segment].c->db);
@@ -794,9 +795,8 @@ static void pending_run(const struct pending *cmd) {
 _Static_assert(READ_MAX < RESP_BLOB_MIN, "else that may be read there");
 
 static void window_run(const struct pending *cmd, size_t n) {
-    if (n > WINDOW) n = WINDOW;
     turn.looked_ns = turn.nbrief = 0;
-    for (size_t k = 0; k < n; k++) pending_run(&cmd[k]);
+    for (size_t k = 0; k < n && k < WINDOW; k++) pending_run(&cmd[k]);
     int64_t now = observe_clock();
     if (turn.nbrief) observe_share(turn.brief, turn.nbrief, now - turn.window_ns - turn.looked_ns);
     turn.window_ns = now;

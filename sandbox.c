@@ -68,7 +68,7 @@ static const int calls[] = {
     CALL(set_robust_list), CALL(rseq), CALL(rt_sigprocmask), CALL(rt_sigaction), CALL(rt_sigreturn),
     CALL(restart_syscall), CALL(sched_getaffinity), CALL(sched_yield), CALL(clock_gettime), CALL(gettimeofday),
     CALL(clock_nanosleep), CALL(nanosleep), CALL(getrandom), CALL(getpid), CALL(gettid), CALL(geteuid), CALL(getrusage),
-    CALL(prlimit64), CALL(sysinfo), CALL(uname), CALL(tgkill), CALL(exit), CALL(exit_group)};
+    CALL(prlimit64), CALL(setpriority), CALL(sysinfo), CALL(uname), CALL(tgkill), CALL(exit), CALL(exit_group)};
 
 #define LOAD(field)           BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field))
 #define ANSWER(what)          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_##what)
@@ -94,10 +94,8 @@ void sandbox_calls(void) {
     if (!ARCH) die("--seccomp yes: the system calls of this architecture are not known here");
     memcpy(f, begin, sizeof begin);
     f += sizeof begin / sizeof *begin;
-    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++, f += 2) {
-        memcpy(f, allow, sizeof allow);
-        f->k = (uint32_t)calls[i];
-    }
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++, f += 2)
+        memcpy(f, allow, sizeof allow), f->k = (uint32_t)calls[i];
     memcpy(f, end, sizeof end);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
         die("--seccomp yes: this kernel does not filter system calls: %s", strerror(errno));
