@@ -38,10 +38,10 @@ static void listen_on(const char *address) {
     int bad = getaddrinfo(host, port, &hints, &found);
     if (bad && optional) return;
     if (bad) die("Cannot listen on %s: %s. Mend --bind.", address, gai_strerror(bad));
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e = 0;
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e = fd < 0 ? errno : 0;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, config.tcp_backlog)) e = errno;
+    if (!e && (bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, config.tcp_backlog))) e = errno;
     freeaddrinfo(found);
     if (!e) listener_add(fd);
     else if (fd >= 0) close(fd);

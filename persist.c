@@ -581,6 +581,7 @@ void log_adopt(const char *id, uint64_t offset, int db) {
     lg.h = (struct header){.base = offset, .foreign = ALL};
     snprintf(lg.h.id, sizeof lg.h.id, "%s", id);
     snprintf(lg.h.history, sizeof lg.h.history, "%s", id);
+    if (!strcmp(id, lg.replaces)) lg.h.history[0] = *id == '-' ? '+' : '-'; /* another one, though of the same leader */
     log_relay_abort();
     if (file_wanted()) log_rewrite(); /* at once: until there are files, a start would have to begin anew */
 }

@@ -584,11 +584,6 @@ struct entry *store_find(struct db *db, struct arg *key) {
     return e;
 }
 
-static void entry_prefetch(const struct entry *e, size_t klen) {
-    __builtin_prefetch(e);
-    __builtin_prefetch(e->body + klen + 8); /* where a short value stands */
-}
-
 /* A look-up is a chain of cache misses: bucket, entry, the next entry. A step takes each key one link further, along
  * what the steps before have brought. Nothing is kept from one to the next: commands that run in between may free
  * entries. */
@@ -597,7 +592,7 @@ void store_prefetch(const struct store_lookup *l, size_t n, int step) {
     for (size_t i = 0; i < n && step > 0; i++) {
         const struct entry *e = *bucket_of(l[i].db, l[i].key->hash);
         for (int k = 1; e && k < step; k++) e = e->next && !key_is(e, l[i].key) ? e->next : NULL;
-        if (e) entry_prefetch(e, l[i].key->n);
+        if (e) __builtin_prefetch(e), __builtin_prefetch(e->body + l[i].key->n + 8); /* where a short value stands */
     }
 }
 

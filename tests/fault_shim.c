@@ -3,7 +3,7 @@
  * So many of a thousand calls (FAULT_RATE) that read or write are cut short, interrupted by a signal (EINTR), or, on a
  * socket, refused for the moment (EAGAIN); FAULT_SEED makes it other ones. All of that is allowed to any kernel at any
  * time. FAULT_COUNT names a file that says at the end how many there were. FAULT_CLOCK names a file of eight bytes: the
- * milliseconds by which the wall clock is wrong, at once.
+ * milliseconds by which the wall clock is wrong, at once. FAULT_NO_IPV6 is a kernel that is built, or was started, without.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,6 +23,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t state, rate, faults;
 static const volatile int64_t *wrong_ms;
+static int no_ipv6;
 
 #define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
@@ -32,6 +33,7 @@ __attribute__((constructor)) static void begin(void) {
     void *p = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *wrong_ms, PROT_READ, MAP_SHARED, fd, 0);
     if (clock_file && p == MAP_FAILED) abort();
     if (clock_file) wrong_ms = p;
+    no_ipv6 = !!getenv("FAULT_NO_IPV6");
     const char *seed = getenv("FAULT_SEED"), *per_mille = getenv("FAULT_RATE");
     state = seed ? strtoull(seed, NULL, 10) : 1;
     rate = per_mille ? strtoull(per_mille, NULL, 10) : 0;
@@ -74,6 +76,12 @@ ssize_t writev(int fd, const struct iovec *iov, int count) {
     if (fault(&n, 1)) return -1;
     if (n == iov->iov_len) return REAL(writev)(fd, iov, count);
     return REAL(writev)(fd, &(struct iovec){iov->iov_base, n}, 1);
+}
+
+int socket(int domain, int type, int protocol) {
+    if (domain != AF_INET6 || !no_ipv6) return REAL(socket)(domain, type, protocol);
+    errno = EAFNOSUPPORT;
+    return -1;
 }
 
 int epoll_wait(int fd, struct epoll_event *events, int max, int timeout) {

@@ -57,6 +57,12 @@ def clock(preload, tmp_path):
 PLAIN = {"io_uring": "no"}
 
 
+def test_a_machine_without_ipv6(start, preload):
+    preload(no_ipv6=1)
+    with start(bind="127.0.0.1 -::1").client() as client:
+        assert client("PING") == "PONG"
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_clients_say_and_hear_is_whole(start, preload, seed, tmp_path):
     preload(rate=RATE, seed=seed, count=tmp_path / "count")
