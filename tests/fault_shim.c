@@ -3,7 +3,8 @@
  * So many of a thousand calls (FAULT_RATE) that read or write are cut short, interrupted by a signal (EINTR), or, on a
  * socket, refused for the moment (EAGAIN); FAULT_SEED makes it other ones. All of that is allowed to any kernel at any
  * time. FAULT_COUNT names a file that says at the end how many there were. FAULT_CLOCK names a file of eight bytes: the
- * milliseconds by which the wall clock is wrong, at once. FAULT_NO_IPV6 is a kernel that is built, or was started, without.
+ * milliseconds by which the wall clock is wrong, at once. FAULT_NO_IPV6 is a kernel that is built, or was started,
+ * without.
  */
 #include <dlfcn.h>
 #include <errno.h>
