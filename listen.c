@@ -5,7 +5,6 @@
  */
 #include "commands.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>

@@ -13,7 +13,6 @@
  * costs nothing.
  */
 #include "commands.h"
-#include "repl.h"
 
 #include <poll.h>
 #include <sys/socket.h>

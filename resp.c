@@ -199,12 +199,12 @@ static enum resp_result long_header(struct resp_parser *p, char *buf, size_t len
     return RESP_OK;
 }
 
-/* Reads "<type><number>" at p->pos and moves behind it. */
-static inline enum resp_result read_header(struct resp_parser *p, char *buf, size_t len, char type, int64_t *v,
-                                           const char **error) {
+/* Reads "*<count>"; nearly all have one digit. */
+static inline enum resp_result read_count(struct resp_parser *p, char *buf, size_t len, int64_t *v,
+                                          const char **error) {
     const char *s = buf + p->pos;
-    bool one = len - p->pos > 4 && *s == type && !p->strict && s[1] >= '0' && s[1] <= '9' && s[2] == '\r';
-    if (!one) return long_header(p, buf, len, type, v, error);
+    if (len - p->pos < 5 || p->strict || s[1] < '0' || s[1] > '9' || s[2] != '\r')
+        return long_header(p, buf, len, '*', v, error);
     *v = s[1] - '0';
     p->pos += 4;
     return RESP_OK;
@@ -278,13 +278,13 @@ enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const 
         if (p->pos == len) return RESP_MORE;
         if (buf[p->pos] != '*') return parse_inline(p, buf, len, error);
         int64_t n = 0;
-        r = read_header(p, buf, len, '*', &n, error);
+        r = read_count(p, buf, len, &n, error);
         if (r == RESP_OK && n > 0) p->todo = (int)n;
     }
     while (p->todo > 0) {
         if (p->bulk < 0) take_short(p, buf, len);
         if (p->todo == 0) break;
-        if (p->bulk < 0) r = read_header(p, buf, len, '$', &p->bulk, error);
+        if (p->bulk < 0) r = long_header(p, buf, len, '$', &p->bulk, error);
         if (r != RESP_OK) return r;
         if (p->blob == NULL && !resp_memory_left((size_t)p->bulk)) {
             refuse(p, error, "", "", "");
@@ -491,14 +491,9 @@ void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len) 
 static inline char *put_header(char *p, char type, int64_t v) {
     *p++ = type;
     uint64_t u = (uint64_t)v;
-    if (u < 10) {
-        *p++ = (char)('0' + u);
-    } else if (u < 100) {
-        *p++ = (char)('0' + u / 10);
-        *p++ = (char)('0' + u % 10);
-    } else {
-        p += resp_write_int(p, v);
-    }
+    if (u >= 10 && u < 100) *p++ = (char)('0' + u / 10);
+    if (u < 100) *p++ = (char)('0' + u % 10);
+    else p += resp_write_int(p, v);
     memcpy(p, "\r\n", 2);
     return p + 2;
 }
