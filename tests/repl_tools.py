@@ -394,6 +394,7 @@ def chaos(node, writers=2):
     """Random writers while the block runs."""
     threads = [Chaos(node) for _ in range(writers)]
     try:
+        wait_for(lambda: all(t.done for t in threads))
         yield threads
     finally:
         done = [t.stop() for t in threads]

@@ -268,6 +268,7 @@ def test_both_killed_at_once(node):
     a = node()
     b = node(follow=a)
     wait_sync(a, b)
+    wait_for(lambda: not b.fact("aof_rewrite_in_progress"))  # until its files are there, it would have to begin anew
     with chaos(a):
         at = a.fact("master_repl_offset")
         wait_for(lambda: b.fact("master_repl_offset") > at + 20000)
