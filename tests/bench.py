@@ -39,7 +39,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "bench"))
 from rig import (BUILD, ROWS, WARM_BYTES_A_KEY, WORK, Rig, build_programs, describe_machine, frame,  # noqa: E402
-                 receive, row, spread, stolen_share, warm_memory)
+                 machine_time, receive, row, shares_since, spread, warm_memory)
 import results  # noqa: E402
 
 # What EchoVault must reach. CPU: its share of redis-server's CPU time an operation, by commands in a pipeline, and of
@@ -87,10 +87,10 @@ class Bench(Rig):
 
     def measure_row(self, name):
         """A row's entry for the file of results."""
-        self.options, since, checked = Sizes(self.all_options), stolen_share()[1], len(self.checks)
+        self.options, since, checked = Sizes(self.all_options), machine_time(), len(self.checks)
         machine, started = describe_machine(self.all_options), time.monotonic()
         ROWS[name](self)
-        machine["stolen"] = stolen_share(since)[0]
+        machine |= shares_since(since)
         return {"machine": machine, "seconds": round(time.monotonic() - started), "sizes": self.options.used,
                 "checks": self.checks[checked:], "figures": self.data[name]}
 

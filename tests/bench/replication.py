@@ -52,26 +52,28 @@ def follow(leader, follower):
 
 @row
 def followers(bench):
-    """Throughput and CPU time of a leader under SET, 50 clients, 16 in a pipeline, with and without two followers."""
+    """Throughput and CPU time of a leader under SET, 50 clients, with and without two followers."""
     names = bench.names("redis", "echovault")
-    cases = [(log, name, count) for log in LOGS for count in (0, FOLLOWERS) for name in names]
+    cases = [(pipeline, log, name, count) for pipeline in (1, 16) for log in LOGS for count in (0, FOLLOWERS)
+             for name in names]
     runs = {case: [] for case in cases}
     for case in cases * bench.options.replication_rounds:
         runs[case].append(measure_followers(bench, *case))
-    bench.data["followers"] = [{"log": log, "server": name, "followers": count, "runs": each}
-                               for (log, name, count), each in runs.items()]
-    bench.table(f"SET with and without {FOLLOWERS} followers, 50 clients, 16 in a pipeline",
-                ["log", "server", "requests a second alone", "with followers", "lost", "leader's CPU us an op alone",
-                 "with followers", "lost by CPU", "seconds behind", "resyncs", "target", "ok"],
-                [followers_line(bench, log, name, runs[log, name, 0], runs[log, name, FOLLOWERS])
-                 for log in LOGS for name in names],
-                "The followers share the load's core, so that what is lost of the throughput is theirs, too. lost by "
-                "CPU: what the leader's own core can no longer serve, all threads counted, up to where the followers "
-                "had everything. seconds behind: how long that was after the load's end.")
+    bench.data["followers"] = [{"pipeline": pipeline, "log": log, "server": name, "followers": count, "runs": each}
+                               for (pipeline, log, name, count), each in runs.items()]
+    bench.table(f"SET with and without {FOLLOWERS} followers, 50 clients",
+                ["pipeline", "log", "server", "requests a second alone", "with followers", "lost",
+                 "leader's CPU us an op alone", "with followers", "lost by CPU", "seconds behind", "resyncs", "target",
+                 "ok"],
+                [followers_line(bench, case, runs[(*case, 0)], runs[(*case, FOLLOWERS)])
+                 for case in dict.fromkeys(case[:-1] for case in cases)],
+                "The followers share the load's core, so that what is lost of the throughput is theirs, too, most of it "
+                "with 16 in a pipeline. lost by CPU: what the leader's own core can no longer serve, all threads counted, "
+                "up to where the followers had everything. seconds behind: how long that was after the load's end.")
 
 
-def measure_followers(bench, log, name, count):
-    requests = bench.options.durable_requests
+def measure_followers(bench, pipeline, log, name, count):
+    requests = bench.options.durable_requests * pipeline // 16
     with contextlib.ExitStack() as stack:
         leader = stack.enter_context(leader_of(bench, name, log))
         bench.fill(leader, bench.options.keys)
@@ -80,7 +82,7 @@ def measure_followers(bench, log, name, count):
             follow(leader, replica)
             wait_serving(replica, bench.options.keys)
         cpu, syncs = leader.seconds(RAN), int(leader.info("stats", "sync_full"))
-        rps, ended = bench.load(leader, "set", requests, pipeline=16), time.perf_counter()
+        rps, ended = bench.load(leader, "set", requests, pipeline=pipeline), time.perf_counter()
         offset = int(leader.info("replication", "master_repl_offset"))
         for replica in replicas:
             wait_for("catch up", lambda r=replica: int(r.info("replication", "slave_repl_offset")) >= offset)
@@ -88,15 +90,17 @@ def measure_followers(bench, log, name, count):
                 "behind": time.perf_counter() - ended, "resyncs": int(leader.info("stats", "sync_full")) - syncs}
 
 
-def followers_line(bench, log, name, alone, followed):
+def followers_line(bench, case, alone, followed):
+    pipeline, log, name = case
     lost = 1 - median_ratio(followed, alone, "rps")
     by_cpu = 1 - median_ratio(alone, followed, "cpu_us")
-    cells = [log, name]
+    cells = [*case]
     for field, digits, cost in (("rps", 0, lost), ("cpu_us", 3, by_cpu)):
         cells += [*(spread((one[field] for one in each), digits) for each in (alone, followed)), f"{cost:.1%}"]
     cells += [spread((one["behind"] for one in followed), 2), sum(one["resyncs"] for one in followed)]
-    if name == "echovault":
-        cells += bench.check(f"Throughput that {FOLLOWERS} followers cost by the leader's CPU, log {log}", by_cpu,
+    if name == "echovault":  # with so many in a pipeline the load's core is full, and not the leader's
+        share, of = (lost, "throughput") if pipeline == 1 else (by_cpu, "the leader's CPU")
+        cells += bench.check(f"What {FOLLOWERS} followers cost of {of}, {pipeline} in a pipeline, log {log}", share,
                              FOLLOWERS_COST_TARGET)
     return cells
 

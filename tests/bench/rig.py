@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -297,11 +298,24 @@ def warm_memory(size):
         yield
 
 
-def stolen_share(since=(0, 0)):
-    """The share of the machine's time since a former count that the hypervisor kept for others, and the new count."""
-    fields = [int(n) for n in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    count = sum(fields), fields[7]
-    return (count[1] - since[1]) / max(1, count[0] - since[0]), count
+def machine_time():
+    """Ticks of the machine's cores so far: all, those that the hypervisor kept for others, and those of other programs.
+
+    The kernel's own threads count as others.
+    """
+    user, nice, system, idle, iowait, irq, softirq, stolen = (
+        int(n) for n in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+    busy = user + nice + system + irq + softirq
+    ours = sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, (resource.RUSAGE_SELF,
+                                                                                      resource.RUSAGE_CHILDREN)))
+    return {"all": busy + idle + iowait + stolen, "stolen": stolen, "others": busy - ours * os.sysconf("SC_CLK_TCK")}
+
+
+def shares_since(before):
+    """What share of the machine's time since then was whose."""
+    now = machine_time()
+    spent = max(1, now["all"] - before["all"])
+    return {whose: max(0, now[whose] - before[whose]) / spent for whose in ("stolen", "others")}
 
 
 def describe_machine(options):
@@ -310,7 +324,7 @@ def describe_machine(options):
     kinds = dict.fromkeys(name.split("-")[0] for name in options.servers)
     versions = {kind: version(getattr(options, kind)) for kind in kinds if kind != "bare"}
     return {"when": time.strftime("%Y-%m-%d %H:%M", time.gmtime()), "cpu": f"{os.cpu_count()} x {model}",
-            "kernel": platform.release(), "load_average": os.getloadavg()[0], **versions}
+            "kernel": platform.release(), **versions}
 
 
 def version(program):
