@@ -10,6 +10,8 @@ import random
 import threading
 import time
 
+import pytest
+
 from ev import OK, SANITIZED, Error, encode, ours
 from repl_tools import Node, Relay, wait_same, wait_sync
 from writers import Append, Incr, Set, Transaction, writing
@@ -103,6 +105,7 @@ def be_rude(c, rng):
     c.close()
 
 
+@pytest.mark.timeout(300 + 2 * SECONDS)
 def test_everything_at_once(tmp_path):
     with contextlib.ExitStack() as stack:
         options = {"maxmemory": "8mb", "maxmemory-policy": "volatile-lru", "auto_aof_rewrite_min_size": "1mb",
