@@ -180,6 +180,8 @@ class Client:
 
     def _string(self, kind, n):
         data = self.input.read(n + 2)
+        if len(data) < n + 2:
+            raise ConnectionError(f"the server closed the connection within a string of {n} bytes")
         assert data[n:] == b"\r\n", f"a string of {n} bytes is not followed by CRLF"
         return data[:n] if kind == b"$" else Verbatim(data[4:n])
 
