@@ -105,6 +105,12 @@ def be_rude(c, rng):
     c.close()
 
 
+class ShortAppend(Append):
+    """Does not grow for ever: memory must stay where it was."""
+
+    ANEW = 10_000
+
+
 @pytest.mark.timeout(300 + 2 * SECONDS)
 def test_everything_at_once(tmp_path):
     with contextlib.ExitStack() as stack:
@@ -116,7 +122,7 @@ def test_everything_at_once(tmp_path):
         b = stack.enter_context(Node(follow=r, **options))
         c = stack.enter_context(Node(follow=a, **options))
         wait_sync(a, b, c)
-        writers = [kind(lambda: a.client(timeout=10), i) for i, kind in enumerate([Incr, Append, Set, Transaction])]
+        writers = [kind(lambda: a.client(timeout=10), i) for i, kind in enumerate([Incr, ShortAppend, Set, Transaction])]
         acts = [fill_with_expiring, fill_with_expiring, read_much, subscribe, publish, save, be_rude]
         bystanders = [Bystander(a, act) for act in acts]
         sizes, kills, rng, began = [], 0, random.Random(), time.monotonic()

@@ -1,6 +1,7 @@
 """Writers that know what must be there: each of a writer's changes says how many came before it, so that a look at the
 data tells whether one was lost, or made twice."""
 import contextlib
+import sys
 import threading
 import time
 
@@ -72,12 +73,10 @@ class Incr(Writer):
 
 
 class Append(Writer):
-    """Its value begins anew every so often, so that it does not grow for ever."""
-
-    ANEW = 10_000
+    ANEW = sys.maxsize  # after how many changes its value begins anew
 
     def write(self, c, n):
-        ask(c, "APPEND" if n % self.ANEW else "SET", f"append{self.number}", f"{n};")
+        ask(c, "SET" if n and n % self.ANEW == 0 else "APPEND", f"append{self.number}", f"{n};")
 
     def count(self, c):
         there = (ask(c, "GET", f"append{self.number}") or b"").decode().split(";")[:-1]

@@ -7,6 +7,7 @@ import re
 import statistics
 
 import results
+from persistence import median_ratio
 
 README = results.FILE.parents[2] / "README.md"
 NAMES = {"redis": "redis-server", "memcached": "memcached", "echovault": "EchoVault",
@@ -126,8 +127,7 @@ def facts(rows):
     fact("patience", "a GET's p99 while others wait for fsync, ms",
          lambda e, n: median(e[n], "writers", "latency_us", "p99") / 1000, ".2f")
     fact("followers", "what two followers cost a leader under SET, `everysec`, of its requests a second",
-         lambda e, n: 1 - median(case(e, n, log="everysec", pipeline=1, followers=2), "rps") /
-         median(case(e, n, log="everysec", pipeline=1, followers=0), "rps"), ".0%")
+         lambda e, n: 1 - median_ratio(*[case(e, n, log="everysec", pipeline=1, followers=f) for f in (2, 0)], "rps"), ".0%")
     fact("followers", "leader's CPU us a SET with two followers, 16 in a pipeline, `everysec`",
          lambda e, n: median(case(e, n, log="everysec", pipeline=16, followers=2), "cpu_us"), ".2f")
     fact("resync", "seconds of a full resync of {resync_keys} keys",
