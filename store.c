@@ -98,14 +98,12 @@ struct db {
     size_t walk_hand, walk_end;
 };
 
-/* A flushed database's tables, freed in slices. */
+/* A flushed database's table, freed in slices. */
 struct dying {
     struct dying *next;
-    struct table t[2];
-    int which;   /* the table at hand */
-    size_t hand; /* its next bucket */
-    int snapshot_id;
-    bool before; /* flushed before the running snapshot began, which has nothing to do with it */
+    struct table t;
+    size_t hand;     /* its next bucket */
+    int snapshot_id; /* -1: flushed before the running snapshot began, which has nothing to do with it */
 };
 
 struct store_watch {
@@ -803,9 +801,11 @@ static void watch_touch_db(int id, struct db *was, struct db *becomes) {
 void store_flush(struct db *db) {
     watch_touch_db(db->id, db, NULL);
     store_stats.changes += db->used;
-    struct dying *d = resp_need(malloc(sizeof *d));
-    *d = (struct dying){.next = g.dying, .t = {db->t[0], db->t[1]}, .snapshot_id = db->snapshot_id};
-    g.dying = d;
+    for (int i = 0; i < 2 && db->t[i].buckets; i++) {
+        struct dying *d = resp_need(malloc(sizeof *d));
+        *d = (struct dying){.next = g.dying, .t = db->t[i], .snapshot_id = db->snapshot_id};
+        g.dying = d;
+    }
     g.rehashes -= rehashing(db);
     db_init(db, db->id);
 }
@@ -852,23 +852,17 @@ void store_stage_end(bool take) {
 
 /* Frees some buckets of what was flushed; what a running snapshot has not yet of it goes there first. */
 static void dying_step(size_t buckets) {
-    while (g.dying && buckets--) {
-        struct dying *d = g.dying;
-        struct table *t = &d->t[d->which];
-        if (!t->buckets || d->hand > t->mask) { /* this table is done */
-            table_free(t);
-            d->hand = 0;
-            if (++d->which < 2) continue;
-            g.dying = d->next;
-            free(d);
-            continue;
-        }
-        for (struct entry *e = t->buckets[d->hand++], *next; e; e = next) {
+    for (struct dying *d; (d = g.dying) && buckets; buckets--) {
+        for (struct entry *e = d->t.buckets[d->hand++], *next; e; e = next) {
             next = e->next;
-            if (!d->before) snapshot_take(d->snapshot_id, e);
+            if (d->snapshot_id >= 0) snapshot_take(d->snapshot_id, e);
             entry_free(e);
         }
-        table_passed(t, d->hand);
+        table_passed(&d->t, d->hand);
+        if (d->hand <= d->t.mask) continue;
+        table_free(&d->t);
+        g.dying = d->next;
+        free(d);
     }
 }
 
@@ -931,7 +925,7 @@ uint64_t store_scan(struct db *db, uint64_t v, void (*fn)(void *arg, struct entr
 
 void store_snapshot_begin(void (*emit)(int db, const struct entry *e)) {
     while (snapshot.running && !store_snapshot_step(SIZE_MAX)) {} /* one that was given up: finish its marks */
-    for (struct dying *d = g.dying; d; d = d->next) d->before = true;
+    for (struct dying *d = g.dying; d; d = d->next) d->snapshot_id = -1;
     snapshot.running = true;
     snapshot.mark ^= 1;
     snapshot.emit = emit;
