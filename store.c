@@ -944,7 +944,7 @@ bool store_snapshot_step(size_t buckets) {
             bucket_prefetch(db, db->walk_hand, db->walk_end);
             for (struct entry *e = *bucket_at(db, db->walk_hand); e; e = e->next) snapshot_take(db->snapshot_id, e);
         }
-        if (!buckets) return false;
+        if (db->walk_hand < db->walk_end) return false;
     }
     dying_step(buckets);
     if (g.dying) return false;
@@ -956,9 +956,7 @@ bool store_snapshot_busy(void) { return snapshot.running; }
 
 void store_snapshot_end(void) {
     snapshot.emit = NULL; /* when given up half-way, store_tick() sets the remaining marks */
-    bool complete = !g.dying;
-    for (int i = 0; i < g.ndbs; i++) complete = complete && g.dbs[i].walk_hand == g.dbs[i].walk_end;
-    snapshot.running = !complete;
+    store_snapshot_step(0);
 }
 
 /* ==== watches ================================================================================= */
