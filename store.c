@@ -509,9 +509,7 @@ static inline bool key_is(const struct entry *e, const struct arg *key) {
 /* The link that points to the key's entry, or the NULL at its chain's end. */
 static inline struct entry **find_link(struct db *db, struct arg *key) {
     struct entry **link = bucket_of(db, hash_of(key));
-    for (struct entry *e; (e = *link); link = &e->next) {
-        if (key_is(e, key)) break;
-    }
+    while (*link && !key_is(*link, key)) link = &(*link)->next;
     return link;
 }
 
@@ -905,10 +903,7 @@ static uint64_t next_cursor(uint64_t v, size_t mask) {
 }
 
 static void visit(struct entry *e, void (*fn)(void *arg, struct entry *e), void *arg) {
-    for (struct entry *next; e; e = next) {
-        next = e->next;
-        fn(arg, e);
-    }
+    for (; e; e = e->next) fn(arg, e);
 }
 
 uint64_t store_scan(struct db *db, uint64_t v, void (*fn)(void *arg, struct entry *e), void *arg) {
