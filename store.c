@@ -121,7 +121,7 @@ static struct {
     struct db *staged; /* NULL: none; their ids are -1, -2, ..., which nobody watches */
     int ndbs;
     uint64_t k0, k1; /* SipHash's key: random, so that nobody can choose keys that collide */
-    uint64_t rng;
+    unsigned short rng[3];
     int64_t now, wall;
     uint32_t atime;
     enum store_expiry mode;
@@ -763,7 +763,7 @@ void store_init(int databases) {
     }
     g.k0 = seed[0];
     g.k1 = seed[1];
-    g.rng = seed[2] | 1;
+    memcpy(g.rng, &seed[2], sizeof g.rng);
     g.ndbs = databases;
     g.dbs = resp_need(calloc((size_t)databases, sizeof *g.dbs));
     for (int i = 0; i < databases; i++) db_init(&g.dbs[i], i);
@@ -864,12 +864,8 @@ static void dying_step(size_t buckets) {
     }
 }
 
-static uint64_t random_number(void) { /* xorshift64*: for RANDOMKEY, no secret */
-    g.rng ^= g.rng >> 12;
-    g.rng ^= g.rng << 25;
-    g.rng ^= g.rng >> 27;
-    return g.rng * UINT64_C(2685821657736338717);
-}
+/* For RANDOMKEY and eviction, no secret. */
+static uint64_t random_number(void) { return (uint64_t)nrand48(g.rng) << 31 | (uint64_t)nrand48(g.rng); }
 
 /* Tables are at least an eighth full but while they shrink, so few tries miss. */
 struct entry *store_random(struct db *db) {
