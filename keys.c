@@ -309,7 +309,7 @@ static bool same_name(const struct arg *a, const struct arg *b) { return a->n ==
 
 /* Gives to in db what argv[1] has. */
 static void copy_key(struct cx *cx, struct db *db, struct arg *to) {
-    store_copy(cx->db, &cx->argv[1], db, to);
+    store_copy(store_peek(cx->db, &cx->argv[1]), db, to);
     cx_event(db, 'n', "new", to);
 }
 

@@ -739,16 +739,12 @@ bool store_delete(struct db *db, struct arg *key) {
     return true;
 }
 
-bool store_copy(struct db *src, struct arg *key, struct db *dst, struct arg *to) {
-    struct entry *e = store_peek(src, key);
-    if (!e) return false;
-    struct blob *b = store_blob(e);
+void store_copy(const struct entry *e, struct db *dst, struct arg *to) {
     struct arg val = store_value(e);
-    val.is_blob = b != NULL;
-    if (b) resp_blob_ref(b);
+    val.is_blob = e->is_blob;
+    if (val.is_blob) resp_blob_ref(store_blob(e));
     bool raw = e->raw;
     store_set(dst, to, &val, store_deadline(e))->raw = raw;
-    return true;
 }
 
 /* ==== whole databases ========================================================================= */

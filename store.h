@@ -73,9 +73,8 @@ struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t
 char *store_edit(struct db *db, struct arg *key, size_t n, bool raw);
 bool store_set_deadline(struct db *db, struct arg *key, int64_t deadline); /* false: no such key */
 bool store_delete(struct db *db, struct arg *key);                         /* false: no such key */
-/* Gives dst/to the value and the deadline of src/key, replacing what is there; big values are shared, not
- * copied. False: no such key. */
-bool store_copy(struct db *src, struct arg *key, struct db *dst, struct arg *to);
+/* Gives dst/to the value and the deadline of another key, replacing what is there; big values are shared. */
+void store_copy(const struct entry *e, struct db *dst, struct arg *to);
 void store_flush(struct db *db);                /* empties it at once; the memory comes back in slices */
 void store_swap(struct db *a, struct db *b);    /* SWAPDB: the contents change places */
 void store_reserve(struct db *db, size_t keys); /* before loading so many */

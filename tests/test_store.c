@@ -127,10 +127,12 @@ static void change_copy(int db, int k) {
     int db2 = (int)roll(DBS), k2 = (int)roll((unsigned)keys_in_use);
     if (db == db2 && k == k2) return;
     struct arg key = key_arg(k), to = key_arg(k2);
-    bool there = store_copy(store_db(db), &key, store_db(db2), &to);
-    assert(there == (model[db][k].value != NULL));
+    struct entry *e = store_peek(store_db(db), &key);
     struct model *m = &model[db][k];
-    if (there) model_put(&model[db2][k2], m->value, m->n, m->deadline);
+    assert((e != NULL) == (m->value != NULL));
+    if (!e) return;
+    store_copy(e, store_db(db2), &to);
+    model_put(&model[db2][k2], m->value, m->n, m->deadline);
 }
 
 static void change_database(int db) {
