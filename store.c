@@ -468,25 +468,17 @@ static void rehash_step(struct db *db, size_t buckets) {
     while (buckets-- && rehashing(db)) bucket_move(db);
 }
 
-static void rehash_begin(struct db *db, size_t size) {
-    db->t[1] = table_new(size);
+/* After an insertion or a deletion: one bucket moves over, or the table begins to grow or, where more than `sparse`
+ * buckets stand for an entry, to shrink. Moving one for each new key, it is done before the new array is too small in
+ * its turn. It shrinks by half at a time: keys that come again meanwhile still find an array of their number. */
+static inline void rehash(struct db *db, size_t sparse) {
+    size_t size = db->t[0].mask + 1, fresh = 0;
+    if (rehashing(db)) bucket_move(db);
+    else if (db->used >= 2 * size) fresh = 2 * size;
+    else if (db->used < size / sparse && size > MIN_BUCKETS) fresh = size / 2;
+    if (!fresh) return;
+    db->t[1] = table_new(fresh);
     g.rehashes++;
-}
-
-/* After an insertion: one bucket moves over, or the table begins to grow. Moving one for each new key, it is done
- * before the new array is too small in its turn. */
-static void rehash_grow(struct db *db) {
-    size_t size = db->t[0].mask + 1;
-    if (rehashing(db)) bucket_move(db);
-    else if (db->used >= 2 * size) rehash_begin(db, 2 * size);
-}
-
-/* After a deletion, likewise, where more than so many buckets stand for an entry. By half at a time: keys that come
- * again meanwhile still find an array of their number. */
-static void rehash_shrink(struct db *db, size_t sparse) {
-    size_t size = db->t[0].mask + 1;
-    if (rehashing(db)) bucket_move(db);
-    else if (db->used < size / sparse && size > MIN_BUCKETS) rehash_begin(db, size / 2);
 }
 
 /* memcmp() for keys: most are so short that calling it would cost more than what it does. */
@@ -564,7 +556,7 @@ static inline struct entry **find_live(struct db *db, struct arg *key) {
     if (!*link || !store_expired(*link)) return *link ? link : NULL;
     if (g.mode == STORE_EXPIRE_DELETE) {
         reclaim_link(db, link, false);
-        rehash_shrink(db, SPARSE);
+        rehash(db, SPARSE);
     }
     return NULL;
 }
@@ -620,7 +612,7 @@ static void replace_link(struct db *db, struct entry **link, struct entry *fresh
     db->deadlines += fresh->has_deadline;
     if (!old) {
         db->used++;
-        rehash_grow(db); /* moves links, but no entry */
+        rehash(db, SIZE_MAX); /* moves links, but no entry; never shrinks what is being filled */
         return;
     }
     db->deadlines -= old->has_deadline;
@@ -735,7 +727,7 @@ bool store_delete(struct db *db, struct arg *key) {
     struct entry **link = find_live(db, key);
     if (!link) return false;
     unlink_entry(db, link, key);
-    rehash_shrink(db, SPARSE);
+    rehash(db, SPARSE);
     return true;
 }
 
@@ -1027,7 +1019,7 @@ static void hand_step(struct db *db, enum store_policy policy) {
     if (hand.bucket >= total) hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0;
     if (!victim) return;
     reclaim_link(db, victim, !store_expired(*victim));
-    rehash_shrink(db, 2);
+    rehash(db, 2);
     if (!rehashing(db) || db->t[1].mask > db->t[0].mask) return;
     rehash_step(db, 4 * AHEAD); /* fast, lest entries go for the sake of an array that is too large for them */
     hand.steps += 4 * AHEAD;
@@ -1112,7 +1104,7 @@ bool store_tick(bool sweep) {
     }
     for (int i = 0; i < g.ndbs && (sweep || g.rehashes); i++) {
         rehash_step(&g.dbs[i], REHASH_SLICE);
-        if (!rehashing(&g.dbs[i])) rehash_shrink(&g.dbs[i], SPARSE);
+        if (!rehashing(&g.dbs[i])) rehash(&g.dbs[i], SPARSE);
     }
     if (g.dying) dying_step(FREE_SLICE);
     more |= arena_trim(TRIM_SLICE);
