@@ -693,7 +693,6 @@ char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
     if (fresh) {
         e = entry_new(key->p, key->n, STORE_NO_DEADLINE, n < RESP_BLOB_MIN ? n : sizeof(struct blob *));
         replace_link(db, link, e);
-        link = find_link(db, key);
     }
     size_t had = e->vlen;
     char *p;
