@@ -125,13 +125,12 @@ static void log_set(struct cx *cx, const struct arg *key, const struct arg *val,
     cx_log(cx, 3 + keep + 2 * timed, log);
 }
 
-/* Sets argv[1]. */
-static void set_and_log(struct cx *cx, struct arg *val, int64_t deadline, bool keep) {
-    struct arg *key = &cx->argv[1];
-    cx_set(cx, key, val, deadline);
-    cx_event(cx->db, '$', "set", key);
+/* Sets argv[1]. What is logged is the store's copy: digits in val may be gone by then. */
+static void set_and_log(struct cx *cx, const char *event, struct arg *val, int64_t deadline, bool keep) {
+    struct arg *key = &cx->argv[1], copy = store_value(cx_set(cx, key, val, deadline));
+    cx_event(cx->db, '$', event, key);
     if (!keep && deadline != STORE_NO_DEADLINE) cx_event(cx->db, 'g', "expire", key);
-    log_set(cx, key, val, deadline, keep);
+    log_set(cx, key, &copy, deadline, keep);
 }
 
 static bool has_value(const struct entry *e, const struct arg *value) {
@@ -149,7 +148,7 @@ static void set_with_options(struct cx *cx) {
     bool same = old && has_value(e, old), refused = o.words & ((e ? NX : XX) | (same ? IFNE : IFEQ));
     if (o.words & GET) cx_bulk_value(cx, e);
     if (e && o.words & KEEPTTL) deadline = store_deadline(e);
-    if (!refused) set_and_log(cx, &cx->argv[2], deadline, o.words & KEEPTTL);
+    if (!refused) set_and_log(cx, "set", &cx->argv[2], deadline, o.words & KEEPTTL);
     if (o.words & GET) return;
     if (refused) resp_null(cx->out);
     else resp_ok(cx->out);
@@ -159,13 +158,13 @@ static void set_with_options(struct cx *cx) {
 void cmd_setex(struct cx *cx) {
     int64_t deadline;
     if (!cx_deadline(cx, 2, 1, *cx->cmd->name == 's', false, &deadline)) return;
-    set_and_log(cx, &cx->argv[3], deadline, false);
+    set_and_log(cx, "set", &cx->argv[3], deadline, false);
     resp_ok(cx->out);
 }
 
 void cmd_getset(struct cx *cx) {
     cx_bulk_value(cx, cx_read(cx, &cx->argv[1]));
-    set_and_log(cx, &cx->argv[2], STORE_NO_DEADLINE, false);
+    set_and_log(cx, "set", &cx->argv[2], STORE_NO_DEADLINE, false);
 }
 
 /* Sets the pairs argv[first..end), all or, if the words NX or XX say so, none of them. Returns whether they are set. */
@@ -325,15 +324,6 @@ void cmd_incr(struct cx *cx) {
     resp_int(cx->out, v);
 }
 
-/* Gives argv[1] a number's digits. keep: the deadline is the one that the key had before. */
-static void set_number(struct cx *cx, const char *digits, const char *event, int64_t deadline, bool keep) {
-    struct arg *key = &cx->argv[1], val = {.p = digits, .n = (uint32_t)strlen(digits)};
-    struct entry *e = cx_set(cx, key, &val, deadline);
-    cx_event(cx->db, '$', event, key);
-    val.p = store_value(e).p; /* digits[] is gone when this is logged */
-    log_set(cx, key, &val, deadline, keep);
-}
-
 #define DIGITS_MAX (5 * 1024) /* of a long double: 4933 before the point, 17 behind */
 
 /* Reads a number, an integer unless real. a == NULL: *v stays as it is. False: the error is said. */
@@ -357,9 +347,9 @@ void cmd_incrbyfloat(struct cx *cx) {
     if (!read_value(cx, true, e, &v) || !read_number(cx, true, "value", &cx->argv[2], &by) ||
         !cx_check(cx, isfinite(v += by), "ERR increment would produce NaN or Infinity"))
         return;
-    size_t n = (size_t)resp_write_float(digits, sizeof digits, v);
-    set_number(cx, digits, "incrbyfloat", e ? store_deadline(e) : STORE_NO_DEADLINE, true);
-    resp_bulk(cx->out, digits, n); /* behind its events, which its client may listen to */
+    struct arg sum = {.p = digits, .n = (uint32_t)resp_write_float(digits, sizeof digits, v)};
+    set_and_log(cx, "incrbyfloat", &sum, e ? store_deadline(e) : STORE_NO_DEADLINE, true);
+    resp_bulk(cx->out, digits, sum.n); /* behind its events, which its client may listen to */
 }
 
 /* ---- INCREX: a counter with bounds and a deadline, which is a rate limiter --------------------------------
@@ -383,8 +373,9 @@ static void increx_set(struct cx *cx, int words, const struct entry *e, const ch
         if (e) cx_delete(cx);
         return;
     }
-    set_number(cx, digits, words & BYFLOAT ? "incrbyfloat" : "incrby", keep ? before : deadline, keep);
-    if (timed || (lasts && !keep)) cx_event(cx->db, 'g', timed ? "expire" : "persist", &cx->argv[1]);
+    struct arg val = {.p = digits, .n = (uint32_t)strlen(digits)};
+    set_and_log(cx, words & BYFLOAT ? "incrbyfloat" : "incrby", &val, keep ? before : deadline, keep);
+    if (lasts && words & PERSIST) cx_event(cx->db, 'g', "persist", &cx->argv[1]);
 }
 
 void cmd_increx(struct cx *cx) {
