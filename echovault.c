@@ -349,9 +349,10 @@ static void client_again(struct client *c) {
     PUSH(turn.again, turn.nagain, turn.again_cap, client_handle(c));
 }
 
-void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
+/* Nothing more of it is run until client_unblock(), which goes by what else may keep it blocked. */
+static void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
 
-void client_unblock(struct client *c) {
+static void client_unblock(struct client *c) {
     if (c->wait_until || c->postponed || c->flags & CLIENT_HELD) return;
     uint32_t before = c->flags;
     c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
@@ -836,8 +837,6 @@ void cx_log(struct cx *cx, int argc, const struct arg *argv) {
 struct arg cx_number(struct cx *cx, int which, int64_t v) {
     return (struct arg){.n = (uint32_t)resp_write_int(cx->num[which], v), .p = cx->num[which]};
 }
-
-void cx_syntax_error(struct cx *cx) { resp_error(cx->out, "ERR syntax error"); }
 
 void cx_arity_error(struct cx *cx) {
     resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);

@@ -109,7 +109,6 @@ static inline bool cx_check(struct cx *cx, bool well, const char *error) { /* sa
     if (!well) resp_error(cx->out, error);
     return well;
 }
-void cx_syntax_error(struct cx *cx);                   /* -ERR syntax error */
 bool cx_at_most(struct cx *cx, int argc);              /* a subcommand's arguments; false: the error is said */
 void cx_arity_error(struct cx *cx);                    /* -ERR wrong number of arguments for '...' command */
 bool cx_int(struct cx *cx, int i, int64_t *v);         /* argument i as an integer; false: the error is said */
@@ -211,8 +210,6 @@ struct client *client_new_link(int fd);          /* of a socket that we have ope
 void client_touch(struct client *c);             /* it has something to be sent at the end of the turn */
 int client_silence(const struct client *c);      /* seconds since it last sent something */
 void clients_forget_offsets(void);               /* those of the log mean something else from now on */
-void client_block(struct client *c);             /* nothing more of it is run until client_unblock() */
-void client_unblock(struct client *c);           /* unless something else, too, keeps it blocked */
 void client_close_after_reply(struct client *c);
 void client_reset(struct client *c); /* RESET: as just connected */
 struct resp_out *

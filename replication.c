@@ -464,7 +464,7 @@ static bool failover_read(struct cx *cx, struct failover *f) {
         } else if (resp_arg_is(a, "force") && !f->force) {
             f->force = true;
         } else {
-            cx_syntax_error(cx);
+            resp_error(cx->out, "ERR syntax error");
             return false;
         }
     }
