@@ -10,6 +10,7 @@
 #include "disk.h"
 
 #include <ctype.h>
+#include <fnmatch.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -300,14 +301,11 @@ static const char *text_set(const struct option *o, const char *text) {
     return NULL;
 }
 
-static bool is_like(const char *text, const char *pattern) {
-    return glob_match(pattern, strlen(pattern), text, strlen(text), false);
-}
-
 /* The line that Redis's CONFIG REWRITE adds: the one user may do everything, and needs a password only if one is set.
  */
 static bool is_the_user(const char *text) {
-    return is_like(text, "default on * ~\\* &\\* +@all") && (*config.requirepass || is_like(text, "* nopass *"));
+    return !fnmatch("default on * ~\\* &\\* +@all", text, 0) &&
+           (*config.requirepass || !fnmatch("* nopass *", text, 0));
 }
 
 /* Gives the option a new value; returns NULL, or why it keeps the old one. */
