@@ -197,11 +197,8 @@ static void *map(size_t bytes) {
 
 /* One more region of chunks. In small pages: a huge one takes the kernel up to 5 ms, at the first touch or later. */
 static void region_new(void) {
-    char *p = map(2 * REGION_SIZE);
-    size_t head = (REGION_SIZE - ((uintptr_t)p & (REGION_SIZE - 1))) & (REGION_SIZE - 1);
-    if (head) munmap(p, head);
-    p += head;
-    munmap(p + REGION_SIZE, REGION_SIZE - head);
+    char *p = map(REGION_SIZE + CHUNK_SIZE);
+    p += -(uintptr_t)p & (CHUNK_SIZE - 1); /* what lies outside is never touched: no memory */
     for (size_t i = REGION_SIZE; i > 0; i -= CHUNK_SIZE) empty_push(p + i - CHUNK_SIZE);
     arena.nclean = arena.nempty;
 }
