@@ -854,13 +854,10 @@ static uint64_t random_number(void) { return (uint64_t)nrand48(g.rng) << 31 | (u
 /* Tables are at least an eighth full but while they shrink, so few tries miss. */
 struct entry *store_random(struct db *db) {
     if (!db->used) return NULL;
-    size_t old = db->t[0].mask + 1 - db->moved, fresh = rehashing(db) ? db->t[1].mask + 1 : 0;
     struct entry *e;
-    do {
-        size_t i = (size_t)(random_number() % (old + fresh));
-        e = i < old ? db->t[0].buckets[db->moved + i] : db->t[1].buckets[i - old];
-    } while (!e);
     size_t n = 0;
+    do e = *bucket_at(db, db->moved + (size_t)(random_number() % (buckets_in(db) - db->moved)));
+    while (!e);
     for (struct entry *x = e; x; x = x->next) n++;
     for (n = (size_t)(random_number() % n); n; n--) e = e->next;
     return e;
