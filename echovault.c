@@ -829,13 +829,13 @@ static void batch_run(void) {
 /* ==== the context's helpers =================================================================== */
 
 void cx_log(struct cx *cx, int argc, const struct arg *argv) {
-    assert(argc <= CX_LOG_MAX);
+    assert((size_t)argc <= sizeof cx->log_argv / sizeof *cx->log_argv);
     memcpy(cx->log_argv, argv, (size_t)argc * sizeof *argv);
     cx->log_argc = argc;
 }
 
-struct arg cx_number(struct cx *cx, int which, int64_t v) {
-    return (struct arg){.n = (uint32_t)resp_write_int(cx->num[which], v), .p = cx->num[which]};
+struct arg cx_number(struct cx *cx, int64_t v) {
+    return (struct arg){.n = (uint32_t)resp_write_int(cx->num, v), .p = cx->num};
 }
 
 void cx_arity_error(struct cx *cx) {

@@ -77,8 +77,6 @@ int command_subs(const struct command *c);                   /* how many rows be
 
 /* ---- the context of one command -------------------------------------------------------------- */
 
-#define CX_LOG_MAX 12
-
 struct cx {
     struct client *client;     /* who asks; NULL in replay */
     const struct command *cmd; /* the row (a container's subcommand's own) */
@@ -89,16 +87,16 @@ struct cx {
     /* facts for dispatch */
     bool log_never; /* nothing of this is to be logged */
     int log_argc;   /* not 0: what is to be logged in place of argv */
-    struct arg log_argv[CX_LOG_MAX];
+    struct arg log_argv[6];
     int log_pairs; /* not 0: so often, each time with the next two of argv[2..] as log_argv[1] and [2]; as a whole */
-    char num[2][RESP_INT_MAX]; /* digits that log_argv may point to */
+    char num[RESP_INT_MAX]; /* digits that log_argv may point to */
 };
 
 /* Says in which form this command is to be logged, where its own words would not replay to the same state
  * (deadlines in relative time, ...). The arguments must stay good until the command returns. Only the last
  * call counts. A command that made no change (store_stats) is never logged. */
 void cx_log(struct cx *cx, int argc, const struct arg *argv);
-struct arg cx_number(struct cx *cx, int which, int64_t v); /* v as an argument for cx_log; which: 0 or 1 */
+struct arg cx_number(struct cx *cx, int64_t v); /* v as an argument for cx_log, which has but one */
 
 /* Keyspace notifications. type: one of the letters of notify-keyspace-events ('g' generic, '$' string, 'x'
  * expired, 'e' evicted, 'n' new key). */

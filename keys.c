@@ -113,7 +113,7 @@ bool cx_expire(struct cx *cx, int64_t deadline) {
         return false;
     }
     store_set_deadline(cx->db, &cx->argv[1], deadline);
-    cx_log(cx, 3, (struct arg[]){ARG("PEXPIREAT"), cx->argv[1], cx_number(cx, 0, deadline)});
+    cx_log(cx, 3, (struct arg[]){ARG("PEXPIREAT"), cx->argv[1], cx_number(cx, deadline)});
     return true;
 }
 
@@ -429,7 +429,7 @@ static bool restore_value(struct cx *cx, struct arg *val) {
 /* Stores the value, whose deadline is absolute (0: none), and says in which form that is logged. */
 static void restore_store(struct cx *cx, struct arg *val, int64_t deadline, int64_t idle) {
     struct arg *key = &cx->argv[1];
-    struct arg form[] = {ARG("RESTORE"), *key, cx_number(cx, 0, deadline), cx->argv[3], ARG("REPLACE"), ARG("ABSTTL")};
+    struct arg form[] = {ARG("RESTORE"), *key, cx_number(cx, deadline), cx->argv[3], ARG("REPLACE"), ARG("ABSTTL")};
     store_set_idle(store_set(cx->db, key, val, deadline ? deadline : STORE_NO_DEADLINE), (uint32_t)idle);
     cx_log(cx, 6, form);
     cx_event(cx->db, 'n', "new", key);

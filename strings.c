@@ -121,7 +121,7 @@ static bool read_deadline(struct cx *cx, const struct cx_options *o, int64_t *de
 /* keep: the deadline is the one that the key had before. */
 static void log_set(struct cx *cx, const struct arg *key, const struct arg *val, int64_t deadline, bool keep) {
     bool timed = !keep && deadline != STORE_NO_DEADLINE;
-    struct arg log[] = {ARG("SET"), *key, *val, keep ? ARG("KEEPTTL") : ARG("PXAT"), cx_number(cx, 0, deadline)};
+    struct arg log[] = {ARG("SET"), *key, *val, keep ? ARG("KEEPTTL") : ARG("PXAT"), cx_number(cx, deadline)};
     cx_log(cx, 3 + keep + 2 * timed, log);
 }
 
