@@ -262,7 +262,8 @@ static bool arena_trim(int chunks) {
     (v0 += v1, v1 = ROTL(v1, 13) ^ v0, v0 = ROTL(v0, 32), v2 += v3, v3 = ROTL(v3, 16) ^ v2, v0 += v3,                  \
      v3 = ROTL(v3, 21) ^ v0, v2 += v1, v1 = ROTL(v1, 17) ^ v2, v2 = ROTL(v2, 32))
 
-static uint64_t siphash(const char *p, size_t n) {
+/* Never zero, which stands for "not computed" in struct arg. */
+static uint64_t hash_bytes(const char *p, size_t n) {
     uint64_t v0 = g.k0 ^ 0x736f6d6570736575u, v1 = g.k1 ^ 0x646f72616e646f6du;
     uint64_t v2 = g.k0 ^ 0x6c7967656e657261u, v3 = g.k1 ^ 0x7465646279746573u;
     uint64_t m, last = (uint64_t)n << 56;
@@ -272,9 +273,7 @@ static uint64_t siphash(const char *p, size_t n) {
         SIPROUND;
         v0 ^= m;
     }
-    m = 0;
-    for (size_t i = 0; i < n; i++) m |= (uint64_t)(unsigned char)p[i] << (8 * i);
-    last |= m;
+    for (size_t i = 0; i < n; i++) last |= (uint64_t)(unsigned char)p[i] << (8 * i);
     v3 ^= last;
     SIPROUND;
     v0 ^= last;
@@ -282,12 +281,7 @@ static uint64_t siphash(const char *p, size_t n) {
     SIPROUND;
     SIPROUND;
     SIPROUND;
-    return v0 ^ v1 ^ v2 ^ v3;
-}
-
-/* Zero stands for "not computed" in struct arg. */
-static uint64_t hash_bytes(const char *p, size_t n) {
-    uint64_t h = siphash(p, n);
+    uint64_t h = v0 ^ v1 ^ v2 ^ v3;
     return h ? h : 1;
 }
 
