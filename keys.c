@@ -426,16 +426,6 @@ static bool restore_value(struct cx *cx, struct arg *val) {
     return result == RDB_RESTORE_OK;
 }
 
-/* Stores the value, whose deadline is absolute (0: none), and says in which form that is logged. */
-static void restore_store(struct cx *cx, struct arg *val, int64_t deadline, int64_t idle) {
-    struct arg *key = &cx->argv[1];
-    struct arg form[] = {ARG("RESTORE"), *key, cx_number(cx, deadline), cx->argv[3], ARG("REPLACE"), ARG("ABSTTL")};
-    store_set_idle(store_set(cx->db, key, val, deadline ? deadline : STORE_NO_DEADLINE), (uint32_t)idle);
-    cx_log(cx, 6, form);
-    cx_event(cx->db, 'n', "new", key);
-    cx_event(cx->db, 'g', "restore", key);
-}
-
 void cmd_restore(struct cx *cx) {
     struct arg *key = &cx->argv[1], val = {0};
     int64_t ttl, deadline, idle = 0;
@@ -451,7 +441,11 @@ void cmd_restore(struct cx *cx) {
     if (ttl && (past || deadline <= store_now())) {
         if (exists) cx_delete(cx);
     } else {
-        restore_store(cx, &val, deadline, idle);
+        struct arg form[] = {ARG("RESTORE"), *key, cx_number(cx, deadline), cx->argv[3], ARG("REPLACE"), ARG("ABSTTL")};
+        store_set_idle(store_set(cx->db, key, &val, deadline ? deadline : STORE_NO_DEADLINE), (uint32_t)idle);
+        cx_log(cx, 6, form);
+        cx_event(cx->db, 'n', "new", key);
+        cx_event(cx->db, 'g', "restore", key);
     }
     resp_arg_release(&val, 1);
     resp_ok(cx->out);
