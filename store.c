@@ -1087,7 +1087,7 @@ bool store_tick(bool sweep) {
     }
     if (g.sweep_credit) {
         sweep_slice();
-        more = g.sweep_credit > 0;
+        more |= g.sweep_credit > 0;
     }
     for (int i = 0; i < g.ndbs && (sweep || g.rehashes); i++) {
         rehash_step(&g.dbs[i], REHASH_SLICE);
