@@ -353,10 +353,9 @@ static struct entry *entry_new(const char *key, size_t klen, int64_t deadline, s
     e->klen = klen < LONG_KEY ? klen & 0xff : LONG_KEY;
     e->has_deadline = deadline != STORE_NO_DEADLINE;
     if (e->has_deadline) *deadline_at(e) = deadline;
-    size_t n;
-    uint32_t len = (uint32_t)klen;
-    if (klen >= LONG_KEY) memcpy(e->body + (e->has_deadline ? 8 : 0), &len, sizeof len);
-    memcpy(key_at(e, &n), key, klen);
+    char *p = e->body + (e->has_deadline ? 8 : 0);
+    if (klen >= LONG_KEY) p = mempcpy(p, &(uint32_t){(uint32_t)klen}, sizeof(uint32_t));
+    memcpy(p, key, klen);
     return e;
 }
 
