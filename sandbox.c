@@ -48,8 +48,13 @@ void sandbox_user(void) {
 #define UNIFIED 424        /* from here on the calls have one number on all architectures: Linux 5.1's and later */
 #define FOREIGN 0x40000000 /* x86-64: another numbering */
 
-#define CALL(name) __NR_##name
-static const int calls[] = {
+#define LOAD(field)           BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field))
+#define ANSWER(what)          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_##what)
+#define UNLESS(test, v, skip) BPF_JUMP(BPF_JMP | BPF_##test | BPF_K, v, 0, skip) /* it holds: skips so many */
+#define CALL(name)            UNLESS(JEQ, __NR_##name, 1), ANSWER(ALLOW)
+
+static struct sock_filter filter[] = {
+    LOAD(arch), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0), ANSWER(KILL_PROCESS), LOAD(nr),
 #ifdef __x86_64__ /* where libc has older ones for some of those below */
     CALL(epoll_wait), CALL(poll), CALL(open), CALL(stat), CALL(access), CALL(rename), CALL(link), CALL(unlink),
     CALL(time),
@@ -68,35 +73,16 @@ static const int calls[] = {
     CALL(set_robust_list), CALL(rseq), CALL(rt_sigprocmask), CALL(rt_sigaction), CALL(rt_sigreturn),
     CALL(restart_syscall), CALL(sched_getaffinity), CALL(sched_yield), CALL(clock_gettime), CALL(gettimeofday),
     CALL(clock_nanosleep), CALL(nanosleep), CALL(getrandom), CALL(getpid), CALL(gettid), CALL(geteuid), CALL(getrusage),
-    CALL(prlimit64), CALL(setpriority), CALL(sysinfo), CALL(uname), CALL(tgkill), CALL(exit), CALL(exit_group)};
-
-#define LOAD(field)           BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field))
-#define ANSWER(what)          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_##what)
-#define UNLESS(test, v, skip) BPF_JUMP(BPF_JMP | BPF_##test | BPF_K, v, 0, skip) /* it holds: skips so many */
+    CALL(prlimit64), CALL(setpriority), CALL(sysinfo), CALL(uname), CALL(tgkill), CALL(exit), CALL(exit_group),
+    /* a thread may be made, a process not */
+    UNLESS(JEQ, __NR_clone, 4), LOAD(args[0]), UNLESS(JSET, CLONE_THREAD, 1), ANSWER(ALLOW), ANSWER(KILL_PROCESS),
+    UNLESS(JGE, UNIFIED, 2), BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, FOREIGN, 1, 0), ANSWER(ERRNO | ENOSYS),
+    ANSWER(KILL_PROCESS)};
 
 void sandbox_calls(void) {
-    const struct sock_filter begin[] = {LOAD(arch), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0),
-                                        ANSWER(KILL_PROCESS), LOAD(nr)};
-    const struct sock_filter allow[] = {UNLESS(JEQ, 0, 1), ANSWER(ALLOW)};
-    const struct sock_filter end[] = {UNLESS(JEQ, __NR_clone, 4),
-                                      LOAD(args[0]),
-                                      UNLESS(JSET, CLONE_THREAD, 1),
-                                      ANSWER(ALLOW),
-                                      ANSWER(KILL_PROCESS),
-                                      UNLESS(JGE, UNIFIED, 2),
-                                      BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, FOREIGN, 1, 0),
-                                      ANSWER(ERRNO | ENOSYS),
-                                      ANSWER(KILL_PROCESS)};
-    struct sock_filter filter[sizeof calls / sizeof *calls * 2 + (sizeof begin + sizeof end) / sizeof *end],
-        *f = filter;
     struct sock_fprog program = {.len = sizeof filter / sizeof *filter, .filter = filter};
     if (!config.seccomp) return;
     if (!ARCH) die("--seccomp yes: the system calls of this architecture are not known here");
-    memcpy(f, begin, sizeof begin);
-    f += sizeof begin / sizeof *begin;
-    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++, f += 2)
-        memcpy(f, allow, sizeof allow), f->k = (uint32_t)calls[i];
-    memcpy(f, end, sizeof end);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
         die("--seccomp yes: this kernel does not filter system calls: %s", strerror(errno));
 }
