@@ -90,25 +90,18 @@ static const char *psync_refusal(struct cx *cx, const char *id) {
     return NULL;
 }
 
-/* PSYNC and SYNC: the client becomes a follower, and gets no more replies. */
-static void follower_begin(struct cx *cx, const char *id, int64_t next) {
+/* PSYNC, and SYNC, which has no arguments: the client becomes a follower, and gets no more replies. */
+void cmd_psync(struct cx *cx) {
     struct client *c = cx->client;
+    bool psync = cx->argc > 1;
+    char id[64] = "?";
+    int64_t next = -1;
+    if (c->flags & CLIENT_FOLLOWER || (psync && !cx_int(cx, 2, &next))) return;
+    if (psync && cx->argv[1].n) snprintf(id, sizeof id, "%.*s", (int)cx->argv[1].n, cx->argv[1].p);
     const char *why = psync_refusal(cx, id);
     if (!cx_check(cx, !why, why)) return;
     c->flags |= CLIENT_FOLLOWER | CLIENT_REPLY_OFF;
-    repl_psync(follower_of(c), id[0] ? id : NULL, next, client_output(c));
-}
-
-void cmd_psync(struct cx *cx) {
-    char id[64];
-    int64_t next;
-    if (cx->client->flags & CLIENT_FOLLOWER || !cx_int(cx, 2, &next)) return;
-    snprintf(id, sizeof id, "%.*s", (int)cx->argv[1].n, cx->argv[1].p);
-    follower_begin(cx, id[0] ? id : "?", next);
-}
-
-void cmd_sync(struct cx *cx) {
-    if (!(cx->client->flags & CLIENT_FOLLOWER)) follower_begin(cx, "", -1);
+    repl_psync(follower_of(c), psync ? id : NULL, next, client_output(c));
 }
 
 /* Asks the followers how far they are, once for as much of the log. */

@@ -187,7 +187,7 @@ SERVER(replconf, -1, ANY_ADMIN | CMD_ALLOW_BUSY, "3.0.0", "[option value]...", "
 SERVER(replicaof, 3, BACKGROUND | CMD_STALE, "5.0.0", "<host port | NO ONE>", "Follows a leader, or nobody")
 SERVER(role, 1, SESSION | F | CMD_ACL_ADMIN | CMD_DANGEROUS, "2.8.12", "", "Leader or follower, and how far")
 ALIAS(server, slaveof, replicaof, 3, BACKGROUND | CMD_STALE, NO_KEY, "1.0.0", "<host port | NO ONE>", "As REPLICAOF")
-SERVER(sync, 1, BACKGROUND | CMD_NO_MULTI, "1.0.0", "", "Follows, from a snapshot on")
+ALIAS(server, sync, psync, 1, BACKGROUND | CMD_NO_MULTI, NO_KEY, "1.0.0", "", "Follows, from a snapshot on")
 CONTAINER(server, latency, "2.8.13", "2.8.13", "What took long")
 LOOK(latency, doctor, 2, ANY_ADMIN, "2.8.13", "", "What took long, and what to do")
 LOOK(latency, graph, 3, ANY_ADMIN, "2.8.13", "event", "The same as a graph")
