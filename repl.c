@@ -96,7 +96,7 @@ static struct {
 
 /* ==== followers ========================================================================================= */
 
-struct follower *repl_follower_new(int fd, void *owner) {
+struct follower *repl_follower_new(int fd, struct client *owner) {
     struct follower *f = resp_need(calloc(1, sizeof *f));
     f->fd = fd;
     f->owner = owner;
@@ -170,7 +170,7 @@ void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_ou
     hooks->say(SAY_NOTICE, "A follower asks for a full resync.");
 }
 
-bool repl_offer(struct follower *f, struct resp_out *(*output)(void *owner)) {
+bool repl_offer(struct follower *f, struct resp_out *(*output)(struct client *owner)) {
     if (f->phase == REPL_WAITING && (f->rdb_fd = snap_open(&f->cursor, &f->rdb_size)) >= 0) {
         struct resp_out *out = output(f->owner);
         if (f->psync) resp_printf(out, "+FULLRESYNC %s %" PRIu64 "\r\n", log_id(), f->cursor);

@@ -40,8 +40,8 @@ enum repl_phase {
  * below cursor. */
 struct follower {
     struct follower *next;
-    void *owner; /* the connection, for the reactor */
-    int fd;      /* its socket */
+    struct client *owner; /* the connection, the reactor's */
+    int fd;               /* its socket */
     enum repl_phase phase;
     bool psync;             /* speaks PSYNC, not SYNC */
     bool rdb_only;          /* wants the snapshot and nothing more */
@@ -59,14 +59,14 @@ struct follower {
 extern struct follower *repl_followers; /* the list */
 extern struct repl_stats { uint64_t full, partial_ok, partial_err; } repl_stats;
 
-int64_t repl_clock(void);                                /* ms, never jumping */
-struct follower *repl_follower_new(int fd, void *owner); /* caller frees with ... */
+int64_t repl_clock(void);                                         /* ms, never jumping */
+struct follower *repl_follower_new(int fd, struct client *owner); /* caller frees with ... */
 void repl_follower_free(struct follower *f);
 /* It asks for the log under this id from byte number `next` on (counted from 1), or with SYNC (id NULL). What there is
  * to say at once goes to out. */
 void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_out *out);
 /* Once a turn for each: what it waited for may be there. True: it has something to be sent, by repl_send(). */
-bool repl_offer(struct follower *f, struct resp_out *(*output)(void *owner));
+bool repl_offer(struct follower *f, struct resp_out *(*output)(struct client *owner));
 /* It has little to be sent, and was sent something this very millisecond: a busy leader does better to let more come
  * together, since each packet costs it far more than its bytes do. */
 bool repl_may_wait(const struct follower *f);

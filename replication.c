@@ -119,8 +119,6 @@ bool replication_enough(void) {
            repl_good(lag) >= (size_t)config.min_replicas_to_write;
 }
 
-static struct resp_out *output_of(void *owner) { return client_output(owner); }
-
 static void stream_begin(int fd);
 static void stream_end(const char *why, bool refused);
 
@@ -132,7 +130,7 @@ bool replication_turn(bool idle) {
     for (struct follower *f = repl_followers; f; f = f->next) {
         struct client *c = f->owner;
         if (f->done) client_close(c);
-        else if (!repl_offer(f, output_of) || c->flags & CLIENT_WANT_WRITE) continue;
+        else if (!repl_offer(f, client_output) || c->flags & CLIENT_WANT_WRITE) continue;
         else if (!idle && repl_may_wait(f)) later = true;
         else client_touch(c);
     }
