@@ -244,9 +244,8 @@ void replication_run(struct cx *cx) {
     }
     if (cx->cmd && cx->cmd->fn == cmd_replconf && cx->argc == 3 && resp_arg_is(&cx->argv[1], "getack")) ack_send();
     store_set_clock(store_wall_clock(), STORE_EXPIRE_IGNORE);
-    bool runs = !none && cx_resolve(cx);
-    if (runs && c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
-    else if (runs) cx_call(cx);
+    if (known && c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    else if (known) cx_call(cx);
     store_set_clock(store_wall_clock(), STORE_EXPIRE_HIDE);
     if (cx->out->errors != errors) stream_refuse(cx, cx->out->last_error);
     else if (!log_relay(cx->argv, cx->argc)) stream_refuse(cx, "what came before it does not fit this checksum");
@@ -324,9 +323,7 @@ static void follower_address(const struct follower *f, char ip[64]) {
 void cmd_role(struct cx *cx) {
     int port;
     const char *host = repl_leader(&port);
-    size_t n = 0;
     char ip[64], digits[RESP_INT_MAX];
-    for (const struct follower *f = repl_followers; f; f = f->next) n += f->phase == REPL_ONLINE;
     resp_array(cx->out, host ? 5 : 3);
     resp_bulk_str(cx->out, host ? "slave" : "master");
     if (host) {
@@ -337,7 +334,7 @@ void cmd_role(struct cx *cx) {
         return;
     }
     resp_int(cx->out, (int64_t)log_end());
-    resp_array(cx->out, n);
+    resp_array(cx->out, repl_count(0, false));
     for (const struct follower *f = repl_followers; f; f = f->next) {
         if (f->phase != REPL_ONLINE) continue;
         follower_address(f, ip);
@@ -407,14 +404,18 @@ static void failover_end(const char *why) {
     client_unpause(PAUSE_BY_FAILOVER);
 }
 
+/* Whether it is the one that is named, or none is. */
+static bool failover_means(const struct failover *o, const struct follower *f) {
+    char ip[64];
+    follower_address(f, ip);
+    return !*o->host || (!strcasecmp(ip, o->host) && f->port == o->port);
+}
+
 /* The follower that takes over: the one that was named, or any, once it has all of the log. */
 static struct follower *failover_target(void) {
-    char ip[64];
-    for (struct follower *f = repl_followers; f; f = f->next) {
-        follower_address(f, ip);
-        bool named = !*failover.host || (!strcasecmp(ip, failover.host) && f->port == failover.port);
-        if (named && f->phase == REPL_ONLINE && (f->acked == log_end() || failover.expired)) return f;
-    }
+    for (struct follower *f = repl_followers; f; f = f->next)
+        if (f->phase == REPL_ONLINE && (f->acked == log_end() || failover.expired) && failover_means(&failover, f))
+            return f;
     return NULL;
 }
 
@@ -471,18 +472,14 @@ static void failover_abort(struct cx *cx) {
 
 void cmd_failover(struct cx *cx) {
     struct failover f = {.state = FAILOVER_SYNC};
-    struct follower *target = NULL;
+    struct follower *target = repl_followers;
     size_t online = repl_count(0, false);
-    char ip[64];
     if (cx->argc == 2 && resp_arg_is(&cx->argv[1], "abort")) {
         failover_abort(cx);
         return;
     }
     if (!failover_read(cx, &f)) return;
-    for (target = repl_followers; target && *f.host; target = target->next) {
-        follower_address(target, ip);
-        if (!strcasecmp(ip, f.host) && target->port == f.port) break;
-    }
+    while (target && !failover_means(&f, target)) target = target->next;
     if (cx_check(cx, failover.state == FAILOVER_NONE, "ERR FAILOVER already in progress.") &&
         cx_check(cx, repl_link_state() == REPL_LEADER, "ERR FAILOVER is not valid when server is a replica.") &&
         cx_check(cx, online, "ERR FAILOVER requires connected replicas.") &&
