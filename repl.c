@@ -90,8 +90,7 @@ static struct {
     int file;
     char id[41];
     uint64_t offset, size, got; /* size: 0 while a mark ends it */
-    char mark[MARK], tail[MARK];
-    bool marked;
+    char mark[MARK];            /* "": its size was said */
 } leader = {.fd = -1, .file = -1};
 
 /* ==== followers ========================================================================================= */
@@ -394,7 +393,7 @@ static bool transfer_begin(const char *line) {
     leader.file = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (leader.file < 0) leader.file = memfd_create("transfer", MFD_CLOEXEC); /* a file system without O_TMPFILE */
     leader.got = leader.size = 0;
-    leader.marked = false;
+    leader.mark[0] = '\0';
     leader.state = REPL_TRANSFER;
     hooks->say(SAY_NOTICE, "Full resync from %s:%d: the state at offset %llu.", leader.host, leader.port, offset);
     if (leader.file < 0) link_fails(false, "no file for its snapshot can be made: %s", strerror(errno));
@@ -432,11 +431,9 @@ static void line_read(const char *line) {
 static void size_read(const char *line) {
     int64_t n;
     if (!*line) return;
-    bool mark = !strncmp(line, "$EOF:", 5) && strlen(line) == 5 + MARK;
-    if (mark) memcpy(leader.mark, line + 5, MARK);
+    if (!strncmp(line, "$EOF:", 5) && strlen(line) == 5 + MARK) memcpy(leader.mark, line + 5, MARK);
     else if (*line == '$' && resp_read_int(line + 1, strlen(line + 1), &n) && n > 0) leader.size = (uint64_t)n;
     else link_fails(false, "it answers: %s", line + 1);
-    leader.marked = mark;
 }
 
 /* Takes one line off the socket, no byte more. False: it is not whole yet, or the link has failed. */
@@ -463,17 +460,17 @@ static bool link_line(char line[ANSWER_MAX]) {
 
 /* ---- the snapshot comes in ------------------------------------------------------------------------------ */
 
-/* The last bytes of what came, so as to know the mark. */
-static void tail_note(const char *p, size_t n) {
-    size_t keep = n < MARK ? MARK - n : 0;
-    memmove(leader.tail, leader.tail + MARK - keep, keep);
-    memcpy(leader.tail + keep, p + n - (MARK - keep), MARK - keep);
+/* Whether what came ends in the mark. */
+static bool mark_came(void) {
+    char tail[MARK];
+    return leader.got >= MARK && disk_read_at(leader.file, tail, MARK, leader.got - MARK) == MARK &&
+           !memcmp(tail, leader.mark, MARK);
 }
 
 static void transfer_read(void) {
     static char buf[64 << 10];
     for (size_t all = 0; all < RECEIVE_MAX && leader.state == REPL_TRANSFER;) {
-        uint64_t left = leader.marked ? sizeof buf : leader.size - leader.got;
+        uint64_t left = *leader.mark ? sizeof buf : leader.size - leader.got;
         ssize_t n = recv(leader.fd, buf, left < sizeof buf ? left : sizeof buf, 0);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
         if (n <= 0) link_fails(false, "the snapshot broke off after %" PRIu64 " bytes", leader.got);
@@ -483,10 +480,9 @@ static void transfer_read(void) {
         all += (size_t)n;
         leader.got += (uint64_t)n;
         leader.heard_ms = repl_clock();
-        if (leader.marked) tail_note(buf, (size_t)n);
-        bool ended = leader.marked && leader.got >= MARK && !memcmp(leader.tail, leader.mark, MARK);
-        if (ended) leader.size = leader.got - MARK;
-        if (ended || (!leader.marked && leader.got == leader.size)) leader.state = REPL_LOADING;
+        bool marked = *leader.mark && mark_came();
+        if (marked) leader.size = leader.got - MARK;
+        if (marked || leader.got == leader.size) leader.state = REPL_LOADING;
     }
 }
 
@@ -504,8 +500,8 @@ void repl_link_event(void) {
         say_next(-1);
     }
     while (leader.state == REPL_CONNECTING && link_line(line)) line_read(line);
-    while (leader.state == REPL_TRANSFER && !leader.size && !leader.marked && link_line(line)) size_read(line);
-    if (leader.state == REPL_TRANSFER && (leader.size || leader.marked)) transfer_read();
+    while (leader.state == REPL_TRANSFER && !leader.size && !*leader.mark && link_line(line)) size_read(line);
+    if (leader.state == REPL_TRANSFER && (leader.size || *leader.mark)) transfer_read();
 }
 
 int repl_take_link(void) {
