@@ -1156,7 +1156,7 @@ static int load_rdb(void) {
     if (r.fd < 0 || fstat(r.fd, &st) < 0)
         return refuse(rdb_path, "the snapshot could not be opened: %s", strerror(errno));
     info.load_total = info.log_base_size = r.end = (uint64_t)st.st_size;
-    bool ok = rdb_load(&r, f, false, why);
+    bool ok = rdb_load(&r, f, store_db, why);
     boot.rdb_empty = store_is_empty();
     free(r.buf);
     if (f->history[0]) boot.rdb_fd = r.fd;
@@ -1243,7 +1243,7 @@ static int import_aof(void) {
                       rdb_path);
     if (boot.has_rdb) return log_set_aside("imported");
     info.load_total = boot.size;
-    if (n > 5 && *head != '*' && *head != '#' && !rdb_load(&s.r, &f, false, why))
+    if (n > 5 && *head != '*' && *head != '#' && !rdb_load(&s.r, &f, store_db, why))
         return refuse(aof_path, "at byte %" PRIu64 ": %s. The file was not changed.", s.r.at + s.r.pos, why);
     uint64_t from = s.r.at + s.r.pos;
     scan(&s);

@@ -333,8 +333,8 @@ struct loader {
     struct rdb_facts *facts;
     struct item batch[BATCH];
     int n; /* items in the batch; the one behind is being parsed */
+    struct db *(*database)(int id);
     struct db *db;
-    bool staged;
     int64_t deadline; /* of the entry to come */
     bool ended;
     char *why; /* of 256 bytes; "": nothing is wrong */
@@ -401,8 +401,6 @@ static void step_aux(struct loader *l, struct cursor *c) {
     else if (v < store_databases()) f->stream_db = (int)v;
 }
 
-static struct db *loader_db(const struct loader *l, int id) { return l->staged ? store_staged(id) : store_db(id); }
-
 /* One opcode, or one entry. */
 static void step(struct loader *l, struct cursor *c) {
     const unsigned char *p = take(c, 1);
@@ -418,7 +416,7 @@ static void step(struct loader *l, struct cursor *c) {
     case OP_SLOT_INFO: break;
     case OP_AUX: step_aux(l, c); break;
     case OP_SELECTDB:
-        if (n[0] < (uint64_t)store_databases()) l->db = loader_db(l, (int)n[0]);
+        if (n[0] < (uint64_t)store_databases()) l->db = l->database((int)n[0]);
         else
             snprintf(l->why, 256, "it uses database %llu, and this server has %d: start it with --databases %llu",
                      (unsigned long long)n[0], store_databases(), (unsigned long long)n[0] + 1);
@@ -488,9 +486,9 @@ static void check_sum(struct loader *l) {
     l->facts->crc = crc;
 }
 
-bool rdb_load(struct reader *r, struct rdb_facts *f, bool staged, char why[256]) {
-    struct loader l = {.r = r, .facts = f, .staged = staged, .deadline = STORE_NO_DEADLINE, .why = why};
-    l.db = loader_db(&l, 0);
+bool rdb_load(struct reader *r, struct rdb_facts *f, struct db *(*database)(int id), char why[256]) {
+    struct loader l = {.r = r, .facts = f, .database = database, .deadline = STORE_NO_DEADLINE, .why = why};
+    l.db = database(0);
     *f = (struct rdb_facts){0};
     r->passed = window_passed;
     r->ctx = &l;

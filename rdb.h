@@ -59,9 +59,9 @@ void rdb_put_head(struct resp_out *o, const struct rdb_facts *f);
 struct blob *rdb_put_entry(struct resp_out *o, int *last, int db, const struct entry *e, size_t *blob_n);
 #define RDB_END 0xFF /* the last opcode; behind it the CRC-64 of all before, little endian */
 
-/* Loads a file's entries into the store, or into what is staged there, from r's position on, and leaves r behind it.
+/* Loads a file's entries into the databases (store_db, or store_staged), from r's position on, and leaves r behind it.
  * False: *why says what is wrong with it, at r->at + r->pos; r's memory is freed, and the store may hold a part then.
  */
-bool rdb_load(struct reader *r, struct rdb_facts *f, bool staged, char why[256]);
+bool rdb_load(struct reader *r, struct rdb_facts *f, struct db *(*database)(int id), char why[256]);
 
 #endif

@@ -554,7 +554,7 @@ void repl_load(void) {
     int64_t start = repl_clock();
     loading = &r;
     store_stage_begin();
-    bool whole = rdb_load(&r, &facts, true, why), wanted = !leader.aborted;
+    bool whole = rdb_load(&r, &facts, store_staged, why), wanted = !leader.aborted;
     bool take = wanted && load_accepted(whole, why);
     free(r.buf);
     leader.aborted = false;

@@ -12,7 +12,7 @@ static bool load(const void *p, size_t n, size_t window, struct rdb_facts *f, ch
     seam_put("file", p, n);
     seam.window = window;
     struct reader r = {.fd = seam_open_file("file", O_RDONLY), .end = n};
-    bool well = rdb_load(&r, f, false, why);
+    bool well = rdb_load(&r, f, store_db, why);
     if (r.at + r.pos > n) abort();
     free(r.buf);
     seam_close(r.fd);
