@@ -1167,6 +1167,7 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
     replay_out.proto = 2;
     replay_out.len = 0;
     uint64_t errors = replay_out.errors;
+    bool changes = cx.cmd && cx.cmd->flags & CMD_WRITE;
     int64_t id;
     if (resp_arg_is(&argv[0], "select")) {
         bool ok = argc == 2 && resp_read_int(argv[1].p, argv[1].n, &id) && id >= 0 && id < store_databases();
@@ -1174,10 +1175,10 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
         else *why = "SELECT of a database that --databases does not allow";
         return ok;
     }
-    if (resp_arg_is(&argv[0], "ping replconf function script")) return true;
+    if (!changes && resp_arg_is(&argv[0], "multi exec ping replconf function script")) return true;
     if (cx.cmd && cx.cmd->fn == cmd_publish) return true; /* a message for subscribers of then */
     cx.db = store_db(*db);
-    if (cx_resolve(&cx) && cx.cmd->flags & CMD_WRITE) cx_call(&cx);
+    if (cx_resolve(&cx) && changes) cx_call(&cx);
     else if (replay_out.errors == errors) resp_error(&replay_out, "ERR not a command that changes data");
     static char text[256];
     bool ok = replay_out.errors == errors;

@@ -1038,11 +1038,6 @@ static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t forei
     return found;
 }
 
-static bool is_bracket(const struct arg *name) {
-    return (name->n == 4 || name->n == 5) &&
-           (resp_arg_is(name, "exec") || resp_arg_is(name, "ping") || resp_arg_is(name, "multi"));
-}
-
 /* Runs what has been gathered; the slices are still good. */
 static void replay_passed(void *ctx, const char *p, size_t n) {
     struct walk *w = ctx;
@@ -1057,7 +1052,6 @@ static void replay_passed(void *ctx, const char *p, size_t n) {
     for (int step = 0; step < STORE_PREFETCH_STEPS; step++) store_prefetch(l, nl, step);
     for (int i = 0; i < w->n && !w->trouble; i++) {
         const char *why = NULL;
-        if (is_bracket(&v[w->first[i]])) continue;
         if (hooks->apply(&w->db, &v[w->first[i]], (int)(w->first[i + 1] - w->first[i]), &why)) continue;
         w->trouble = why;
         w->good = w->at[i];
