@@ -1017,21 +1017,16 @@ static void scan(struct walk *w) {
 /* Whether a record behind offset, and of our own making, says that bytes from there on were on the disk already. */
 static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t foreign, uint64_t size) {
     static const char head[] = "*2\r\n$4\r\nPING\r\n$";
-    const size_t n = sizeof head - 1, record = n + 4 + RECORD_TEXT;
+    const size_t n = sizeof head - 1 + 4; /* two digits and a line's end */
     struct reader r = {.fd = fd, .at = file_pos(offset, base), .end = size};
     uint64_t covers, unsynced;
     bool found = false;
-    while (!found && (reader_fill(&r, 2 * record) || r.pos < r.len)) {
-        const char *p = memmem(r.buf + r.pos, r.len - r.pos, head, n), *end;
-        bool last = r.at + r.len >= size;
-        if (!p && last) break;
-        size_t seen = p ? (size_t)(p - r.buf) : r.len - n;
-        bool whole = p && (last || r.len - seen >= record);
-        r.pos = whole ? seen + 1 : seen;
-        if (!whole || r.len - seen < n + 4) continue;
-        end = memchr(p + n + 4, '\r', r.len - seen - n - 4);
-        uint64_t begins = base + r.at + seen - HEADER;
-        if (end && record_read(p + n + 4, (size_t)(end - p) - n - 4, &covers, &unsynced))
+    for (; !found && (reader_fill(&r, n + RECORD_TEXT) || r.len - r.pos > n); r.pos++) {
+        const char *p = r.buf + r.pos, *text = p + n, *end;
+        if (memcmp(p, head, sizeof head - 1) != 0) continue;
+        end = memchr(text, '\r', r.len - r.pos - n);
+        uint64_t begins = base + r.at + r.pos - HEADER;
+        if (end && record_read(text, (size_t)(end - text), &covers, &unsynced))
             found = begins >= foreign && unsynced <= begins && begins - unsynced > offset;
     }
     free(r.buf);
