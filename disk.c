@@ -62,27 +62,21 @@ uint64_t disk_zero_sector(int fd, uint64_t from, uint64_t to) {
     return 0;
 }
 
-/* What makes a new name in it last. */
-static int sync_folder(const char *folder) {
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = fd < 0 ? -1 : fsync(fd), error = errno;
+int disk_sync_folder(const char *path) {
+    char copy[PATH_MAX];
+    snprintf(copy, sizeof copy, "%s", path);
+    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = fd < 0 ? -1 : fsync(fd), error = errno;
     if (fd >= 0) close(fd);
     errno = error;
     return result;
 }
 
-/* The folder that all data files stand in. */
-int disk_sync_folder(void) { return sync_folder("."); }
-
 /* A whole file gets its name: its bytes first, then the name, then the folder. */
 int disk_publish(int fd, const char *temp, const char *path) {
-    char folder[PATH_MAX];
-    snprintf(folder, sizeof folder, "%s", path);
-    return fsync(fd) < 0 || rename(temp, path) < 0 || sync_folder(dirname(folder)) < 0 ? -1 : 0;
+    return fsync(fd) < 0 || rename(temp, path) < 0 || disk_sync_folder(path) < 0 ? -1 : 0;
 }
 
-/* ==== the helper thread ===================================================================================
- * Does what may wait for the disk, one job after the other. A job belongs to the helper from disk_post() until
- * done() is called with it on the loop; nothing else is shared. */
+/* ==== the helper thread =================================================================================== */
 
 static struct {
     pthread_t thread;

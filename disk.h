@@ -9,7 +9,7 @@ ssize_t disk_read_at(int fd, char *p, size_t n, uint64_t at);    /* how much the
 int disk_copy(int from, uint64_t src, int to, uint64_t dst, uint64_t n);
 /* Where in [from, to) a whole sector of zeros stands, as a power cut leaves what was not written yet; 0: nowhere. */
 uint64_t disk_zero_sector(int fd, uint64_t from, uint64_t to);
-int disk_sync_folder(void);
+int disk_sync_folder(const char *path);                       /* what makes the name last */
 int disk_publish(int fd, const char *temp, const char *path); /* the file gets its name when it is whole, for good */
 void disk_close_later(int fd);                                /* there: closing a large file may take long */
 

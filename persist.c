@@ -427,7 +427,7 @@ static void write_pending(void) {
 
 static void sync_work(struct job *j) {
     int64_t start = clock_us();
-    if (fdatasync(j->fd) < 0 || (j->flag && disk_sync_folder() < 0)) j->error = errno;
+    if (fdatasync(j->fd) < 0 || (j->flag && disk_sync_folder(aof_path) < 0)) j->error = errno;
     j->from = (uint64_t)(clock_us() - start);
 }
 
@@ -1098,7 +1098,7 @@ static int log_set_aside(const char *why) {
     close(boot.fd);
     boot.fd = -1;
     boot.kind = NO_LOG;
-    if (rename(aof_path, to) < 0 || disk_sync_folder() < 0)
+    if (rename(aof_path, to) < 0 || disk_sync_folder(aof_path) < 0)
         return refuse(aof_path, "it could not be renamed to %s: %s", to, strerror(errno));
     hooks->say(SAY_NOTICE, "%s was set aside as %s", aof_path, to);
     return 0;
@@ -1283,8 +1283,8 @@ static int cut_tail(void) {
     if (cut == boot.size) return 0;
     snprintf(path, sizeof path, "%s.cut-%" PRIu64 "-%lld", aof_path, cut, (long long)time(NULL));
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (fd < 0 || disk_copy(boot.fd, cut, fd, 0, boot.size - cut) < 0 || fsync(fd) < 0 || disk_sync_folder() < 0 ||
-        ftruncate(boot.fd, (off_t)cut) < 0 || fdatasync(boot.fd) < 0)
+    if (fd < 0 || disk_copy(boot.fd, cut, fd, 0, boot.size - cut) < 0 || fsync(fd) < 0 ||
+        disk_sync_folder(aof_path) < 0 || ftruncate(boot.fd, (off_t)cut) < 0 || fdatasync(boot.fd) < 0)
         return refuse(aof_path, "its torn end could not be moved to %s: %s", path, strerror(errno));
     close(fd);
     hooks->say(SAY_WARNING, "The log's last %" PRIu64 " bytes were moved to %s", boot.size - cut, path);
