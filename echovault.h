@@ -312,7 +312,6 @@ void sandbox_user(void);         /* root becomes --user, or the server ends (san
 void sandbox_calls(void);        /* --seccomp: from now on, and in threads made from now on */
 const char *server_run_id(void); /* 40 hex digits, new every start */
 
-enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
 void server_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The server cannot go on: one line that says why and what to do. */
 #define die(...) (server_log(LOG_WARNING, __VA_ARGS__), exit(1))

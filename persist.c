@@ -128,8 +128,6 @@
 #define PATH_LEN     512
 #define ALL          UINT64_MAX /* header.foreign of a follower */
 
-enum { SAY_NOTICE = 2, SAY_WARNING = 3 };
-
 static const struct persist_options *opt;
 static const struct persist_hooks *hooks;
 static struct persist_info info;
@@ -269,7 +267,7 @@ static int log_create(uint64_t base) {
     next.gen = 2;
     int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && disk_write_at(fd, lines, HEADER, 0) == 0) return fd;
-    hooks->say(SAY_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
+    hooks->say(LOG_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
     disk_close_later(fd);
     return -1;
 }
@@ -284,7 +282,7 @@ static void take_new_id(bool keep_old) {
 
 static void header_say(void) {
     next.id[0] = '\0'; /* a file in the making has the old ones */
-    if (lg.fd >= 0 && header_update() < 0) hooks->say(SAY_WARNING, "The log's header: %s", strerror(errno));
+    if (lg.fd >= 0 && header_update() < 0) hooks->say(LOG_WARNING, "The log's header: %s", strerror(errno));
 }
 
 void log_new_id(void) {
@@ -398,14 +396,14 @@ static bool bare(void) { return log_end() > lg.covered && log_end() > lg.settled
 static void log_fails(enum trouble trouble, const char *what, int error) {
     if (trouble < lg.trouble) return;
     if (trouble > lg.trouble)
-        hooks->say(SAY_WARNING, "The log %s: %s: %s. Changes are refused until it can be kept again.", aof_path, what,
+        hooks->say(LOG_WARNING, "The log %s: %s: %s. Changes are refused until it can be kept again.", aof_path, what,
                    strerror(error));
     lg.trouble = trouble;
     snprintf(lg.reason, sizeof lg.reason, "%s: %s", what, strerror(error));
 }
 
 static void log_is_fine(void) {
-    if (lg.trouble != FINE) hooks->say(SAY_NOTICE, "The log %s is being kept again.", aof_path);
+    if (lg.trouble != FINE) hooks->say(LOG_NOTICE, "The log %s is being kept again.", aof_path);
     lg.trouble = FINE;
 }
 
@@ -661,9 +659,9 @@ static void snap_over(int error, uint64_t size) {
     info.save_ok = !error;
     info.save_seconds = (int64_t)time(NULL) - snap.started_s;
     if (snap.rewrite) info.rewrite_ok = !error, info.rewrite_seconds = info.save_seconds;
-    if (error) hooks->say(SAY_WARNING, "The snapshot %s could not be written: %s", rdb_path, strerror(error));
+    if (error) hooks->say(LOG_WARNING, "The snapshot %s could not be written: %s", rdb_path, strerror(error));
     if (error) return;
-    hooks->say(SAY_NOTICE, "The snapshot %s is on the disk: the state at offset %" PRIu64 ".", rdb_path, snap.offset);
+    hooks->say(LOG_NOTICE, "The snapshot %s is on the disk: the state at offset %" PRIu64 ".", rdb_path, snap.offset);
     info.last_save_s = (int64_t)time(NULL);
     info.log_base_size = size;
     info.changes_since_save = snap.changes; /* the count then; persist_info() makes the difference */
@@ -785,7 +783,7 @@ int log_rewrite(void) {
  * its name. */
 
 static void next_give_up(int error) {
-    if (error) hooks->say(SAY_WARNING, "A new log file could not be put in place: %s", strerror(error));
+    if (error) hooks->say(LOG_WARNING, "A new log file could not be put in place: %s", strerror(error));
     unlink(aof_temp);
     disk_close_later(next.fd);
     next.fd = -1;
@@ -804,7 +802,7 @@ static void next_take_over(void) {
     while (gone < lg.nmarks && lg.marks[gone] < lg.h.base) gone++;
     lg.nmarks -= gone;
     if (gone) memmove(lg.marks, lg.marks + gone, lg.nmarks * sizeof *lg.marks);
-    hooks->say(SAY_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.h.base);
+    hooks->say(LOG_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.h.base);
 }
 
 static int copy_log(int fd, uint64_t base, int to_fd, uint64_t from, uint64_t to) {
@@ -898,7 +896,7 @@ static void load_progress(uint64_t at) {
     if (at <= 1 << 20) said = now;
     if (now - said < 2000000) return;
     said = now;
-    hooks->say(SAY_NOTICE, "Loading: %d%%", (int)(info.load_total ? at * 100 / info.load_total : 100));
+    hooks->say(LOG_NOTICE, "Loading: %d%%", (int)(info.load_total ? at * 100 / info.load_total : 100));
 }
 
 /* "*3\r\n" or "$5\r\n". Returns what is behind it; NULL: *bad, or cut off. */
@@ -1087,7 +1085,7 @@ __attribute__((format(printf, 2, 3))) static int refuse(const char *path, const 
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    hooks->say(SAY_WARNING, "%s: %s", path, text);
+    hooks->say(LOG_WARNING, "%s: %s", path, text);
     return -1;
 }
 
@@ -1100,7 +1098,7 @@ static int log_set_aside(const char *why) {
     boot.kind = NO_LOG;
     if (rename(aof_path, to) < 0 || disk_sync_folder(aof_path) < 0)
         return refuse(aof_path, "it could not be renamed to %s: %s", to, strerror(errno));
-    hooks->say(SAY_NOTICE, "%s was set aside as %s", aof_path, to);
+    hooks->say(LOG_NOTICE, "%s was set aside as %s", aof_path, to);
     return 0;
 }
 
@@ -1132,7 +1130,7 @@ static int adopt_dump(void) {
     boot.has_rdb = access(rdb_path, F_OK) == 0;
     if (boot.has_rdb || boot.kind != NO_LOG || access("dump.rdb", F_OK) < 0) return 0;
     if (link("dump.rdb", rdb_path) < 0) return refuse("dump.rdb", "it cannot become %s: %s", rdb_path, strerror(errno));
-    hooks->say(SAY_NOTICE, "dump.rdb is taken over as %s", rdb_path);
+    hooks->say(LOG_NOTICE, "dump.rdb is taken over as %s", rdb_path);
     boot.has_rdb = true;
     return 0;
 }
@@ -1179,7 +1177,7 @@ static int judge_log(void) {
         return refuse(aof_path, "at byte %" PRIu64 " the log is damaged: %s. %s", end, trouble,
                       "What follows says that it had been safe on the disk, so it is no torn end. Bring back a copy, "
                       "or cut the file there and lose what follows.");
-    hooks->say(SAY_WARNING, "%s: at byte %" PRIu64 " the log has a torn end: %s", aof_path, end, trouble);
+    hooks->say(LOG_WARNING, "%s: at byte %" PRIu64 " the log has a torn end: %s", aof_path, end, trouble);
     return opt->truncate_tail ? 0 : refuse(aof_path, "with aof-load-truncated yes the torn end is left out");
 }
 
@@ -1211,7 +1209,7 @@ static int load_log(void) {
                       "the log begins at offset %" PRIu64 ", and %s is %s: bring back the snapshot before it.", h->base,
                       rdb_path, boot.has_rdb ? "older" : "missing");
     if (boot.scan.good < from) {
-        hooks->say(SAY_NOTICE, "The log ends at offset %" PRIu64 ": the snapshot is newer.", boot.scan.good);
+        hooks->say(LOG_NOTICE, "The log ends at offset %" PRIu64 ": the snapshot is newer.", boot.scan.good);
         return log_set_aside("old");
     }
     return replay(boot.fd, file_pos(from, h->base), file_pos(boot.scan.good, h->base), false);
@@ -1238,7 +1236,7 @@ static int import_aof(void) {
     scan(&s);
     if (s.trouble && (s.trouble != cut_off || !opt->truncate_tail))
         return refuse(aof_path, "at byte %" PRIu64 ": %s. The file was not changed.", s.good, s.trouble);
-    if (s.trouble) hooks->say(SAY_WARNING, "%s: %s: the first %" PRIu64 " bytes count.", aof_path, s.trouble, s.good);
+    if (s.trouble) hooks->say(LOG_WARNING, "%s: %s: the first %" PRIu64 " bytes count.", aof_path, s.trouble, s.good);
     if (replay(boot.fd, from, s.good, true) < 0) return -1;
     memcpy(lg.h.history, name, sizeof name);
     take_new_id(false);
@@ -1287,7 +1285,7 @@ static int cut_tail(void) {
         disk_sync_folder(aof_path) < 0 || ftruncate(boot.fd, (off_t)cut) < 0 || fdatasync(boot.fd) < 0)
         return refuse(aof_path, "its torn end could not be moved to %s: %s", path, strerror(errno));
     close(fd);
-    hooks->say(SAY_WARNING, "The log's last %" PRIu64 " bytes were moved to %s", boot.size - cut, path);
+    hooks->say(LOG_WARNING, "The log's last %" PRIu64 " bytes were moved to %s", boot.size - cut, path);
     return 0;
 }
 
@@ -1335,7 +1333,7 @@ int persist_start(const struct persist_options *options, const struct persist_ho
     set_live();
     info.loading = false;
     info.changes_since_save = store_stats.changes;
-    hooks->say(SAY_NOTICE, "Data loaded in %.3f seconds: the state at offset %" PRIu64 ".",
+    hooks->say(LOG_NOTICE, "Data loaded in %.3f seconds: the state at offset %" PRIu64 ".",
                (double)(clock_us() - start) / 1e6, log_end());
     return 0;
 }
@@ -1377,7 +1375,7 @@ static void run_save_points(const char *points, int64_t now_s) {
         long long seconds = strtoll(p, &end, 10), least = end == p ? -1 : strtoll(end, &end, 10);
         if (least < 0) return;
         if (changes < (uint64_t)least || since <= seconds) continue;
-        hooks->say(SAY_NOTICE, "%lld changes in %lld seconds. Saving...", least, seconds);
+        hooks->say(LOG_NOTICE, "%lld changes in %lld seconds. Saving...", least, seconds);
         snap_begin();
     }
 }

@@ -9,6 +9,7 @@
 
 /* ---- boot ------------------------------------------------------------------------------------ */
 
+enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
 enum log_fsync { LOG_FSYNC_EVERYSEC, LOG_FSYNC_ALWAYS, LOG_FSYNC_NO };
 
 /* What persist needs from above, as functions: it calls nobody below it by name. */

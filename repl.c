@@ -52,8 +52,6 @@
 #define REFUSED_MAX 10000               /* ... and this where the answer cannot be used */
 #define STEADY_MS   10000               /* a link that held so long begins with the first delay again */
 
-enum { SAY_NOTICE = 2, SAY_WARNING = 3 };
-
 static const struct repl_options *opt;
 static const struct repl_hooks *hooks;
 struct follower *repl_followers;
@@ -143,7 +141,7 @@ static void followers_serve(void) {
     disk_close_later(fd);
     if (fd >= 0) return;
     failed = snap_begin() < 0;
-    if (failed) hooks->say(SAY_WARNING, "No snapshot for a follower: %s", strerror(errno));
+    if (failed) hooks->say(LOG_WARNING, "No snapshot for a follower: %s", strerror(errno));
     log_pin(oldest_cursor()); /* what is logged from here on goes with it */
     tried = now;
 }
@@ -158,7 +156,7 @@ void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_ou
         f->cursor = f->acked = cursor;
         repl_stats.partial_ok++;
         resp_printf(out, "+CONTINUE %s\r\n", log_id());
-        hooks->say(SAY_NOTICE, "A follower goes on at offset %" PRIu64 ": %" PRIu64 " bytes of the log to send.",
+        hooks->say(LOG_NOTICE, "A follower goes on at offset %" PRIu64 ": %" PRIu64 " bytes of the log to send.",
                    cursor, log_end() - cursor);
         return;
     }
@@ -166,7 +164,7 @@ void repl_psync(struct follower *f, const char *id, int64_t next, struct resp_ou
     repl_stats.full++;
     f->phase = REPL_WAITING;
     followers_serve();
-    hooks->say(SAY_NOTICE, "A follower asks for a full resync.");
+    hooks->say(LOG_NOTICE, "A follower asks for a full resync.");
 }
 
 bool repl_offer(struct follower *f, struct resp_out *(*output)(struct client *owner)) {
@@ -177,7 +175,7 @@ bool repl_offer(struct follower *f, struct resp_out *(*output)(struct client *ow
         f->phase = REPL_SENDING;
         f->acked_ms = repl_clock();
         log_pin(oldest_cursor());
-        hooks->say(SAY_NOTICE, "Full resync of a follower: the snapshot at offset %" PRIu64 ", %" PRIu64 " bytes.",
+        hooks->say(LOG_NOTICE, "Full resync of a follower: the snapshot at offset %" PRIu64 ", %" PRIu64 " bytes.",
                    f->cursor, f->rdb_size);
     }
     return f->phase == REPL_SENDING || (f->phase == REPL_ONLINE && f->cursor != log_written());
@@ -189,7 +187,7 @@ bool repl_may_wait(const struct follower *f) {
 
 static int sent(int64_t n, const char *what) {
     if (n >= 0 || errno == EAGAIN || errno == EINTR) return 1;
-    hooks->say(SAY_WARNING, "A follower was dropped: %s: %s", what,
+    hooks->say(LOG_WARNING, "A follower was dropped: %s: %s", what,
                errno == ERANGE ? "the log does not go back so far any more" : strerror(errno));
     return -1;
 }
@@ -256,7 +254,7 @@ __attribute__((format(printf, 2, 3))) static void link_fails(bool refused, const
     vsnprintf(why, sizeof why, fmt, ap);
     va_end(ap);
     if (strcmp(why, leader.said) != 0)
-        hooks->say(SAY_WARNING, "The leader %s:%d: %s. Trying again.", leader.host, leader.port, why);
+        hooks->say(LOG_WARNING, "The leader %s:%d: %s. Trying again.", leader.host, leader.port, why);
     snprintf(leader.said, sizeof leader.said, "%s", why);
     if (leader.fd >= 0) close(leader.fd);
     leader.fd = -1;
@@ -395,7 +393,7 @@ static bool transfer_begin(const char *line) {
     leader.got = leader.size = 0;
     leader.mark[0] = '\0';
     leader.state = REPL_TRANSFER;
-    hooks->say(SAY_NOTICE, "Full resync from %s:%d: the state at offset %llu.", leader.host, leader.port, offset);
+    hooks->say(LOG_NOTICE, "Full resync from %s:%d: the state at offset %llu.", leader.host, leader.port, offset);
     if (leader.file < 0) link_fails(false, "no file for its snapshot can be made: %s", strerror(errno));
     return true;
 }
@@ -409,7 +407,7 @@ static void psync_answered(const char *line) {
             repl_drop_followers(); /* they hear the id when they come back */
             log_continue(id);
         }
-        hooks->say(SAY_NOTICE, "The leader %s:%d goes on from offset %" PRIu64 ".", leader.host, leader.port,
+        hooks->say(LOG_NOTICE, "The leader %s:%d goes on from offset %" PRIu64 ".", leader.host, leader.port,
                    log_end());
         leader.state = REPL_CONNECTED;
     } else if (!transfer_begin(line)) {
@@ -542,7 +540,7 @@ static bool load_accepted(bool whole, const char *why) {
                    "it is empty, and replica-refuse-empty-sync keeps our %zu keys. Say REPLICAOF NO ONE, or FLUSHALL "
                    "there, or turn the option off",
                    had);
-    else if (empties) hooks->say(SAY_WARNING, "The leader is empty: %zu keys are given up for its sake.", had);
+    else if (empties) hooks->say(LOG_WARNING, "The leader is empty: %zu keys are given up for its sake.", had);
     return leader.state == REPL_LOADING;
 }
 
@@ -566,7 +564,7 @@ void repl_load(void) {
         repl_drop_followers(); /* their cursors count in another history */
         log_adopt(leader.id, leader.offset, facts.stream_db);
         leader.state = REPL_CONNECTED;
-        hooks->say(SAY_NOTICE, "Full resync done: %zu keys loaded in %.3f seconds.", keys_in(store_db),
+        hooks->say(LOG_NOTICE, "Full resync done: %zu keys loaded in %.3f seconds.", keys_in(store_db),
                    (double)(repl_clock() - start) / 1000);
     } else {
         persist_quiesce(false);
