@@ -30,7 +30,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -1355,12 +1354,6 @@ static void breathe(void) {
 
 const char *server_run_id(void) { return server.run_id; }
 
-static void random_id(char id[41]) {
-    unsigned char bytes[20];
-    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) die("No random numbers from the system");
-    for (int i = 0; i < 20; i++) snprintf(id + 2 * (size_t)i, 3, "%02x", bytes[i]);
-}
-
 /* Raises the limit of descriptors to what maxclients needs, or lowers maxclients to what the limit gives. */
 static void descriptors_set_up(void) {
     struct rlimit limit;
@@ -1433,7 +1426,7 @@ static void server_start(void) {
     if (config.supervised == SUPERVISED_SYSTEMD && !supervisor())
         server_log(LOG_WARNING, "--supervised systemd: NOTIFY_SOCKET is not set, so nobody is told of the start");
     if (config.daemonize && !supervisor() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
-    random_id(server.run_id);
+    log_make_id(server.run_id);
     signals_set_up();
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server.epoll < 0) die("epoll_create1: %s", strerror(errno));

@@ -272,12 +272,16 @@ static int log_create(uint64_t base) {
     return -1;
 }
 
-static void take_new_id(bool keep_old) {
+void log_make_id(char id[41]) {
     unsigned char random[20];
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) abort();
+    for (size_t i = 0; i < sizeof random; i++) snprintf(id + 2 * i, 3, "%02x", random[i]);
+}
+
+static void take_new_id(bool keep_old) {
     if (keep_old) header_keep_id(&lg.h, log_end());
     else memset(lg.h.past, 0, sizeof lg.h.past);
-    for (size_t i = 0; i < sizeof random; i++) snprintf(lg.h.id + 2 * i, 3, "%02x", random[i]);
+    log_make_id(lg.h.id);
 }
 
 static void header_say(void) {

@@ -58,6 +58,7 @@ const char *log_id(void);                      /* the replication id, 40 hex dig
 const char *log_id2(void);                     /* the earlier life's id, honoured up to ... */
 uint64_t log_id2_end(void);                    /* ... this offset */
 bool log_had(const char *id, uint64_t offset); /* under this id, which may be an earlier one; it can go on from there */
+void log_make_id(char id[41]);                 /* 40 hex digits that nobody else has */
 void log_new_id(void);                         /* DEBUG CHANGE-REPL-ID: a new id, the old one becomes the second */
 
 /* The end of a turn, before any reply leaves: hands the new bytes to the kernel and asks the helper for a
