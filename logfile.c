@@ -48,42 +48,6 @@ static uint64_t sum_value(const struct sum *sum, uint64_t salt) {
 
 /* ==== header lines ======================================================================================== */
 
-void header_keep_id(struct header *h, uint64_t end) {
-    memmove(&h->past[1], &h->past[0], sizeof h->past - sizeof h->past[0]);
-    memcpy(h->past[0].id, h->id, sizeof h->id);
-    h->past[0].end = end;
-}
-
-bool header_had(const struct header *h, const char *id, uint64_t offset, uint64_t end) {
-    bool had = !strcasecmp(id, h->id) && offset <= end;
-    for (const struct past *p = h->past; p < h->past + PAST_IDS && p->id[0]; p++)
-        had |= !strcasecmp(id, p->id) && offset <= p->end;
-    return had;
-}
-
-/* How many ids have been taken, at one start after the other, without a byte of the log's under any of them. */
-static size_t ids_unused(const struct header *h, uint64_t end) {
-    size_t n = 0;
-    while (n < PAST_IDS && h->past[n].id[0] && h->past[n].end == end) n++;
-    return n;
-}
-
-const char *header_known_id(const struct header *h, uint64_t end) {
-    size_t unused = ids_unused(h, end);
-    return unused ? h->past[unused - 1].id : h->id;
-}
-
-void header_continue(struct header *h, const char *id, uint64_t end) {
-    struct header was = *h;
-    size_t unused = ids_unused(h, end);
-    memcpy(h->id, header_known_id(&was, end), sizeof h->id);
-    memset(h->past, 0, sizeof h->past);
-    memcpy(h->past, was.past + unused, (PAST_IDS - unused) * sizeof *h->past);
-    if (!strcmp(id, h->id)) return;
-    header_keep_id(h, end);
-    snprintf(h->id, sizeof h->id, "%s", id);
-}
-
 void slot_format(char out[SLOT + 1], const struct header *h) {
     int n = snprintf(out, SLOT, "#EchoVault-log 1 gen=%u base=%" PRIu64 " id=%s foreign=%" PRIu64 " history=%s", h->gen,
                      h->base, h->id, h->foreign, h->history);

@@ -21,12 +21,6 @@ struct header {
     struct past past[PAST_IDS]; /* earlier ids, the latest first, and up to where they are honoured */
 };
 
-/* The ids, where the log ends at end. */
-void header_keep_id(struct header *h, uint64_t end); /* the id becomes an earlier one, honoured up to here */
-bool header_had(const struct header *h, const char *id, uint64_t offset, uint64_t end); /* such a byte, or the end */
-const char *header_known_id(const struct header *h, uint64_t end);    /* that of the life which wrote the last byte */
-void header_continue(struct header *h, const char *id, uint64_t end); /* the log goes on under this one */
-
 void slot_format(char out[SLOT + 1], const struct header *h);
 bool slot_parse(const char in[SLOT + 1], struct header *h); /* true where all is as slot_format() writes it */
 

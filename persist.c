@@ -278,8 +278,15 @@ void log_make_id(char id[41]) {
     for (size_t i = 0; i < sizeof random; i++) snprintf(id + 2 * i, 3, "%02x", random[i]);
 }
 
+/* The id becomes an earlier one, honoured up to here. */
+static void keep_id(void) {
+    memmove(&lg.h.past[1], &lg.h.past[0], sizeof lg.h.past - sizeof lg.h.past[0]);
+    memcpy(lg.h.past[0].id, lg.h.id, sizeof lg.h.id);
+    lg.h.past[0].end = log_end();
+}
+
 static void take_new_id(bool keep_old) {
-    if (keep_old) header_keep_id(&lg.h, log_end());
+    if (keep_old) keep_id();
     else memset(lg.h.past, 0, sizeof lg.h.past);
     log_make_id(lg.h.id);
 }
@@ -522,15 +529,34 @@ void log_promote(void) {
 }
 
 bool log_had(const char *id, uint64_t offset) {
-    return offset >= lg.h.base && header_had(&lg.h, id, offset, log_end());
+    bool had = !strcasecmp(id, lg.h.id) && offset <= log_end();
+    for (const struct past *p = lg.h.past; p < lg.h.past + PAST_IDS && p->id[0]; p++)
+        had |= !strcasecmp(id, p->id) && offset <= p->end;
+    return had && offset >= lg.h.base;
+}
+
+/* How many ids have been taken, at one start after the other, without a byte of the log's under any of them. */
+static size_t ids_unused(void) {
+    size_t n = 0;
+    while (n < PAST_IDS && lg.h.past[n].id[0] && lg.h.past[n].end == log_end()) n++;
+    return n;
 }
 
 /* What the log holds is the life's that wrote it. */
-const char *log_known_id(void) { return header_known_id(&lg.h, log_end()); }
+const char *log_known_id(void) {
+    size_t unused = ids_unused();
+    return unused ? lg.h.past[unused - 1].id : lg.h.id;
+}
 
 void log_continue(const char *id) {
+    struct header was = lg.h;
+    size_t unused = ids_unused();
     if (!strcmp(id, lg.h.id)) return;
-    header_continue(&lg.h, id, log_end());
+    if (unused) memcpy(lg.h.id, was.past[unused - 1].id, sizeof lg.h.id);
+    memset(lg.h.past, 0, sizeof lg.h.past);
+    memcpy(lg.h.past, was.past + unused, (PAST_IDS - unused) * sizeof *was.past);
+    if (strcmp(id, lg.h.id) != 0) keep_id();
+    snprintf(lg.h.id, sizeof lg.h.id, "%s", id);
     header_say();
 }
 
