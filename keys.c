@@ -414,18 +414,6 @@ static int restore_options(struct cx *cx, int64_t *idle) {
     return set;
 }
 
-/* Reads RESTORE's payload. False: the error is said. */
-static bool restore_value(struct cx *cx, struct arg *val) {
-    const struct arg *payload = &cx->argv[3];
-    enum rdb_restore result = rdb_restore(payload->p, payload->n, val);
-    if (result == RDB_RESTORE_CHECKSUM) resp_error(cx->out, "ERR DUMP payload version or checksum are wrong");
-    if (result == RDB_RESTORE_FORMAT) resp_error(cx->out, "ERR Bad data format");
-    if (result == RDB_RESTORE_TYPE)
-        resp_errorf(cx->out, "ERR Bad data format: a value of RDB type %d; only strings (type 0) are kept here",
-                    (unsigned char)*payload->p);
-    return result == RDB_RESTORE_OK;
-}
-
 void cmd_restore(struct cx *cx) {
     struct arg *key = &cx->argv[1], val = {0};
     int64_t ttl, deadline, idle = 0;
@@ -433,9 +421,10 @@ void cmd_restore(struct cx *cx) {
     if (options < 0) return;
     bool exists = store_find(cx->db, key);
     if (!cx_check(cx, !exists || options & REPLACE, "BUSYKEY Target key name already exists.") ||
-        !cx_int(cx, 2, &ttl) || !cx_check(cx, ttl >= 0, "ERR Invalid TTL value, must be >= 0") ||
-        !restore_value(cx, &val))
+        !cx_int(cx, 2, &ttl) || !cx_check(cx, ttl >= 0, "ERR Invalid TTL value, must be >= 0"))
         return;
+    const char *why = rdb_restore(cx->argv[3].p, cx->argv[3].n, &val);
+    if (!cx_check(cx, !why, why)) return;
     bool past =
         __builtin_add_overflow(ttl, ttl && !(options & ABSTTL) ? store_now() : 0, &deadline); /* as Redis takes it */
     if (ttl && (past || deadline <= store_now())) {

@@ -307,16 +307,20 @@ static bool get_string(struct cursor *c, struct arg *a, struct scratch *s) {
     return true;
 }
 
-enum rdb_restore rdb_restore(const char *p, size_t n, struct arg *val) {
+const char *rdb_restore(const char *p, size_t n, struct arg *val) {
+    static const char checksum[] = "ERR DUMP payload version or checksum are wrong", format[] = "ERR Bad data format";
     static struct scratch scratch;
-    if (n < 10) return RDB_RESTORE_CHECKSUM;
+    static char type[96];
+    if (n < 10) return checksum;
     const unsigned char *tail = (const unsigned char *)p + n - 10;
     uint64_t sum = little(tail + 2, 8);
-    if (little(tail, 2) > RDB_VERSION_MAX || (sum && sum != crc64(0, p, n - 8))) return RDB_RESTORE_CHECKSUM;
+    if (little(tail, 2) > RDB_VERSION_MAX || (sum && sum != crc64(0, p, n - 8))) return checksum;
     struct cursor c = {.p = (const unsigned char *)p + 1, .end = tail};
-    if (n < 11) return RDB_RESTORE_FORMAT;
-    if (*p != 0) return RDB_RESTORE_TYPE;
-    return get_string(&c, val, &scratch) && c.p == c.end ? RDB_RESTORE_OK : RDB_RESTORE_FORMAT;
+    if (n < 11) return format;
+    if (*p == 0) return get_string(&c, val, &scratch) && c.p == c.end ? NULL : format;
+    snprintf(type, sizeof type, "%s: a value of RDB type %d; only strings (type 0) are kept here", format,
+             (unsigned char)*p);
+    return type;
 }
 
 /* ==== loading a file ====================================================================================== */

@@ -19,9 +19,8 @@ uint64_t crc64(uint64_t crc, const void *p, size_t n);
 
 /* The serialized form of a string value: type, RDB string, 2 bytes of version, 8 bytes of CRC-64. */
 void rdb_dump(struct resp_out *out, const char *p, size_t n); /* appends the bytes, without any framing */
-enum rdb_restore { RDB_RESTORE_OK, RDB_RESTORE_CHECKSUM, RDB_RESTORE_FORMAT, RDB_RESTORE_TYPE };
-/* Reads it back. *val becomes a slice of p, or of memory that is good until the next call. */
-enum rdb_restore rdb_restore(const char *p, size_t n, struct arg *val);
+/* Reads it back. *val becomes a slice of p, or of memory that is good until the next call. NULL, or the error. */
+const char *rdb_restore(const char *p, size_t n, struct arg *val);
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
