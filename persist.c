@@ -1102,10 +1102,8 @@ static struct {
     enum kind kind;
     struct header header;
     bool slot_damaged, has_rdb;
-    bool rdb_empty;
-    int rdb_fd; /* of a snapshot that followers can begin with; -1: none */
     uint64_t size;
-    struct rdb_facts rdb;
+    struct rdb_facts rdb; /* nothing where there is none: offset 0 */
     struct walk scan;
 } boot;
 
@@ -1174,11 +1172,10 @@ static int load_rdb(void) {
         return refuse(rdb_path, "the snapshot could not be opened: %s", strerror(errno));
     info.load_total = info.log_base_size = r.end = (uint64_t)st.st_size;
     bool ok = rdb_load(&r, f, store_db, why);
-    boot.rdb_empty = store_is_empty();
     free(r.buf);
-    if (f->history[0]) boot.rdb_fd = r.fd;
-    else close(r.fd);
     if (!f->placed) f->offset = 1;
+    if (info.loading && f->history[0]) snap_keep(r.fd, f->offset, store_is_empty());
+    else close(r.fd);
     if (!f->history[0]) memcpy(f->history, f->repl_id, sizeof f->history);
     if (!f->history[0]) snprintf(f->history, sizeof f->history, "rdb-%016" PRIx64, f->crc);
     if (ok) return 0;
@@ -1227,7 +1224,7 @@ static int replay(int fd, uint64_t from, uint64_t to, bool plain) {
 /* The log, from the snapshot's offset on. */
 static int load_log(void) {
     const struct header *h = &boot.header;
-    uint64_t from = boot.has_rdb ? boot.rdb.offset : 0;
+    uint64_t from = boot.rdb.offset;
     if (judge_log() < 0) return -1;
     if (boot.has_rdb && strcmp(h->history, boot.rdb.history) != 0) {
         if (!boot.scan.data || !strcmp(h->history, boot.rdb.replaces)) return log_set_aside("old");
@@ -1281,16 +1278,14 @@ static int import_aof(void) {
 static void settle(void) {
     const struct walk *w = &boot.scan;
     bool logged = boot.kind == OUR_LOG;
-    lg.at = logged ? w->good : boot.has_rdb ? boot.rdb.offset : 0;
-    lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.claimed = lg.at;
-    snap.offset = boot.has_rdb ? boot.rdb.offset : 0;
-    lg.settled = lg.at;
+    lg.at = logged ? w->good : boot.rdb.offset;
+    lg.settled = lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.claimed = lg.at;
+    snap.offset = boot.rdb.offset;
     lg.lost = false;    /* what was replayed is counted */
     take_new_id(false); /* a history that begins is named after its first id */
     memcpy(lg.h.history, boot.has_rdb ? boot.rdb.history : lg.h.id, sizeof lg.h.history);
     memcpy(lg.h.id, boot.rdb.repl_id, sizeof lg.h.id);
     lg.h.base = lg.at;
-    if (boot.has_rdb && boot.rdb_fd >= 0) snap_keep(boot.rdb_fd, snap.offset, boot.rdb_empty);
     if (!logged) lg.db = boot.rdb.stream_db;
     if (logged) {
         lg.h = boot.header;
@@ -1335,7 +1330,6 @@ static int open_log(void) {
 
 /* The one sentence: the snapshot, then the log from its offset. */
 static int load_all(void) {
-    boot.fd = boot.rdb_fd = -1;
     if (find_log() < 0 || adopt_dump() < 0) return -1;
     if (boot.kind == PLAIN_AOF) return import_aof();
     if (boot.has_rdb && load_rdb() < 0) return -1;
@@ -1382,11 +1376,9 @@ int persist_reload(bool save) {
     store_set_clock(now, STORE_EXPIRE_IGNORE);
     boot.has_rdb = access(rdb_path, F_OK) == 0;
     boot.rdb = (struct rdb_facts){.offset = lg.h.base};
-    boot.rdb_fd = -1;
     bool ok = !boot.has_rdb || load_rdb() == 0;
     if (ok && lg.fd >= 0)
         ok = replay(lg.fd, file_pos(boot.rdb.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
-    disk_close_later(boot.rdb_fd);
     store_set_clock(now, log_following() ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE);
     lg.live = live;
     lg.lost = lost;
