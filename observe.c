@@ -348,8 +348,7 @@ void cmd_memory_usage(struct cx *cx) {
 
 void cmd_memory_stats(struct cx *cx) {
     struct memory m = server_memory();
-    int64_t keys = 0;
-    for (int i = 0; i < store_databases(); i++) keys += (int64_t)store_size(store_db(i));
+    int64_t keys = (int64_t)store_keys(store_db);
     const char *const names[] = {"peak.allocated",      "total.allocated", "clients.slaves",
                                  "clients.normal",      "overhead.total",  "dataset.bytes",
                                  "fragmentation.bytes", "keys.count",      "keys.bytes-per-key"};

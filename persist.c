@@ -656,12 +656,6 @@ static void file_end_work(struct job *j) {
     file.fd = -1;
 }
 
-static bool store_is_empty(void) {
-    int i = 0;
-    while (i < store_databases() && !store_size(store_db(i))) i++;
-    return i == store_databases();
-}
-
 static void snap_keep(int fd, uint64_t offset, bool empty) {
     disk_close_later(snap.kept_fd);
     snap.kept_fd = fd;
@@ -674,7 +668,7 @@ static void snap_forget(void) { snap_keep(-1, 0, false); }
 int snap_open(uint64_t *offset, uint64_t *size) {
     struct stat st;
     *offset = snap.kept_offset;
-    if (snap.kept_empty && !store_is_empty())
+    if (snap.kept_empty && store_keys(store_db))
         return -1; /* a follower judges a leader by it: see repl.c, load_accepted() */
     if (snap.kept_fd < 0 || snap.kept_offset < lg.h.base || fstat(snap.kept_fd, &st) < 0) return -1;
     *size = (uint64_t)st.st_size;
@@ -754,7 +748,7 @@ int snap_begin(void) {
     snap.walked = snap.rewrite = false;
     snap.generation++;
     snap.changes = store_stats.changes;
-    snap.empty = store_is_empty();
+    snap.empty = !store_keys(store_db);
     snap.started_s = (int64_t)time(NULL);
     snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
     struct rdb_facts f = {.offset = snap.offset, .stream_db = log_following() ? lg.db : 0};
@@ -1174,7 +1168,7 @@ static int load_rdb(void) {
     bool ok = rdb_load(&r, f, store_db, why);
     free(r.buf);
     if (!f->placed) f->offset = 1;
-    if (info.loading && f->history[0]) snap_keep(r.fd, f->offset, store_is_empty());
+    if (info.loading && f->history[0]) snap_keep(r.fd, f->offset, !store_keys(store_db));
     else close(r.fd);
     if (!f->history[0]) memcpy(f->history, f->repl_id, sizeof f->history);
     if (!f->history[0]) snprintf(f->history, sizeof f->history, "rdb-%016" PRIx64, f->crc);

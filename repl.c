@@ -524,16 +524,10 @@ static void load_progress(uint64_t at) {
     if (leader.aborted) loading->end = loading->at + loading->len; /* as if the file ended here */
 }
 
-static size_t keys_in(struct db *(*database)(int id)) {
-    size_t n = 0;
-    for (int i = 0; i < store_databases(); i++) n += store_size(database(i));
-    return n;
-}
-
 /* Whether what was loaded may take the place of what is there. */
 static bool load_accepted(bool whole, const char *why) {
-    size_t had = keys_in(store_db);
-    bool empties = whole && had && !keys_in(store_staged);
+    size_t had = store_keys(store_db);
+    bool empties = whole && had && !store_keys(store_staged);
     if (!whole) link_fails(true, "its snapshot cannot be used, the data stay as they were: %s", why);
     else if (empties && opt->refuse_empty)
         link_fails(true,
@@ -564,7 +558,7 @@ void repl_load(void) {
         repl_drop_followers(); /* their cursors count in another history */
         log_adopt(leader.id, leader.offset, facts.stream_db);
         leader.state = REPL_CONNECTED;
-        hooks->say(LOG_NOTICE, "Full resync done: %zu keys loaded in %.3f seconds.", keys_in(store_db),
+        hooks->say(LOG_NOTICE, "Full resync done: %zu keys loaded in %.3f seconds.", store_keys(store_db),
                    (double)(repl_clock() - start) / 1000);
     } else {
         persist_quiesce(false);

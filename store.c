@@ -814,6 +814,12 @@ struct db *store_staged(int id) {
     return &g.staged[id];
 }
 
+size_t store_keys(struct db *(*database)(int id)) {
+    size_t n = 0;
+    for (int i = 0; i < g.ndbs; i++) n += store_size(database(i));
+    return n;
+}
+
 void store_stage_end(bool take) {
     assert(!snapshot.running);
     for (int i = 0; i < g.ndbs; i++) {

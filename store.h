@@ -82,6 +82,7 @@ void store_reserve(struct db *db, size_t keys); /* before loading so many */
  * the first. No snapshot may be running from the beginning to the end. */
 void store_stage_begin(void);
 struct db *store_staged(int id);
+size_t store_keys(struct db *(*database)(int id)); /* in all of them: store_db or store_staged */
 void store_stage_end(bool take); /* false: what was staged goes; both give the memory back in slices */
 
 /* ---- walks ----------------------------------------------------------------------------------- */
