@@ -705,6 +705,7 @@ static void file_end_done(struct job *j) {
 
 static void file_end(bool whole) {
     store_snapshot_end();
+    resp_out_free(&snap.chunk.out); /* of one that is given up */
     disk_post((struct job){.work = file_end_work, .done = file_end_done, .flag = whole, .base = snap.generation},
               false);
 }
@@ -715,7 +716,6 @@ static void chunk_done(struct job *j) {
     resp_out_free(&j->out);
     /* behind the walk's end the last job is on its way, and has the same error */
     if (!j->error || !snap.running || snap.walked || j->base != snap.generation) return;
-    resp_out_free(&snap.chunk.out);
     file_end(false);
     snap_over(j->error, 0);
 }
@@ -765,10 +765,7 @@ bool snap_ok(void) { return info.save_ok; }
 uint64_t snap_begun(void) { return snap.running ? snap.offset : UINT64_MAX; }
 
 void snap_cancel(void) {
-    if (snap.running && !snap.walked) {
-        resp_out_free(&snap.chunk.out);
-        file_end(false);
-    }
+    if (snap.running && !snap.walked) file_end(false);
     snap.running = false;
 }
 
