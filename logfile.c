@@ -58,7 +58,6 @@ void slot_format(char out[SLOT + 1], const struct header *h) {
     memcpy(out + SLOT - 1, "\n", 2);
 }
 
-/* True where every byte is as slot_format() would have written it. */
 bool slot_parse(const char in[SLOT + 1], struct header *h) {
     char again[SLOT + 1];
     int at = 0, n = 0, i = 0;
@@ -78,7 +77,6 @@ int record_text(char text[RECORD_TEXT], const struct sum *s, uint64_t covers, ui
     return snprintf(text, RECORD_TEXT, "%016" PRIx64 ",%" PRIx64 ",%" PRIx64, sum_value(s, unsynced), covers, unsynced);
 }
 
-/* Takes a record's text apart, without looking at the sum. */
 bool record_read(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced) {
     char text[RECORD_TEXT], *end;
     if (n < 20 || n >= RECORD_TEXT || p[16] != ',') return false;

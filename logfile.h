@@ -33,7 +33,7 @@ struct sum {
 void sum_add(struct sum *s, const char *data, size_t n);
 
 int record_text(char text[RECORD_TEXT], const struct sum *s, uint64_t covers, uint64_t unsynced); /* its length */
-bool record_read(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced); /* without looking at the sum */
+bool record_read(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced); /* takes it apart, whatever its sum */
 /* Whether the text of the record at offset at is the one that belongs there. One that covers more than is still there
  * is taken as it is; so is a leader's that begins elsewhere than behind the last: one who was a follower covers first
  * what it has got since its full resync. */
