@@ -76,7 +76,7 @@ static struct {
     int port;
     bool failover;         /* PSYNC asks the other side to become the leader */
     bool aborted;          /* while it is loaded: it is wanted no more */
-    bool lost;             /* repl_lose_place() */
+    bool lost;             /* the data are not what the log's end says */
     int fd;                /* ours up to CONNECTED */
     int step;              /* of the handshake: what has been said last */
     char line[ANSWER_MAX]; /* of an answer, as far as it is here */
@@ -266,13 +266,12 @@ __attribute__((format(printf, 2, 3))) static void link_fails(bool refused, const
 }
 
 void repl_link_lost(const char *why, bool refused) {
+    leader.lost |= refused;
     leader.down_ms = repl_clock();
     if (leader.down_ms - leader.up_ms > STEADY_MS) leader.delay_ms = RETRY_MS;
     log_relay_abort();
     link_fails(refused, "%s", why);
 }
-
-void repl_lose_place(void) { leader.lost = true; }
 
 static struct reader *loading; /* NULL: nothing is being loaded */
 

@@ -96,8 +96,9 @@ bool repl_link_failed(void);        /* a try has failed since repl_follow() */
 void repl_link_event(void);         /* its socket is ready */
 /* A socket on which the leader's stream comes now, from log_end() on, in log_db(): the caller's. -1: none yet. */
 int repl_take_link(void);
-void repl_lose_place(void); /* the next resync must be a full one: the data are not what the log's end says */
-void repl_link_lost(const char *why, bool refused); /* that socket is over; refused: trying again will hardly help */
+/* That socket is over. refused: trying again will hardly help, and the next resync must be a full one, since the data
+ * are not what the log's end says. */
+void repl_link_lost(const char *why, bool refused);
 void repl_load(void); /* outside the reactor's turn: what came in is loaded beside the old data */
 void repl_cron(void); /* ten times a second: tries, timeouts, waiting followers */
 struct repl_transfer {

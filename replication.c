@@ -176,8 +176,7 @@ static void ack_send(void) {
     struct resp_out *out = client_output(leader);
     bool file = log_in_file();
     resp_array(out, file ? 5 : 3);
-    resp_bulk_str(out, "REPLCONF");
-    resp_bulk_str(out, "ACK");
+    resp_words(out, "REPLCONF ACK");
     resp_bulk_int(out, (int64_t)log_end());
     if (!file) return;
     resp_bulk_str(out, "FACK");
@@ -212,10 +211,7 @@ static void stream_end(const char *why, bool refused) {
 }
 
 /* What comes cannot be followed: a full resync may do without it; and of a transaction, a part may have been done. */
-void replication_refuse(const char *why) {
-    repl_lose_place();
-    stream_end(why, true);
-}
+void replication_refuse(const char *why) { stream_end(why, true); }
 
 static void stream_refuse(const struct cx *cx, const char *error) {
     char why[256];
