@@ -13,7 +13,7 @@
  * frees a client, so a command may close any connection, its own too.
  *
  * Input. A socket that has no cut-off command is read into the turn's shared buffer, and its commands' arguments are
- * slices of that. What one read brought is a segment. When its commands have run, the rest (a cut-off command; what had
+ * slices of that. What one read brought is a segment. Its rest (a cut-off command; when its commands have run, what had
  * to wait) is copied to an input of the client's own, which the next reads go on filling and which is given back when
  * it is empty.
  *
@@ -99,12 +99,9 @@ struct segment {
     struct client *c;
     char *buf;
     size_t len;
-    size_t end;        /* what has been parsed, up to the last whole command */
     size_t resume;     /* a command that has to wait begins here; NOWHERE: none does */
     size_t reply_mark; /* output that waited when its first command began */
     char error[64];    /* of the protocol, the segment's last command */
-    bool cut;          /* a command is cut off: parser (or the input's own) knows how far it got */
-    struct resp_parser parser;
 };
 #define NOWHERE SIZE_MAX
 
@@ -194,6 +191,13 @@ static void input_free(struct client *c) {
     free(c->in->buf);
     free(c->in);
     c->in = NULL;
+}
+
+static void input_new(struct client *c, const char *p, size_t n) {
+    c->in = resp_need(malloc(sizeof *c->in));
+    *c->in = (struct input){.buf = resp_need(malloc(n)), .len = n, .cap = n};
+    resp_parser_init(&c->in->parser);
+    memcpy(c->in->buf, p, n);
 }
 
 static void output_free(struct client *c) {
@@ -605,43 +609,35 @@ static void segment_parse(struct segment *s) {
         batch_add(cmd, p);
         if (p->strict) break; /* AUTH would raise the limits for what follows */
     }
-    s->cut = r == RESP_MORE && p->todo > 0;
-    s->end = s->cut ? p->start : p->pos;
     if (r == RESP_OK && p->pos < s->len) s->resume = p->pos; /* no room: the rest in the next batch */
     if (c->in) return;
-    if (s->cut) parser_leave(p, &s->parser);
+    if (r == RESP_MORE && p->start < s->len) {
+        input_new(c, s->buf + p->start, s->len - p->start);
+        parser_leave(p, &c->in->parser);
+        resp_parser_rebase(&c->in->parser, s->buf, c->in->buf, c->in->parser.start);
+    }
     p->start = p->pos = 0;
 }
 
-/* The commands of this segment have run: what is left of its bytes goes to, or stays in, an input of the client's own.
- */
+/* The commands of this segment have run: what is left of its bytes is, or stays, in an input of the client's own. What
+ * has to wait is parsed again later, from its first byte. */
 static void segment_finish(struct segment *s) {
     struct client *c = s->c;
-    struct resp_parser *own = c->in ? &c->in->parser : s->cut ? &s->parser : NULL;
-    size_t from = s->end;
-    if (s->resume != NOWHERE) { /* what has to wait is parsed again later, from its first byte */
-        from = s->resume;
-        s->cut = false;
-        if (own) resp_parser_free(own);
-        if (own) resp_parser_init(own);
-        if (!(c->flags & (CLIENT_BLOCKED | CLIENT_CLOSING))) client_again(c);
+    bool waits = s->resume != NOWHERE, own = c->in && c->in->buf == s->buf;
+    if (waits && !own) {
+        input_free(c);
+        input_new(c, s->buf + s->resume, s->len - s->resume);
     }
-    if (c->flags & CLIENT_CLOSING || (!c->in && from == s->len)) {
-        if (!c->in && s->cut) resp_parser_free(&s->parser);
-        return;
+    if (waits && !(c->flags & (CLIENT_BLOCKED | CLIENT_CLOSING))) client_again(c);
+    if (own) {
+        struct resp_parser *p = &c->in->parser;
+        if (waits) resp_parser_free(p), p->pos = s->resume;
+        size_t from = p->todo ? p->start : p->pos;
+        c->in->len -= from;
+        if (from) memmove(c->in->buf, c->in->buf + from, c->in->len);
+        resp_parser_rebase(p, s->buf, s->buf, from);
+        if (!c->in->len && !p->todo) input_free(c);
     }
-    size_t left = s->len - from;
-    if (!c->in) {
-        c->in = resp_need(malloc(sizeof *c->in));
-        *c->in = (struct input){.buf = resp_need(malloc(left)), .cap = left, .parser = s->parser};
-        if (!s->cut) resp_parser_init(&c->in->parser);
-        memcpy(c->in->buf, s->buf + from, left);
-    } else {
-        if (from) memmove(c->in->buf, c->in->buf + from, left);
-    }
-    c->in->len = left;
-    if (s->resume == NOWHERE) resp_parser_rebase(&c->in->parser, s->buf, c->in->buf, from);
-    if (!left && !s->cut) input_free(c);
     client_count_memory(c);
 }
 
