@@ -943,6 +943,29 @@ bool cx_resolve(struct cx *cx) {
     return true;
 }
 
+/* Why c may change nothing now: on a follower, with too few of them, or while the disk does not keep its promise. */
+static const char *write_refusal(const struct client *c) {
+    static char text[256];
+    const char *why = log_error();
+    if (c->flags & CLIENT_LEADER) return NULL;
+    if (log_following() && config.replica_read_only) return "READONLY You can't write against a read only replica.";
+    if (!replication_enough()) return "NOREPLICAS Not enough good replicas to write.";
+    if (why) {
+        snprintf(text, sizeof text, "MISCONF Errors writing to the AOF file: %s", why);
+        return text;
+    }
+    if (!config.stop_writes_on_bgsave_error || !*config.save || snap_ok()) return NULL;
+    return "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
+           "Commands that may modify the data set are disabled, because this instance is configured to report "
+           "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the "
+           "Redis logs for details about the RDB error.";
+}
+
+bool cx_may_write(struct cx *cx) {
+    const char *why = write_refusal(cx->client);
+    return cx_check(cx, !why, why);
+}
+
 /* Why this command may not run now, NULL: it may. */
 static const char *refusal(const struct cx *cx) {
     static char text[192];
@@ -966,29 +989,10 @@ static const char *refusal(const struct cx *cx) {
     }
     if (c->flags & CLIENT_MONITOR && cmd->flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE))
         return "ERR Replica can't interact with the keyspace";
-    return NULL;
-}
-
-/* A change while the disk does not keep up its promise, or where followers are too few, or on a follower; false: the
- * error is said. */
-bool cx_may_write(struct cx *cx) {
-    const char *why = log_error();
-    if (cx->client->flags & CLIENT_LEADER) return true;
-    if (!cx_check(cx, !log_following() || !config.replica_read_only,
-                  "READONLY You can't write against a read only replica."))
-        return false;
-    if (!cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.")) return false;
-    if (why) {
-        resp_errorf(cx->out, "MISCONF Errors writing to the AOF file: %s", why);
-        return false;
-    }
-    if (!config.stop_writes_on_bgsave_error || !*config.save || snap_ok()) return true;
-    resp_error(cx->out,
-               "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
-               "Commands that may modify the data set are disabled, because this instance is configured to report "
-               "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the "
-               "Redis logs for details about the RDB error.");
-    return false;
+    const char *why = cmd->flags & CMD_WRITE ? write_refusal(c) : NULL;
+    if (why || cmd->flags & CMD_STALE || config.replica_serve_stale_data || !log_following() || replication_link_up())
+        return why;
+    return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 }
 
 static bool is_paused(const struct cx *cx) {
@@ -1007,18 +1011,10 @@ static void postpone(struct cx *cx) {
 
 static void cx_dispatch(struct cx *cx) {
     struct client *c = cx->client;
-    const char *why = NULL;
     size_t len = cx->out->len;
-    bool ok = cx_resolve(cx);
-    if (ok && (why = refusal(cx))) {
-        resp_error(cx->out, why);
-        ok = false;
-    }
-    if (ok && cx->cmd->flags & CMD_WRITE) ok = cx_may_write(cx);
-    if (ok && !(cx->cmd->flags & CMD_STALE))
-        ok = cx_check(cx, config.replica_serve_stale_data || !log_following() || replication_link_up(),
-                      "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
-    if (!ok) {
+    bool known = cx_resolve(cx);
+    const char *why = known ? refusal(cx) : NULL;
+    if (!known || !cx_check(cx, !why, why)) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         if (cx->cmd && cx->cmd->fn == cmd_exec) transaction_abort(cx, len);
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
