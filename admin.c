@@ -85,12 +85,11 @@ static bool is_alike(const struct refusal *a, const struct refusal *b) {
 static void note_refusal(const struct cx *cx, const struct arg *user) {
     static int64_t next;
     static unsigned unsaid;
-    char peer[64], local[64];
     struct refusal new = {.count = 1, .at_ms = store_wall_clock()};
     size_t i = 0, recent = nrefusals < 10 ? nrefusals : 10;
-    client_addresses(cx->client, peer, local);
     if (unsaid++, new.at_ms >= next) {
-        server_log(LOG_WARNING, "Wrong user name or password from %s, %u since the last such line", peer, unsaid);
+        server_log(LOG_WARNING, "Wrong user name or password from %s, %u since the last such line",
+                   client_peer(cx->client).text, unsaid);
         next = new.at_ms + 1000;
         unsaid = 0;
     }

@@ -12,23 +12,22 @@
 
 /* ==== addresses ================================================================================================ */
 
-static void address_text(const struct sockaddr_storage *ss, socklen_t n, char text[64]) {
+static struct address address_of(const struct client *c, bool ours) {
+    struct address a;
+    struct sockaddr_storage ss;
+    struct sockaddr *sa = (struct sockaddr *)&ss;
+    socklen_t n = sizeof ss;
     char ip[48], port[8];
-    if (getnameinfo((const struct sockaddr *)ss, n, ip, sizeof ip, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) ||
-        ss->ss_family == AF_UNIX)
-        snprintf(text, 64, "%.60s:0", config.unixsocket);
-    else snprintf(text, 64, ss->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", ip, port);
+    int failed = ours ? getsockname(c->fd, sa, &n) : getpeername(c->fd, sa, &n);
+    if (failed || ss.ss_family == AF_UNIX ||
+        getnameinfo(sa, n, ip, sizeof ip, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV))
+        snprintf(a.text, sizeof a.text, "%.60s:0", config.unixsocket);
+    else snprintf(a.text, sizeof a.text, ss.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", ip, port);
+    return a;
 }
 
-void client_addresses(const struct client *c, char peer[64], char local[64]) {
-    struct sockaddr_storage ss = {0};
-    socklen_t n = sizeof ss;
-    getpeername(c->fd, (struct sockaddr *)&ss, &n);
-    address_text(&ss, n, peer);
-    n = sizeof ss;
-    getsockname(c->fd, (struct sockaddr *)&ss, &n);
-    address_text(&ss, n, local);
+struct address client_peer(const struct client *c) {
+    return address_of(c, false);
 }
 
 /* ==== one's own connection ===================================================================================== */
@@ -57,16 +56,16 @@ void client_describe(struct resp_out *o, const struct cx *cx, const struct clien
     const bool set[] = {f & CLIENT_FOLLOWER, f & CLIENT_LEADER,  f & CLIENT_MONITOR,   c->subs,
                         f & CLIENT_MULTI,    f & CLIENT_BLOCKED, transaction_stale(c), f & CLIENT_CLOSE_AFTER,
                         f & CLIENT_CLOSING,  f & CLIENT_UNIX,    f & CLIENT_NO_EVICT,  f & CLIENT_NO_TOUCH};
-    char peer[64], local[64], flags[sizeof letters + 1] = "N";
+    char flags[sizeof letters + 1] = "N";
     size_t query, query_free, multi, n = 0, waits = c->own ? resp_out_pending(c->own) : 0;
     size_t total = client_memory(c, &query, &query_free, &multi);
     uint32_t idle = (uint32_t)client_silence(c);
     const struct command *cmd = c == cx->client ? cx->cmd : c->last_cmd;
-    client_addresses(c, peer, local);
     for (int i = 0; letters[i]; i++)
         if (set[i]) flags[n++] = letters[i];
-    resp_printf(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d ", c->id, peer, local,
-                c->fd, c->name ? c->name : "", c->active + idle - c->created, idle, flags, c->db);
+    resp_printf(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d ", c->id,
+                address_of(c, false).text, address_of(c, true).text, c->fd, c->name ? c->name : "",
+                c->active + idle - c->created, idle, flags, c->db);
     resp_printf(o, "sub=%zu psub=%zu ssub=%zu ", pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
                 pubsub_count(c, PUBSUB_SHARD));
     resp_printf(o, "multi=%d qbuf=%zu qbuf-free=%zu multi-mem=%zu obl=0 oll=%d omem=%zu tot-mem=%zu events=%s ",
@@ -144,12 +143,11 @@ struct filter {
 static bool equals(const struct arg *a, const char *text) { return a->n == strlen(text) && !memcmp(a->p, text, a->n); }
 
 static bool filter_takes(const struct filter *f, const struct client *c) {
-    char peer[64], local[64];
     if ((f->id && f->id != (int64_t)c->id) || (f->class >= 0 && f->class != client_class(c)) ||
         (f->user && c->flags & CLIENT_LEADER))
         return false;
-    if (f->peer || f->local) client_addresses(c, peer, local);
-    return (!f->peer || equals(f->peer, peer)) && (!f->local || equals(f->local, local));
+    return (!f->peer || equals(f->peer, address_of(c, false).text)) &&
+           (!f->local || equals(f->local, address_of(c, true).text));
 }
 
 /* Takes the pair of words that begins at argument i. False: the error is said. */
@@ -281,10 +279,8 @@ void clients_evict(void) {
         for (struct client *c = client_next(NULL); c; c = client_next(c))
             if (c->counted > (largest ? largest->counted : 0)) largest = c;
         if (!largest) return;
-        char peer[64], local[64];
-        client_addresses(largest, peer, local);
         server_log(LOG_NOTICE, "Client %s closed: it takes %zu bytes, and all together are above maxmemory-clients",
-                   peer, largest->counted);
+                   client_peer(largest).text, largest->counted);
         client_close(largest);
         client_count_memory(largest);
         server_stats.evicted_clients++;

@@ -421,10 +421,9 @@ void config_load(int argc, char **argv) {
 /* ==== CONFIG =================================================================================================== */
 
 bool config_permits(int permit, const struct client *c) {
-    char peer[64], local[64];
     if (permit != PERMIT_LOCAL) return permit == PERMIT_YES;
-    client_addresses(c, peer, local);
-    return c->flags & CLIENT_UNIX || !strncmp(peer, "127.", 4) || !strncmp(peer, "[::1]", 5);
+    struct address peer = client_peer(c);
+    return c->flags & CLIENT_UNIX || !strncmp(peer.text, "127.", 4) || !strncmp(peer.text, "[::1]", 5);
 }
 
 void cmd_config_get(struct cx *cx) {

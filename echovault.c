@@ -467,10 +467,8 @@ static void output_check_limits(struct client *c) {
     else if (!c->over_soft_since) c->over_soft_since = server.now_s;
     if ((config.output_hard[class] && n > (size_t)config.output_hard[class]) ||
         (over_soft && server.now_s - c->over_soft_since > (uint32_t)config.output_seconds[class])) {
-        char peer[64], local[64];
-        client_addresses(c, peer, local);
-        server_log(LOG_WARNING, "Client %s closed: %zu bytes of output wait for it (client-output-buffer-limit)", peer,
-                   n);
+        server_log(LOG_WARNING, "Client %s closed: %zu bytes of output wait for it (client-output-buffer-limit)",
+                   client_peer(c).text, n);
         client_close(c);
     }
 }

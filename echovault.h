@@ -212,7 +212,10 @@ void client_close_after_reply(struct client *c);
 void client_reset(struct client *c); /* RESET: as just connected */
 struct resp_out *
 client_output(struct client *c); /* where to write what c did not ask for at this moment (push messages) */
-void client_addresses(const struct client *c, char peer[64], char local[64]);
+struct address {
+    char text[64]; /* "ip:port", "[ip]:port", or of a Unix socket its path and ":0" */
+};
+struct address client_peer(const struct client *c);
 size_t client_count(void);
 int client_class(const struct client *c);       /* 0 normal, 1 replica, 2 pubsub, 3 master */
 int client_class_named(const struct arg *name); /* -1: there is none (config.c) */

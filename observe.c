@@ -58,7 +58,7 @@ static const struct arg *shown(const struct cx *cx, int i) {
 }
 
 static void slows_add(const struct cx *cx, int64_t us) {
-    char peer[64], local[64], text[BYTES_SHOWN + 48];
+    char text[BYTES_SHOWN + 48];
     struct slow *s = resp_need(calloc(1, sizeof *s));
     int args = cx->argc < ARGS_SHOWN ? cx->argc : ARGS_SHOWN;
     resp_printf(&s->reply, "*6\r\n" INT INT INT "*%d\r\n", next_slow++, store_wall_clock() / 1000, us, args);
@@ -70,8 +70,7 @@ static void slows_add(const struct cx *cx, int64_t us) {
         else if (a->n > n) n += (size_t)sprintf(text + n, "... (%zu more bytes)", a->n - n);
         resp_bulk(&s->reply, text, n);
     }
-    client_addresses(cx->client, peer, local);
-    resp_bulk_str(&s->reply, peer);
+    resp_bulk_str(&s->reply, client_peer(cx->client).text);
     resp_bulk_str(&s->reply, cx->client->name ? cx->client->name : "");
     TAILQ_INSERT_HEAD(&slows, s, link);
     nslows++;
@@ -117,13 +116,12 @@ void observe_forget(struct client *c) {
 }
 
 static void monitors_feed(const struct cx *cx) {
-    char peer[64], local[64];
+    struct address peer = client_peer(cx->client);
     struct timespec now;
     struct resp_out line = {0};
     clock_gettime(CLOCK_REALTIME, &now);
-    client_addresses(cx->client, peer, local);
-    if (cx->client->flags & CLIENT_UNIX) snprintf(peer, sizeof peer, "unix:%.58s", config.unixsocket);
-    resp_printf(&line, "+%lld.%06ld [%d %s]", (long long)now.tv_sec, now.tv_nsec / 1000, cx->client->db, peer);
+    if (cx->client->flags & CLIENT_UNIX) snprintf(peer.text, sizeof peer.text, "unix:%.58s", config.unixsocket);
+    resp_printf(&line, "+%lld.%06ld [%d %s]", (long long)now.tv_sec, now.tv_nsec / 1000, cx->client->db, peer.text);
     for (int i = 0; i < cx->argc; i++) {
         resp_raw(&line, " ", 1);
         resp_quoted(&line, shown(cx, i)->p, shown(cx, i)->n);

@@ -308,11 +308,10 @@ static const char *link_word(void) {
 
 /* Where a follower listens, as far as that is known. */
 static void follower_address(const struct follower *f, char ip[64]) {
-    char peer[64], local[64];
-    client_addresses(f->owner, peer, local);
-    char *colon = strrchr(peer, ':');
+    struct address peer = client_peer(f->owner);
+    char *colon = strrchr(peer.text, ':');
     if (colon) *colon = '\0';
-    snprintf(ip, 64, "%s", *f->ip ? f->ip : peer + (*peer == '['));
+    snprintf(ip, 64, "%s", *f->ip ? f->ip : peer.text + (*peer.text == '['));
     ip[strcspn(ip, "]")] = '\0';
 }
 
