@@ -141,7 +141,7 @@ static struct {
     int64_t looked_ns;      /* time of the window's commands that were looked at one by one; the others: */
     const struct command *brief[WINDOW];
     int nbrief;
-    struct client **touched; /* have output to be written */
+    struct client **touched; /* have output to be written, if it is not held for the disk */
     size_t ntouched, touched_cap;
     struct handle *again; /* clients with input that can go on without a read */
     size_t nagain, again_cap;
@@ -153,8 +153,6 @@ static struct {
     size_t nclients;
     uint64_t next_id;
     uint32_t next_gen;
-    struct handle *held; /* clients whose replies wait for the disk */
-    size_t nheld, held_cap;
     enum pause postponed_in; /* the strictest pause that any command waits for */
     struct handle *waiting;  /* clients blocked in WAITAOF */
     size_t nwaiting, waiting_cap;
@@ -264,6 +262,10 @@ void client_close_after_reply(struct client *c) {
 
 /* The one place where clients are freed. */
 static void clients_reap(void) {
+    size_t kept = 0;
+    for (size_t i = 0; i < turn.ntouched; i++)
+        if (!(turn.touched[i]->flags & CLIENT_CLOSING)) turn.touched[kept++] = turn.touched[i];
+    turn.ntouched = kept;
     for (size_t i = 0; i < server.ndead; i++) {
         struct client *c = server.dead[i];
         server.clients[c->fd] = NULL;
@@ -365,31 +367,6 @@ static void client_unblock(struct client *c) {
 
 /* Its replies must not leave yet: what they report is not as safe as the policy promises. */
 static bool output_held(const struct client *c) { return c->hold > log_safe(); }
-
-static void client_hold(struct client *c) {
-    if (c->flags & CLIENT_HELD) return;
-    c->flags |= CLIENT_HELD;
-    client_block(c);
-    PUSH(server.held, server.nheld, server.held_cap, client_handle(c));
-}
-
-/* Replies that waited for the disk, and the clients behind them, go on. */
-static void clients_unhold(void) {
-    size_t kept = 0;
-    for (size_t i = 0; i < server.nheld; i++) {
-        struct client *c = client_of(server.held[i]);
-        if (!c) continue;
-        if (output_held(c)) {
-            server.held[kept++] = server.held[i];
-            continue;
-        }
-        c->hold = 0;
-        c->flags &= ~(uint32_t)CLIENT_HELD;
-        client_touch(c);
-        client_unblock(c);
-    }
-    server.nheld = kept;
-}
 
 /* ==== output ================================================================================== */
 
@@ -498,8 +475,12 @@ static void client_flush(struct client *c) {
     size_t all = output_pending(c);
     bool held = output_held(c);
     ssize_t sent = 0;
-    if (held) client_hold(c);
+    if (held) c->flags |= CLIENT_HELD | CLIENT_BLOCKED;
     else c->hold = 0;
+    if (!held && c->flags & CLIENT_HELD) {
+        c->flags &= ~(uint32_t)CLIENT_HELD;
+        client_unblock(c);
+    }
     if (all && !held) {
         struct iovec iov[64];
         iov[0] = (struct iovec){.iov_base = turn.out.buf ? turn.out.buf + c->turn_start : NULL,
@@ -534,13 +515,18 @@ static void clients_flush(void) {
         struct client *c = turn.touched[i];
         c->flags &= ~(uint32_t)CLIENT_TOUCHED;
         if (c->flags & CLIENT_CLOSING) continue;
-        if (c->own || c->turn_start == c->turn_end || output_held(c)) turn.touched[rest++] = c;
+        if (c->own || c->turn_start == c->turn_end || c->flags & CLIENT_HELD || output_held(c))
+            turn.touched[rest++] = c;
         else simple[n++] = c;
         if (n == URING_MAX) flush_together(simple, n), n = 0;
     }
     flush_together(simple, n);
-    for (size_t i = 0; i < rest; i++) client_flush(turn.touched[i]);
     turn.ntouched = 0;
+    for (size_t i = 0; i < rest; i++) {
+        struct client *c = turn.touched[i];
+        client_flush(c);
+        if (c->flags & CLIENT_HELD) client_touch(c); /* until it may go on */
+    }
     if (turn.out.cap > 4 * REPLY_SHARE) resp_out_free(&turn.out);
     turn.out.len = 0;
 }
@@ -1322,7 +1308,6 @@ static bool server_turn(int wait_ms) {
         log_flush();
         if (at) observe_event(EVENT_WRITE, at);
         more |= replication_turn(n == 0 && !nagain);
-        clients_unhold();
         waiters_check();
     }
     clients_flush();
