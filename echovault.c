@@ -141,7 +141,7 @@ static struct {
     int64_t looked_ns;      /* time of the window's commands that were looked at one by one; the others: */
     const struct command *brief[WINDOW];
     int nbrief;
-    struct client **touched; /* have output to be written, if it is not held for the disk */
+    struct client **touched; /* have output to be written, or wait, as it does, for the log */
     size_t ntouched, touched_cap;
     struct handle *again; /* clients with input that can go on without a read */
     size_t nagain, again_cap;
@@ -154,9 +154,7 @@ static struct {
     uint64_t next_id;
     uint32_t next_gen;
     enum pause postponed_in; /* the strictest pause that any command waits for */
-    struct handle *waiting;  /* clients blocked in WAITAOF */
-    size_t nwaiting, waiting_cap;
-    struct client **dead; /* closing, to be freed by the reaper */
+    struct client **dead;    /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
     int epoll, signals, link_fd;
     bool stopping, loading, files_closed;
@@ -470,8 +468,11 @@ static void client_sent(struct client *c, size_t all, bool held, ssize_t sent) {
     client_count_memory(c);
 }
 
+static void wait_check(struct client *c);
+
 /* Output that waited before, or has to: one write for all that c has to get. */
 static void client_flush(struct client *c) {
+    if (c->wait_until) wait_check(c);
     size_t all = output_pending(c);
     bool held = output_held(c);
     ssize_t sent = 0;
@@ -515,7 +516,7 @@ static void clients_flush(void) {
         struct client *c = turn.touched[i];
         c->flags &= ~(uint32_t)CLIENT_TOUCHED;
         if (c->flags & CLIENT_CLOSING) continue;
-        if (c->own || c->turn_start == c->turn_end || c->flags & CLIENT_HELD || output_held(c))
+        if (c->own || c->turn_start == c->turn_end || c->flags & CLIENT_BLOCKED || output_held(c))
             turn.touched[rest++] = c;
         else simple[n++] = c;
         if (n == URING_MAX) flush_together(simple, n), n = 0;
@@ -525,7 +526,7 @@ static void clients_flush(void) {
     for (size_t i = 0; i < rest; i++) {
         struct client *c = turn.touched[i];
         client_flush(c);
-        if (c->flags & CLIENT_HELD) client_touch(c); /* until it may go on */
+        if (c->flags & CLIENT_HELD || c->wait_until) client_touch(c); /* until it may go on */
     }
     if (turn.out.cap > 4 * REPLY_SHARE) resp_out_free(&turn.out);
     turn.out.len = 0;
@@ -1072,7 +1073,7 @@ static void wait_begin(struct cx *cx, int64_t until) {
     if (c->wait_followers) replication_getack();
     client_block(c);
     client_arm(c); /* to hear when it leaves */
-    PUSH(server.waiting, server.nwaiting, server.waiting_cap, client_handle(c));
+    client_touch(c);
 }
 
 void cmd_wait(struct cx *cx) {
@@ -1106,30 +1107,21 @@ void cmd_waitaof(struct cx *cx) {
     wait_begin(cx, until);
 }
 
-/* Those who have waited long enough hear how far the log is. */
-static void waiters_check(void) {
-    size_t kept = 0;
-    for (size_t i = 0; i < server.nwaiting; i++) {
-        struct client *c = client_of(server.waiting[i]);
-        if (!c) continue;
-        bool demoted = log_following();
-        if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) {
-            server.waiting[kept++] = server.waiting[i];
-            continue;
-        }
-        c->wait_until = 0;
-        bool silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP), failed = c->wait_failed;
-        if (!silent && (demoted || failed))
-            resp_errorf(client_output(c), "UNBLOCKED %s",
-                        failed ? "client unblocked via CLIENT UNBLOCK"
-                               : "force unblock from blocking operation, instance state changed (master -> replica?)");
-        else if (!silent) wait_reply(c, client_output(c));
-        c->wait_failed = false;
-        if (demoted) client_close_after_reply(c);
-        c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
-        client_unblock(c);
-    }
-    server.nwaiting = kept;
+/* If c has waited long enough, it hears how far the log is. */
+static void wait_check(struct client *c) {
+    bool demoted = log_following(), silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP);
+    if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) return;
+    c->wait_until = 0;
+    if (!silent && (demoted || c->wait_failed))
+        resp_errorf(client_own(c), "UNBLOCKED %s",
+                    c->wait_failed
+                        ? "client unblocked via CLIENT UNBLOCK"
+                        : "force unblock from blocking operation, instance state changed (master -> replica?)");
+    else if (!silent) wait_reply(c, client_own(c));
+    c->wait_failed = false;
+    if (demoted) c->flags |= CLIENT_CLOSE_AFTER;
+    c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
+    client_unblock(c);
 }
 
 /* ==== replay: the log's commands at the start, without a client =============================== */
@@ -1308,7 +1300,6 @@ static bool server_turn(int wait_ms) {
         log_flush();
         if (at) observe_event(EVENT_WRITE, at);
         more |= replication_turn(n == 0 && !nagain);
-        waiters_check();
     }
     clients_flush();
     clients_evict();

@@ -68,7 +68,7 @@ static void drain(void) {
 void harness_kill(void) {
     while (server.nclients > server.ndead) client_close(client_next(NULL));
     clients_reap();
-    server.nwaiting = turn.nagain = turn.ntouched = 0;
+    turn.nagain = turn.ntouched = 0;
     seam.disk_error = 0;
     seam.disk_room = SIZE_MAX;
     snap_cancel();
@@ -122,7 +122,7 @@ bool harness_check_clients(void) {
         size_t all = client_memory(c, &query, &query_free, &multi);
         if (!client_authed(c) && all - query_free > (64 << 10)) return false;
         if (c->in && c->in->len > c->in->cap) return false;
-        bool waits = c->flags & CLIENT_HELD;
+        bool waits = c->flags & CLIENT_HELD || c->wait_until;
         if (c->turn_start != c->turn_end || waits != !!(c->flags & CLIENT_TOUCHED)) return false;
     }
     return true;
