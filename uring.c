@@ -41,21 +41,20 @@ bool uring_start(void) {
     if (fd < 0) return false;
     size_t sq_bytes = p.sq_off.array + p.sq_entries * sizeof(unsigned);
     size_t cq_bytes = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
-    bool one = p.features & IORING_FEAT_SINGLE_MMAP;
-    char *sq = map(one && cq_bytes > sq_bytes ? cq_bytes : sq_bytes, fd, IORING_OFF_SQ_RING);
-    char *cq = one ? sq : map(cq_bytes, fd, IORING_OFF_CQ_RING);
+    /* Kernels that know these flags map both rings as one (IORING_FEAT_SINGLE_MMAP). */
+    char *rings = map(cq_bytes > sq_bytes ? cq_bytes : sq_bytes, fd, IORING_OFF_SQ_RING);
     ring.sqes = map(p.sq_entries * sizeof *ring.sqes, fd, IORING_OFF_SQES);
-    if (!sq || !cq || !ring.sqes) { /* what was mapped stays: it is a page or two, once */
+    if (!rings || !ring.sqes) { /* what was mapped stays: it is a page or two, once */
         close(fd);
         return false;
     }
-    ring.sq_tail = (_Atomic unsigned *)(void *)(sq + p.sq_off.tail);
-    ring.cq_head = (_Atomic unsigned *)(void *)(cq + p.cq_off.head);
-    ring.cq_tail = (_Atomic unsigned *)(void *)(cq + p.cq_off.tail);
+    ring.sq_tail = (_Atomic unsigned *)(void *)(rings + p.sq_off.tail);
+    ring.cq_head = (_Atomic unsigned *)(void *)(rings + p.cq_off.head);
+    ring.cq_tail = (_Atomic unsigned *)(void *)(rings + p.cq_off.tail);
     ring.sq_mask = p.sq_entries - 1;
     ring.cq_mask = p.cq_entries - 1;
-    ring.cqes = (struct io_uring_cqe *)(void *)(cq + p.cq_off.cqes);
-    unsigned *order = (unsigned *)(void *)(sq + p.sq_off.array);
+    ring.cqes = (struct io_uring_cqe *)(void *)(rings + p.cq_off.cqes);
+    unsigned *order = (unsigned *)(void *)(rings + p.sq_off.array);
     for (unsigned i = 0; i < p.sq_entries; i++) order[i] = i; /* entries are taken as they stand */
     ring.fd = fd;
     return true;
