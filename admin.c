@@ -470,12 +470,12 @@ void cmd_bgrewriteaof(struct cx *cx) {
 }
 
 void cmd_shutdown(struct cx *cx) {
-    enum { SAVE = 1, NOSAVE = 2, NOW = 4, FORCE = 8 };
+    enum { SAVE = 1, NOSAVE = 2, NOW = 4, FORCE = 8 }; /* there are no lagging followers to wait for: NOW is always */
     struct cx_options o;
     if (cx->argc == 2 && given(cx, "abort")) resp_error(cx->out, "ERR No shutdown in progress.");
     else if (cx_options(cx, 1, "save nosave now force", 0, 0, &o) &&
              cx_check(cx, !(o.words & SAVE && o.words & NOSAVE), "ERR syntax error"))
-        server_stop(cx, o.words & SAVE, o.words & NOSAVE, o.words & NOW, o.words & FORCE);
+        server_stop(cx, o.words & SAVE, o.words & NOSAVE, o.words & FORCE);
 }
 
 void cmd_help(struct cx *cx) {

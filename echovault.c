@@ -336,8 +336,6 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
 
 /* ==== blocking ================================================================================ */
 
-static struct handle client_handle(const struct client *c) { return (struct handle){.fd = c->fd, .gen = c->gen}; }
-
 /* NULL: it is gone, whoever has its descriptor now. */
 static struct client *client_of(struct handle h) {
     if (h.fd >= server.clients_cap) return NULL;
@@ -349,12 +347,16 @@ static struct client *client_of(struct handle h) {
 static void client_again(struct client *c) {
     if (c->flags & CLIENT_AGAIN) return;
     c->flags |= CLIENT_AGAIN;
-    PUSH(turn.again, turn.nagain, turn.again_cap, client_handle(c));
+    PUSH(turn.again, turn.nagain, turn.again_cap, ((struct handle){.fd = c->fd, .gen = c->gen}));
 }
 
-/* Nothing more of it is run until client_unblock(), which goes by what else may keep it blocked. */
-static void client_block(struct client *c) { c->flags |= CLIENT_BLOCKED; }
+/* Nothing more of it is run until client_unblock(). */
+static void client_block(struct client *c) {
+    c->flags |= CLIENT_BLOCKED;
+    client_arm(c); /* to hear when it leaves */
+}
 
+/* Unless something else, too, keeps it blocked. */
 static void client_unblock(struct client *c) {
     if (c->wait_until || c->postponed || c->flags & CLIENT_HELD) return;
     uint32_t before = c->flags;
@@ -393,10 +395,6 @@ static void output_end(void) {
         c->turn_end = c->turn_start;
     }
     if (c->own || c->turn_end > c->turn_start) client_touch(c);
-}
-
-static size_t output_pending(const struct client *c) {
-    return (c->own ? resp_out_pending(c->own) : 0) + (c->turn_end - c->turn_start);
 }
 
 /* What the socket did not take becomes the client's own output; its part of the turn's comes first. */
@@ -473,7 +471,7 @@ static void wait_check(struct client *c);
 /* Output that waited before, or has to: one write for all that c has to get. */
 static void client_flush(struct client *c) {
     if (c->wait_until) wait_check(c);
-    size_t all = output_pending(c);
+    size_t all = (c->own ? resp_out_pending(c->own) : 0) + c->turn_end - c->turn_start;
     bool held = output_held(c);
     ssize_t sent = 0;
     if (held) c->flags |= CLIENT_HELD | CLIENT_BLOCKED;
@@ -991,7 +989,6 @@ static void postpone(struct cx *cx) {
     if (client_paused() > server.postponed_in) server.postponed_in = client_paused();
     cx->client->postponed = queued_new(cx);
     client_block(cx->client);
-    client_arm(cx->client);
 }
 
 static void cx_dispatch(struct cx *cx) {
@@ -1072,7 +1069,6 @@ static void wait_begin(struct cx *cx, int64_t until) {
     c->wait_until = until ? until : INT64_MAX;
     if (c->wait_followers) replication_getack();
     client_block(c);
-    client_arm(c); /* to hear when it leaves */
     client_touch(c);
 }
 
@@ -1307,11 +1303,14 @@ static bool server_turn(int wait_ms) {
     return more;
 }
 
+static bool breathe_loading(void) {
+    server_turn(0);
+    return !server.stopping;
+}
+
 /* Clients hear -LOADING during the start; a reload on a client's behalf runs within that client's turn. */
 static void breathe(void) {
-    if (!server.loading) return;
-    server_turn(0);
-    if (!server.stopping) return;
+    if (!server.loading || breathe_loading()) return;
     server_log(LOG_NOTICE, "Stopped while loading");
     exit(0);
 }
@@ -1376,8 +1375,7 @@ static bool server_close_files(bool save) {
     return false;
 }
 
-void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force) {
-    (void)now; /* there are no lagging followers to wait for */
+void server_stop(struct cx *cx, bool save, bool nosave, bool force) {
     bool snapshot = save || (!nosave && !config.persist.log_on && *config.save);
     server_log(LOG_NOTICE, "User requested shutdown...");
     bool closed = server.loading || server_close_files(snapshot) || force; /* loading changes no file */
@@ -1414,11 +1412,6 @@ static void server_start(void) {
                (int)getpid());
     server_watch(server.signals);
     server_log(LOG_NOTICE, "Server initialized");
-}
-
-static bool breathe_loading(void) {
-    server_turn(0);
-    return !server.stopping;
 }
 
 static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};

@@ -305,8 +305,8 @@ struct memory {               /* bytes: by the data, of that by tables; of the p
 } server_memory(void);
 void server_sample(void);                  /* ten times a second: what INFO tells rates and peaks from */
 void server_count_error(const char *text); /* an error reply, as resp_out.last_error has it */
-void server_stop(struct cx *cx, bool save, bool nosave, bool now, bool force); /* SHUTDOWN; may reply an error */
-void server_watch(int fd);                                                     /* for input, by the reactor */
+void server_stop(struct cx *cx, bool save, bool nosave, bool force); /* SHUTDOWN; may reply an error */
+void server_watch(int fd);                                           /* for input, by the reactor */
 void listen_all(void);            /* listens as the options say, or ends the server (listen.c) */
 void listen_unix(void);           /* the same for --unixsocket */
 void listen_accept(int listener); /* takes who waits there */

@@ -451,8 +451,7 @@ static bool failover_read(struct cx *cx, struct failover *f) {
         } else if (resp_arg_is(a, "force") && !f->force) {
             f->force = true;
         } else {
-            resp_error(cx->out, "ERR syntax error");
-            return false;
+            return cx_check(cx, false, "ERR syntax error");
         }
     }
     return true;
