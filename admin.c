@@ -322,8 +322,7 @@ static void info_memory(struct resp_out *o) {
 }
 
 static void info_persistence(struct resp_out *o) {
-    struct persist_info p;
-    persist_info(&p);
+    struct persist_info p = persist_info();
     int64_t seconds = p.save_running ? store_wall_clock() / 1000 - p.save_started_s : -1;
     resp_printf(o, "loading:%d\r\nrdb_changes_since_last_save:" U64 "rdb_bgsave_in_progress:%d\r\n", p.loading,
                 p.changes_since_save, p.save_running);
@@ -439,11 +438,7 @@ void cmd_time(struct cx *cx) {
     resp_bulk_int(cx->out, now.tv_nsec / 1000);
 }
 
-void cmd_lastsave(struct cx *cx) {
-    struct persist_info info;
-    persist_info(&info);
-    resp_int(cx->out, info.last_save_s);
-}
+void cmd_lastsave(struct cx *cx) { resp_int(cx->out, persist_info().last_save_s); }
 
 static const char save_runs[] = "ERR Background save already in progress";
 
@@ -461,9 +456,8 @@ void cmd_bgsave(struct cx *cx) {
 
 /* A snapshot that runs already shortens the log as well when it is done. */
 void cmd_bgrewriteaof(struct cx *cx) {
-    struct persist_info info;
-    persist_info(&info);
-    if (info.rewrite_running) resp_error(cx->out, "ERR Background append only file rewriting already in progress");
+    if (persist_info().rewrite_running)
+        resp_error(cx->out, "ERR Background append only file rewriting already in progress");
     else if (snap_running()) resp_status(cx->out, "Background append only file rewriting scheduled");
     else if (log_rewrite()) resp_errorf(cx->out, "ERR %s", strerror(errno));
     else resp_status(cx->out, "Background append only file rewriting started");

@@ -1468,13 +1468,14 @@ int persist_stop(bool save) {
     return 0;
 }
 
-void persist_info(struct persist_info *out) {
-    *out = info;
-    out->changes_since_save = store_stats.changes - info.changes_since_save;
-    out->save_running = snap.running;
-    out->save_started_s = snap.started_s;
-    out->log_on = opt->log_on;
-    out->write_ok = lg.trouble == FINE;
-    out->rewrite_running = (snap.running && snap.rewrite) || next.fd >= 0;
-    out->log_size = lg.fd >= 0 ? file_pos(log_end(), lg.h.base) : 0;
+struct persist_info persist_info(void) {
+    struct persist_info now = info;
+    now.changes_since_save = store_stats.changes - info.changes_since_save;
+    now.save_running = snap.running;
+    now.save_started_s = snap.started_s;
+    now.log_on = opt->log_on;
+    now.write_ok = lg.trouble == FINE;
+    now.rewrite_running = (snap.running && snap.rewrite) || next.fd >= 0;
+    now.log_size = lg.fd >= 0 ? file_pos(log_end(), lg.h.base) : 0;
+    return now;
 }

@@ -139,6 +139,6 @@ struct persist_info {
     int64_t rewrite_seconds;
     uint64_t log_size, log_base_size, delayed_syncs;
 };
-void persist_info(struct persist_info *info);
+struct persist_info persist_info(void);
 
 #endif
