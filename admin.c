@@ -15,7 +15,6 @@
 #include <arpa/inet.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Is the word among the arguments, upper or lower case? */
@@ -431,11 +430,10 @@ void cmd_info(struct cx *cx) {
 /* ==== the clock, saving, the end, HELP ========================================================================= */
 
 void cmd_time(struct cx *cx) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t us = store_clock_ns(CLOCK_REALTIME) / 1000;
     resp_array(cx->out, 2);
-    resp_bulk_int(cx->out, now.tv_sec);
-    resp_bulk_int(cx->out, now.tv_nsec / 1000);
+    resp_bulk_int(cx->out, us / 1000000);
+    resp_bulk_int(cx->out, us % 1000000);
 }
 
 void cmd_lastsave(struct cx *cx) { resp_int(cx->out, persist_info().last_save_s); }

@@ -34,7 +34,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #define EVENTS_MAX    512                /* ready sockets a turn */
@@ -67,13 +66,12 @@ void server_log(int level, const char *fmt, ...) {
     va_end(ap);
     bool to_file = config.logfile && *config.logfile;
     FILE *f = to_file ? fopen(config.logfile, "a") : stdout; /* opened for each line: it may have been moved away */
-    struct timespec ts;
     struct tm tm;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    localtime_r(&ts.tv_sec, &tm);
+    int64_t ms = store_clock_ns(CLOCK_REALTIME) / 1000000;
+    localtime_r(&(time_t){ms / 1000}, &tm);
     strftime(when, sizeof when, "%d %b %Y %H:%M:%S", &tm);
     char role = config.replicaof && *config.replicaof ? 'S' : 'M';
-    if (f) fprintf(f, "%d:%c %s.%03ld %c %s\n", (int)getpid(), role, when, ts.tv_nsec / 1000000, ".-*#"[level], text);
+    if (f) fprintf(f, "%d:%c %s.%03d %c %s\n", (int)getpid(), role, when, (int)(ms % 1000), ".-*#"[level], text);
     if (f) fflush(f);
     if (f && to_file) fclose(f);
     if (level == LOG_WARNING && to_file && !server_started) fprintf(stderr, "%s\n", text);
@@ -1179,9 +1177,7 @@ void server_set_expiry(void) {
 }
 
 static void clock_read(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    store_set_clock((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, STORE_EXPIRE_IGNORE);
+    store_set_clock(store_clock_ns(CLOCK_REALTIME) / 1000000, STORE_EXPIRE_IGNORE);
     server_set_expiry();                            /* a pause may be over by now */
     server.now_s = (uint32_t)(repl_clock() / 1000); /* silences must not depend on who sets the clock */
 }

@@ -16,7 +16,6 @@
 
 #include <malloc.h>
 #include <sys/queue.h>
-#include <time.h>
 
 #define ALL_BELOW_US 1000 /* a slow log that begins below it wants every command looked at */
 #define ARGS_SHOWN   32   /* in the slow log: of a command, and of one of them so many bytes */
@@ -117,11 +116,10 @@ void observe_forget(struct client *c) {
 
 static void monitors_feed(const struct cx *cx) {
     struct address peer = client_peer(cx->client);
-    struct timespec now;
     struct resp_out line = {0};
-    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t us = store_clock_ns(CLOCK_REALTIME) / 1000;
     if (cx->client->flags & CLIENT_UNIX) snprintf(peer.text, sizeof peer.text, "unix:%.58s", config.unixsocket);
-    resp_printf(&line, "+%lld.%06ld [%d %s]", (long long)now.tv_sec, now.tv_nsec / 1000, cx->client->db, peer.text);
+    resp_printf(&line, "+%" PRId64 ".%06" PRId64 " [%d %s]", us / 1000000, us % 1000000, cx->client->db, peer.text);
     for (int i = 0; i < cx->argc; i++) {
         resp_raw(&line, " ", 1);
         resp_quoted(&line, shown(cx, i)->p, shown(cx, i)->n);
@@ -257,11 +255,7 @@ void cmd_latency_doctor(struct cx *cx) {
 
 /* ==== how long commands take =================================================================================== */
 
-int64_t observe_clock(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
+int64_t observe_clock(void) { return store_clock_ns(CLOCK_MONOTONIC); }
 
 void observe_share(const struct command *const *rows, int n, int64_t ns) {
     uint64_t share = (uint64_t)ns / (uint64_t)n, units = (share ? share - 1 : 0) / NS_FIRST;

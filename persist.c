@@ -114,7 +114,6 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define RECORD_EVERY 512u         /* a turn that leaves so many bytes uncovered ends in a checksum */
@@ -133,11 +132,7 @@ static const struct persist_hooks *hooks;
 static struct persist_info info;
 static char aof_path[PATH_LEN], rdb_path[PATH_LEN], aof_temp[PATH_LEN], rdb_temp[PATH_LEN];
 
-static int64_t clock_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
+static int64_t clock_us(void) { return store_clock_ns(CLOCK_MONOTONIC) / 1000; }
 
 /* ==== the log: state ====================================================================================== */
 

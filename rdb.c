@@ -30,7 +30,6 @@
 #include "disk.h"
 
 #include <endian.h>
-#include <time.h>
 #include <unistd.h>
 
 #define WINDOW    ((size_t)1 << 20)

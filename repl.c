@@ -38,7 +38,6 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TURN_SHARE  ((size_t)1 << 20)   /* bytes that all followers together are sent in a turn, about */
@@ -62,11 +61,7 @@ void repl_init(const struct repl_options *options, const struct repl_hooks *h) {
     hooks = h;
 }
 
-int64_t repl_clock(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
+int64_t repl_clock(void) { return store_clock_ns(CLOCK_MONOTONIC) / 1000000; }
 
 /* ==== the link: state =================================================================================== */
 

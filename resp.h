@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 
 void *resp_need(void *memory); /* what malloc() gave; aborts where that is nothing */
 

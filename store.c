@@ -757,6 +757,11 @@ int64_t store_avg_ttl(const struct db *db) { return db->avg_ttl; }
 size_t store_entry_memory(const struct entry *e) { return size_of(e) + (e->is_blob ? blob_memory(store_blob(e)) : 0); }
 int64_t store_now(void) { return g.now; }
 int64_t store_wall_clock(void) { return g.wall; }
+int64_t store_clock_ns(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 void store_on_reclaim(void (*fn)(struct db *db, const char *key, size_t n, bool evicted)) { g.on_reclaim = fn; }
 void store_set_sweep(bool on) { g.sweep_off = !on; }
 

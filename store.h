@@ -32,8 +32,9 @@ enum store_expiry {
     STORE_EXPIRE_IGNORE, /* replay and a leader's stream: the clock does not exist, store_now() is 0 */
 };
 void store_set_clock(int64_t now_ms, enum store_expiry mode);
-int64_t store_now(void);        /* ms since 1970; fixed for a turn; 0 under STORE_EXPIRE_IGNORE */
-int64_t store_wall_clock(void); /* the same, whatever the mode */
+int64_t store_now(void);                 /* ms since 1970; fixed for a turn; 0 under STORE_EXPIRE_IGNORE */
+int64_t store_wall_clock(void);          /* the same, whatever the mode */
+int64_t store_clock_ns(clockid_t clock); /* the system's, at this moment */
 /* Called just before a key is deleted because its deadline passed or, evicted, to make room. */
 void store_on_reclaim(void (*fn)(struct db *db, const char *key, size_t n, bool evicted));
 bool store_expired(const struct entry *e); /* past its deadline: scans leave it out */
