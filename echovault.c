@@ -79,12 +79,6 @@ void server_log(int level, const char *fmt, ...) {
 
 /* ==== state =================================================================================== */
 
-/* Names a connection for later: its descriptor may have a new user by then. */
-struct handle {
-    int fd;
-    uint32_t gen;
-};
-
 /* Input of a client's own. */
 struct input {
     char *buf;
@@ -141,7 +135,7 @@ static struct {
     int nbrief;
     struct client **touched; /* have output to be written, or wait, as it does, for the log */
     size_t ntouched, touched_cap;
-    struct handle *again; /* clients with input that can go on without a read */
+    uint64_t *again; /* keys of clients with input that can go on without a read */
     size_t nagain, again_cap;
 } turn;
 
@@ -164,8 +158,18 @@ static struct {
 
 /* ==== connections ============================================================================= */
 
+/* Names a connection, in an event or for later: its descriptor may have a new user by then. */
+static uint64_t client_key(const struct client *c) { return (uint64_t)c->gen << 32 | (uint32_t)c->fd; }
+
+/* NULL: it is gone, whoever has its descriptor now, or the key is none of a client. */
+static struct client *client_of(uint64_t key) {
+    int fd = (int)(uint32_t)key;
+    struct client *c = fd < server.clients_cap ? server.clients[fd] : NULL;
+    return c && client_key(c) == key && !(c->flags & CLIENT_CLOSING) ? c : NULL;
+}
+
 static void client_arm(struct client *c) {
-    struct epoll_event ev = {.data.u64 = (uint64_t)c->gen << 32 | (uint32_t)c->fd};
+    struct epoll_event ev = {.data.u64 = client_key(c)};
     if (!(c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER))) ev.events |= EPOLLIN;
     if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
     if (c->wait_until || c->postponed) ev.events |= EPOLLRDHUP; /* to hear when it leaves */
@@ -215,7 +219,7 @@ struct client *client_new(int fd, bool is_unix) {
     if (c->gen == 0) c->gen = ++server.next_gen; /* 0 marks what is no client */
     c->flags = (is_unix ? CLIENT_UNIX : 0) | (*config.requirepass ? 0 : CLIENT_AUTHED);
     c->created = c->active = server.now_s;
-    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint64_t)c->gen << 32 | (uint32_t)fd};
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = client_key(c)};
     if (epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev)) {
         free(c);
         return NULL;
@@ -334,18 +338,11 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
 
 /* ==== blocking ================================================================================ */
 
-/* NULL: it is gone, whoever has its descriptor now. */
-static struct client *client_of(struct handle h) {
-    if (h.fd >= server.clients_cap) return NULL;
-    struct client *c = server.clients[h.fd];
-    return c && c->gen == h.gen && !(c->flags & CLIENT_CLOSING) ? c : NULL;
-}
-
 /* Its input, as far as it is here already, goes on in the next turn. */
 static void client_again(struct client *c) {
     if (c->flags & CLIENT_AGAIN) return;
     c->flags |= CLIENT_AGAIN;
-    PUSH(turn.again, turn.nagain, turn.again_cap, ((struct handle){.fd = c->fd, .gen = c->gen}));
+    PUSH(turn.again, turn.nagain, turn.again_cap, client_key(c));
 }
 
 /* Nothing more of it is run until client_unblock(). */
@@ -1211,8 +1208,7 @@ static void other_event(int fd) {
 /* Clients first, so that who has left makes room for who comes. */
 static void events_handle(const struct epoll_event *events, int n) {
     for (int i = 0; i < n; i++) {
-        struct handle h = {.fd = (int)(uint32_t)events[i].data.u64, .gen = (uint32_t)(events[i].data.u64 >> 32)};
-        struct client *c = h.gen ? client_of(h) : NULL; /* NULL: a stale event, or none of a client */
+        struct client *c = client_of(events[i].data.u64);
         if (c) client_event(c, events[i].events);
     }
     reads_run();
