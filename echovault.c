@@ -556,9 +556,10 @@ static void parser_leave(struct resp_parser *p, struct resp_parser *own) {
     p->cap = cap;
 }
 
-/* Parses what the segment holds, as far as the batch has room, into pending commands. */
-static void segment_parse(struct segment *s) {
-    struct client *c = s->c;
+/* Parses what c has sent, as far as the batch has room, into pending commands of a new segment. */
+static void segment_parse(struct client *c, char *buf, size_t len) {
+    struct segment *s = &turn.segments[turn.nsegments++];
+    *s = (struct segment){.c = c, .buf = buf, .len = len, .resume = NOWHERE};
     struct resp_parser *p = c->in ? &c->in->parser : &turn.parser;
     enum resp_result r = RESP_OK;
     p->strict = !client_authed(c);
@@ -568,10 +569,10 @@ static void segment_parse(struct segment *s) {
         struct pending *cmd = &turn.batch[turn.nbatch];
         const char *error;
         /* Quotes are taken off in place, so an inline command cannot be put off once it is parsed: it goes first. */
-        if (turn.nbatch > first && p->pos < s->len && p->todo == 0 && s->buf[p->pos] != '*') break;
-        r = resp_parse(p, s->buf, s->len, &error);
+        if (turn.nbatch > first && p->pos < len && p->todo == 0 && buf[p->pos] != '*') break;
+        r = resp_parse(p, buf, len, &error);
         if (r == RESP_MORE) break;
-        if (r == RESP_OK && c->flags & CLIENT_LEADER && (p->argc == 0 || s->buf[p->start] != '*')) {
+        if (r == RESP_OK && c->flags & CLIENT_LEADER && (p->argc == 0 || buf[p->start] != '*')) {
             r = RESP_ERROR; /* the log would not have its length */
             error = "the stream is not made of arrays";
         }
@@ -587,12 +588,12 @@ static void segment_parse(struct segment *s) {
         batch_add(cmd, p);
         if (p->strict) break; /* AUTH would raise the limits for what follows */
     }
-    if (r == RESP_OK && p->pos < s->len) s->resume = p->pos; /* no room: the rest in the next batch */
+    if (r == RESP_OK && p->pos < len) s->resume = p->pos; /* no room: the rest in the next batch */
     if (c->in) return;
-    if (r == RESP_MORE && p->start < s->len) {
-        input_new(c, s->buf + p->start, s->len - p->start);
+    if (r == RESP_MORE && p->start < len) {
+        input_new(c, buf + p->start, len - p->start);
         parser_leave(p, &c->in->parser);
-        resp_parser_rebase(&c->in->parser, s->buf, c->in->buf, c->in->parser.start);
+        resp_parser_rebase(&c->in->parser, buf, c->in->buf, c->in->parser.start);
     }
     p->start = p->pos = 0;
 }
@@ -619,15 +620,6 @@ static void segment_finish(struct segment *s) {
     client_count_memory(c);
 }
 
-static struct segment *segment_new(struct client *c, char *buf, size_t len) {
-    struct segment *s = &turn.segments[turn.nsegments++];
-    s->c = c;
-    s->buf = buf;
-    s->len = len;
-    s->resume = NOWHERE;
-    return s;
-}
-
 static void batch_make_room(void) {
     if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX) batch_run();
 }
@@ -636,7 +628,7 @@ static void batch_make_room(void) {
 static void client_resume(struct client *c) {
     if (!c->in || c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) return;
     batch_make_room();
-    segment_parse(segment_new(c, c->in->buf, c->in->len));
+    segment_parse(c, c->in->buf, c->in->len);
 }
 
 /* Where the next read of a client with an input of its own goes: into the value it is sending, or behind what is there.
@@ -690,8 +682,8 @@ static void client_got(struct client *c, char *at, ssize_t got) {
     if (c->in && c->in->parser.blob) c->in->parser.blob_have += (size_t)got;
     else if (c->in) c->in->len += (size_t)got;
     if (!input_bounded(c)) return;
-    if (c->in) segment_parse(segment_new(c, c->in->buf, c->in->len));
-    else segment_parse(segment_new(c, at, (size_t)got));
+    if (c->in) segment_parse(c, c->in->buf, c->in->len);
+    else segment_parse(c, at, (size_t)got);
 }
 
 /* Reads the sockets whose turn has come, each into a slot of the turn's buffer, all at once. */
