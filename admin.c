@@ -44,7 +44,6 @@ void cmd_select(struct cx *cx) {
     struct db *db = cx_database(cx, 1);
     if (!db) return;
     cx->client->db = store_db_id(db);
-    cx->db = db;
     resp_ok(cx->out);
 }
 

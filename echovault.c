@@ -1109,13 +1109,11 @@ static void wait_check(struct client *c) {
 
 /* ==== replay: the log's commands at the start, without a client =============================== */
 
-static struct resp_out replay_out;
+static struct resp_out replay_out = {.proto = 2};
 
 static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) {
     struct cx cx = {
         .cmd = command_find_logged(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
-    replay_out.proto = 2;
-    replay_out.len = 0;
     uint64_t errors = replay_out.errors;
     bool changes = cx.cmd && cx.cmd->flags & CMD_WRITE;
     int64_t id;
@@ -1133,10 +1131,9 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
     static char text[256];
     bool ok = replay_out.errors == errors;
     if (!ok) snprintf(text, sizeof text, "%.*s", (int)strcspn(replay_out.last_error, "\r"), replay_out.last_error);
+    if (!ok) *why = text;
     resp_truncate(&replay_out, 0, 0);
-    if (ok) return true;
-    *why = text;
-    return false;
+    return ok;
 }
 
 static void signals_set_up(void) {
