@@ -309,10 +309,8 @@ void client_reset(struct client *c) {
 }
 
 static struct resp_out *client_own(struct client *c) {
-    if (!c->own) {
-        c->own = resp_need(calloc(1, sizeof *c->own));
-        c->own->proto = c->proto;
-    }
+    if (!c->own) c->own = resp_need(calloc(1, sizeof *c->own));
+    c->own->proto = c->proto;
     return c->own;
 }
 
@@ -365,33 +363,6 @@ static bool output_held(const struct client *c) { return c->hold > log_safe(); }
 
 /* ==== output ================================================================================== */
 
-/* c's commands begin to run: its replies go to the end of the shared output, unless older ones still wait. */
-static void output_begin(struct client *c) {
-    turn.current = c;
-    if (!c->own && c->turn_end > c->turn_start) { /* a second time in one turn: the parts would not be in one piece */
-        resp_raw(client_own(c), turn.out.buf + c->turn_start, c->turn_end - c->turn_start);
-        c->turn_start = c->turn_end = 0;
-    }
-    if (!c->own) c->turn_start = c->turn_end = turn.out.len;
-    turn.out.proto = c->proto;
-}
-
-static void output_end(void) {
-    struct client *c = turn.current;
-    turn.current = NULL;
-    if (!c) return;
-    if (c->own) {
-        client_touch(c);
-        return;
-    }
-    c->turn_end = turn.out.len;
-    if (turn.out.npieces) { /* blobs in between: only outputs of clients keep them */
-        resp_out_move(client_own(c), &turn.out, c->turn_start);
-        c->turn_end = c->turn_start;
-    }
-    if (c->own || c->turn_end > c->turn_start) client_touch(c);
-}
-
 /* What the socket did not take becomes the client's own output; its part of the turn's comes first. */
 static void output_keep(struct client *c, size_t sent) {
     size_t part = c->turn_end - c->turn_start, skip = sent < part ? sent : part;
@@ -409,6 +380,27 @@ static void output_keep(struct client *c, size_t sent) {
     }
     c->turn_start = c->turn_end = 0;
     if (c->own && !resp_out_pending(c->own)) output_free(c);
+}
+
+/* c's commands begin to run: its replies go to the end of the shared output, unless older ones still wait. */
+static void output_begin(struct client *c) {
+    turn.current = c;
+    /* A second time in one turn, the parts would not be in one piece. */
+    if (!c->own && c->turn_end > c->turn_start) output_keep(c, 0);
+    if (!c->own) c->turn_start = c->turn_end = turn.out.len;
+    turn.out.proto = c->proto;
+}
+
+static void output_end(void) {
+    struct client *c = turn.current;
+    turn.current = NULL;
+    if (!c) return;
+    if (!c->own) c->turn_end = turn.out.len;
+    if (!c->own && turn.out.npieces) { /* blobs in between: only outputs of clients keep them */
+        resp_out_move(client_own(c), &turn.out, c->turn_start);
+        c->turn_end = c->turn_start;
+    }
+    if (c->own || c->turn_end > c->turn_start) client_touch(c);
 }
 
 /* What the output costs: a blob that is sent over and over again is there only once. */
