@@ -272,13 +272,10 @@ static void clients_reap(void) {
         server.nclients--;
         close(c->fd);
         if (c->flags & CLIENT_LEADER || c->follower) replication_gone(c);
-        transaction_free(c);
-        pubsub_forget(c);
-        observe_forget(c);
+        client_reset(c);
         input_free(c);
         output_free(c);
         queued_free(c->postponed);
-        free(c->name);
         free(c->lib_name);
         free(c->lib_ver);
         client_count_memory(c); /* as closing: none any more */
