@@ -361,7 +361,8 @@ bool log_begin(void) {
 void log_commit(void) {
     if (lg.tx > 1) put_command(&lg.out, &ARG("EXEC"), 1);
     lg.tx = -1;
-    if (snap.wanted) snap_begin();
+    if (snap.wanted && snap.rewrite) log_rewrite();
+    else if (snap.wanted) snap_begin();
     snap.wanted = false;
 }
 
@@ -731,6 +732,7 @@ static void snap_emit(int db, const struct entry *e) {
 int snap_begin(void) {
     errno = EBUSY;
     if (snap.running || lg.parked) return -1;
+    snap.rewrite = false; /* if it is one, log_rewrite() says so */
     snap.wanted = lg.tx >= 0;
     if (snap.wanted) return 0;
     set_live(); /* the option may have changed this instant: what comes behind the snapshot must not go by */
@@ -740,7 +742,7 @@ int snap_begin(void) {
     lg.select = true; /* what a follower's reader is told in another way: rdb_facts.stream_db */
     snap.db = -1;
     snap.running = true;
-    snap.walked = snap.rewrite = false;
+    snap.walked = false;
     snap.generation++;
     snap.changes = store_stats.changes;
     snap.empty = !store_keys(store_db);

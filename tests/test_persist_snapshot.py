@@ -5,6 +5,8 @@ import re
 import threading
 import time
 
+import pytest
+
 from ev import OK, Status, eventually, ours, unsanitized
 from persist_tools import Durable, aof, info, parse_log, rdb, read, state, try_start, wait_saved, write
 
@@ -141,13 +143,16 @@ def test_the_log_is_trimmed_when_it_outgrows_the_snapshot(tmp_path):
     assert try_start(tmp_path)[0] == whole
 
 
-def test_bgrewriteaof(tmp_path):
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_bgrewriteaof(tmp_path, in_transaction):
     with Durable(tmp_path, repl_backlog_size=16384) as s, s.client() as c:
         c.pipeline([("SET", "k", i) for i in range(10000)])
         size = info(c, "aof_current_size")
-        assert c("BGREWRITEAOF") == Status("Background append only file rewriting started")
+        assert info(c, "aof_last_rewrite_time_sec") == -1
+        asked = c.pipeline([("MULTI",), ("BGREWRITEAOF",), ("EXEC",)])[-1][0] if in_transaction else c("BGREWRITEAOF")
+        assert asked == Status("Background append only file rewriting started")
         eventually(lambda: not info(c, "aof_rewrite_in_progress") and info(c, "aof_current_size") < size / 2)
-        assert info(c, "aof_last_bgrewrite_status") == "ok"
+        assert info(c, "aof_last_bgrewrite_status") == "ok" and info(c, "aof_last_rewrite_time_sec") >= 0
         s.kill()
     assert try_start(tmp_path)[0] == {(0, b"k"): (b"9999", -1)}
 
