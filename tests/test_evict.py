@@ -316,6 +316,26 @@ def test_a_lowered_limit_stalls_nobody(start):
 
 
 @ours
+@unsanitized
+def test_a_lowered_limit_is_reached_at_rest(start):
+    """Nobody asks but now and then, so the server must go on evicting by itself, with deadlines to look at, too."""
+
+    def measure():
+        with start(maxmemory_policy="allkeys-lru", appendonly="no").client() as c:
+            for first in range(0, 400_000, 1000):
+                assert c.pipeline([("SET", k, "x" * 16, "EX", 100_000) for k in names("k", 1000, first)]) == [OK] * 1000
+            goal = info(c, "used_memory") // 2
+            time.sleep(1)
+            c("CONFIG", "SET", "maxmemory", goal)
+            begun = time.monotonic()
+            while info(c, "used_memory") > goal:
+                time.sleep(0.5)
+            return time.monotonic() - begun
+
+    assert best(3, measure) < 3
+
+
+@ours
 def test_flushed_memory_makes_room(start):
     """What FLUSHALL took away is given back before any other key goes."""
     with start(maxmemory_policy="allkeys-lru").client() as c:
