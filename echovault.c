@@ -521,7 +521,6 @@ static void batch_run(void);
 /* One more complete command for the batch, with the arguments that the parser found. */
 static void batch_add(struct pending *cmd, struct resp_parser *p) {
     size_t n = (size_t)p->argc;
-    cmd->argc = p->argc;
     while (turn.args_cap < turn.nargs + n) {
         turn.args_cap = turn.args_cap ? 2 * turn.args_cap : 4096;
         turn.args = resp_need(realloc(turn.args, turn.args_cap * sizeof *turn.args));
@@ -556,6 +555,7 @@ static void segment_parse(struct client *c, char *buf, size_t len) {
     p->max_bulk = config.proto_max_bulk_len;
     size_t first = turn.nbatch;
     while (turn.nbatch < BATCH_MAX) {
+        struct pending *cmd = &turn.batch[turn.nbatch];
         const char *error;
         /* Quotes are taken off in place, so an inline command cannot be put off once it is parsed: it goes first. */
         if (turn.nbatch > first && p->pos < len && p->todo == 0 && buf[p->pos] != '*') break;
@@ -566,8 +566,12 @@ static void segment_parse(struct client *c, char *buf, size_t len) {
             error = "the stream is not made of arrays";
         }
         if (r == RESP_OK && p->argc == 0) continue;
-        struct pending *cmd = &turn.batch[turn.nbatch++];
-        *cmd = (struct pending){.segment = (uint32_t)(s - turn.segments), .arg = turn.nargs, .start = p->start};
+        cmd->segment = (uint32_t)(s - turn.segments);
+        cmd->start = p->start;
+        cmd->argc = r == RESP_OK ? p->argc : 0;
+        cmd->arg = turn.nargs;
+        cmd->cmd = NULL;
+        turn.nbatch++;
         if (r == RESP_ERROR) snprintf(s->error, sizeof s->error, "%s", error);
         if (r == RESP_ERROR) break;
         batch_add(cmd, p);
