@@ -21,14 +21,9 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from ev import Server, encode  # noqa: E402
-from rig import BUILD, build_programs  # noqa: E402
+from rig import BUILD, available_memory, build_programs  # noqa: E402
 
 PORTS = 20_000  # of one address
-
-
-def available():
-    text = pathlib.Path("/proc/meminfo").read_text()
-    return int(re.search(r"MemAvailable:\s+(\d+)", text)[1]) * 1024
 
 
 def own_memory(pid):
@@ -61,11 +56,11 @@ def costs(server, n):
         for s in connect(server, 100):  # what is there once
             first.enter_context(s)
         time.sleep(1)
-        before, free, mine = own_memory(server.pid), available(), own_memory(os.getpid())
+        before, free, mine = own_memory(server.pid), available_memory(), own_memory(os.getpid())
         sockets = connect(server, n)
         time.sleep(1)
         grown, own = own_memory(server.pid) - before, own_memory(os.getpid()) - mine
-        kernel = free - available() - grown - own
+        kernel = free - available_memory() - grown - own
     return sockets, grown / n, kernel / n
 
 

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 
 from persistence import median_ratio
-from rig import WORK, row, spread
+from rig import WORK, available_memory, row, spread
 
 PAYLOAD = 16 + 16  # bytes of a key's name and of its value
 LARGE_VALUES_TARGET = 1.2  # times redis-server's bytes a second at 1 MB
@@ -16,6 +16,7 @@ SKEW = 0.99
 # Operation, commands in a pipeline, Zipf exponent.
 ACCESSES = [("get", 1, 0), ("set", 1, 0), ("get", 64, 0), ("set", 64, 0), ("get", 64, SKEW), ("set", 64, SKEW)]
 VALUE_STEP = 16
+BYTES_A_KEY = 110  # the payload included, on the average of the servers, while a table grows
 
 
 def rate_and_cost(each, factor=1, digits=0):
@@ -98,12 +99,22 @@ def report(bench, title, columns, names, runs, note=""):
                  for case, each in runs.items()], note)
 
 
+def key_counts(bench, servers):
+    """A thousand, and ten times as many each time, up to what these servers can hold all at once."""
+    most, room = bench.options.most_keys, available_memory() // (servers * BYTES_A_KEY)
+    if most > room:
+        bench.say(f"The memory that is free has room for {room:,} keys in each server, and not for {most:,}.", "")
+    counts = [1000]
+    while counts[-1] < min(most, room):
+        counts.append(min(counts[-1] * 10, most, room))
+    return counts
+
+
 @row
 def keys(bench):
     """CPU time an operation with a thousand keys and ten times as many each time, uniform and Zipf."""
-    names, counts = bench.names("redis", "memcached", "echovault"), [1000]
-    while counts[-1] < bench.options.most_keys:
-        counts.append(min(counts[-1] * 10, bench.options.most_keys))
+    names = bench.names("redis", "memcached", "echovault")
+    counts = key_counts(bench, len(names))
     runs = {(count, *access): {name: [] for name in names} for count in counts for access in ACCESSES}
     for _ in range(bench.options.scale_rounds):
         with contextlib.ExitStack() as stack:
