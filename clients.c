@@ -14,7 +14,7 @@
 
 static struct address address_of(const struct client *c, bool ours) {
     struct address a;
-    struct sockaddr_storage ss;
+    struct sockaddr_storage ss = {0};
     struct sockaddr *sa = (struct sockaddr *)&ss;
     socklen_t n = sizeof ss;
     char ip[48], port[8];

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Measures EchoVault beside redis-server, memcached and the bare limit, and prints tables.
 
-    tests/bench.py                          everything, an hour and a quarter
+    tests/bench.py                          everything, 70 minutes
     tests/bench.py --quick                  tiny sizes: does the bench itself work?
     tests/bench.py --rows cpu --rounds 3    some rows only
 

@@ -134,7 +134,7 @@ def test_the_log_is_trimmed_when_it_outgrows_the_snapshot(tmp_path):
         for i in range(4000):
             c("SET", f"k{i % 10}", "v" * 100)
         eventually(lambda: not info(c, "aof_rewrite_in_progress") and info(c, "aof_current_size") < 300_000)
-        assert info(c, "aof_current_size") == os.path.getsize(aof(tmp_path))
+        eventually(lambda: info(c, "aof_current_size") == os.path.getsize(aof(tmp_path)))  # a checksum may come in between
         whole = state(c)
         s.kill()
     base = int(re.search(rb" base=(\d+) ", read(aof(tmp_path)))[1])
