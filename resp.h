@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <time.h>
 
 void *resp_need(void *memory); /* what malloc() gave; aborts where that is nothing */
 

@@ -10,6 +10,7 @@
 #define STORE_H
 
 #include "resp.h"
+#include <time.h>
 
 struct db;
 struct entry;
