@@ -258,6 +258,34 @@ static void check_scan(int db) {
     for (int k = 0; k < KEYS; k++) assert(!before[k] || scanned[k]);
 }
 
+static size_t met;
+
+static void note_met(int db, const struct entry *e) {
+    (void)db, (void)e;
+    met++;
+}
+
+/* At each point of the way from many keys to none, and back: all are scanned, and each is in a snapshot once. */
+static void check_resizing(void) {
+    struct db *db = store_db(1);
+    for (int step = 0; step < 2000; step++) {
+        int k = step < 1000 ? step : 1999 - step, size = step < 1000 ? k + 1 : k;
+        struct arg key = key_arg(k), val = key;
+        uint64_t cursor = 0;
+        if (step < 1000) store_set(db, &key, &val, STORE_NO_DEADLINE);
+        else assert(store_delete(db, &key));
+        memset(scanned, 0, sizeof scanned);
+        do cursor = store_scan(db, cursor, note_scanned, NULL);
+        while (cursor);
+        for (int i = 0; i < size; i++) assert(scanned[i]);
+        met = 0;
+        store_snapshot_begin(note_met);
+        while (!store_snapshot_step(1 + roll(8))) {}
+        store_snapshot_end();
+        assert(met == (size_t)size);
+    }
+}
+
 /* A table much larger than its keys, then filled: chains stay short, or this takes minutes. */
 static void check_refill(void) {
     struct db *db = store_db(0);
@@ -282,6 +310,7 @@ int main(void) {
     for (int p = 0; p < STORE_KEEP_ALL; p++) check_choice((enum store_policy)p);
     store_on_reclaim(on_reclaim);
     check_refill();
+    check_resizing();
     for (int round = 0; round < 60; round++) {
         keys_in_use = round % 3 == 2 ? 40 : KEYS; /* so that tables shrink */
         if (round % 3 == 2)
