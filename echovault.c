@@ -547,6 +547,7 @@ static void parser_leave(struct resp_parser *p, struct resp_parser *own) {
 
 /* Parses what c has sent, as far as the batch has room, into pending commands of a new segment. */
 static void segment_parse(struct client *c, char *buf, size_t len) {
+    if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX) batch_run();
     struct segment *s = &turn.segments[turn.nsegments++];
     *s = (struct segment){.c = c, .buf = buf, .len = len, .resume = NOWHERE};
     struct resp_parser *p = c->in ? &c->in->parser : &turn.parser;
@@ -609,15 +610,9 @@ static void segment_finish(struct segment *s) {
     client_count_memory(c);
 }
 
-static void batch_make_room(void) {
-    if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX) batch_run();
-}
-
 /* A client whose earlier input can go on without another read. */
 static void client_resume(struct client *c) {
-    if (!c->in || c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) return;
-    batch_make_room();
-    segment_parse(c, c->in->buf, c->in->len);
+    if (c->in && !(c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER))) segment_parse(c, c->in->buf, c->in->len);
 }
 
 /* Where the next read of a client with an input of its own goes: into the value it is sending, or behind what is there.
@@ -658,7 +653,7 @@ static bool input_bounded(struct client *c) {
     return false;
 }
 
-/* A read of c's has brought so many bytes to the place where they belong (or -errno). */
+/* A read of c's has brought so many bytes to this place, where they belong (or -errno). */
 static void client_got(struct client *c, char *at, ssize_t got) {
     if (got <= 0) {
         bool over = got == 0 || (got != -EAGAIN && got != -EINTR);
@@ -675,33 +670,27 @@ static void client_got(struct client *c, char *at, ssize_t got) {
     else segment_parse(c, at, (size_t)got);
 }
 
-/* Reads the sockets whose turn has come, each into a slot of the turn's buffer, all at once. */
+/* Reads the sockets whose turn has come, all at once: each into a slot of the turn's buffer, unless it goes on with
+ * what an input of the client's own, or a value, holds. */
 static void reads_run(void) {
     struct uring_io ios[URING_MAX];
     if (turn.slots_used) batch_run();
-    for (size_t i = 0; i < turn.nreads; i++)
-        ios[i] = (struct uring_io){turn.reads[i]->fd, turn.slots + i * SLOT, READ_MAX, 0};
-    uring_read(ios, turn.nreads);
     for (size_t i = 0; i < turn.nreads; i++) {
-        batch_make_room();
-        if (!(turn.reads[i]->flags & CLIENT_CLOSING)) client_got(turn.reads[i], ios[i].p, ios[i].result);
+        struct client *c = turn.reads[i];
+        ios[i] = (struct uring_io){c->fd, turn.slots + i * SLOT, READ_MAX, 0};
+        if (c->in) ios[i].p = input_room(c, &ios[i].n);
     }
+    uring_read(ios, turn.nreads);
+    for (size_t i = 0; i < turn.nreads; i++)
+        if (!(turn.reads[i]->flags & CLIENT_CLOSING)) client_got(turn.reads[i], ios[i].p, ios[i].result);
     turn.slots_used = true;
     turn.nreads = 0;
 }
 
-/* c's socket has input: it is read with others, unless it goes on with what an input of c's own, or a value, holds. */
+/* c's socket has input: it is read with others'. */
 static void client_read(struct client *c) {
-    size_t n;
-    if (!c->in) {
-        turn.reads[turn.nreads++] = c;
-        if (turn.nreads == URING_MAX) reads_run();
-        return;
-    }
-    batch_make_room();
-    char *to = input_room(c, &n);
-    ssize_t got = read(c->fd, to, n);
-    client_got(c, to, got < 0 ? -errno : got);
+    turn.reads[turn.nreads++] = c;
+    if (turn.nreads == URING_MAX) reads_run();
 }
 
 /* ==== the batch =============================================================================== */
