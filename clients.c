@@ -203,15 +203,14 @@ bool cx_timeout(struct cx *cx, int i, int64_t *until) {
 /* Ends a wait as if its time were up; ERROR: with an error in the place of the reply. */
 void cmd_client_unblock(struct cx *cx) {
     int64_t id;
-    int how = cx->argc > 3 ? resp_arg_flag(&cx->argv[3], "timeout error") : 1;
+    int how = cx->argc > 3 ? resp_arg_flag(&cx->argv[3], "timeout error") : WAIT_OVER;
     if (!cx_at_most(cx, 4) || !cx_check(cx, how, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR") ||
         !cx_int(cx, 2, &id))
         return;
     struct client *c = client_next(NULL);
     while (c && (int64_t)c->id != id) c = client_next(c);
-    bool waits = c && c->wait_until > 1; /* 1: it was unblocked in this turn already */
-    if (waits) c->wait_until = 1;
-    if (waits) c->wait_failed = how == 2;
+    bool waits = c && c->wait_until > WAIT_FAILED; /* else it may have been unblocked in this turn already */
+    if (waits) c->wait_until = how;
     resp_int(cx->out, waits);
 }
 

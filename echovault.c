@@ -1015,7 +1015,7 @@ static void postponed_run(void) {
 
 static bool wait_over(const struct client *c) {
     bool local = !c->wait_local || (config.persist.log_on && log_synced() >= c->last_write);
-    return local && (!c->wait_followers || repl_count(c->last_write, c->wait_aof) >= (size_t)c->wait_followers);
+    return local && (int64_t)repl_count(c->last_write, c->wait_aof) >= c->wait_followers;
 }
 
 static void wait_reply(const struct client *c, struct resp_out *out) {
@@ -1025,61 +1025,53 @@ static void wait_reply(const struct client *c, struct resp_out *out) {
 }
 
 /* Blocks until the log, as far as c has changed it, is where it is wanted. Inside a transaction nothing waits. */
-static void wait_begin(struct cx *cx, int64_t until) {
+static void wait_begin(struct cx *cx, bool local, int64_t followers, int64_t until) {
     struct client *c = cx->client;
+    c->wait_aof = cx->cmd->fn == cmd_waitaof;
+    c->wait_local = local;
+    c->wait_followers = followers;
     if (c->flags & CLIENT_MULTI || wait_over(c)) {
         wait_reply(c, cx->out);
         return;
     }
     c->wait_until = until ? until : INT64_MAX;
-    if (c->wait_followers) replication_getack();
+    if (followers) replication_getack();
     client_block(c);
     client_touch(c);
 }
 
 void cmd_wait(struct cx *cx) {
-    struct client *c = cx->client;
     int64_t followers, until;
-    if (!cx_check(
-            cx, !log_following(),
-            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is "
-            "configured to be writable (which is not the default) writes to replicas are just local and are not "
-            "propagated.") ||
-        !cx_int(cx, 1, &followers) || !cx_timeout(cx, 2, &until))
-        return;
-    c->wait_aof = c->wait_local = false;
-    c->wait_followers = followers < 0 ? 0 : followers > INT_MAX ? INT_MAX : (int)followers;
-    wait_begin(cx, until);
+    if (cx_check(cx, !log_following(),
+                 "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica "
+                 "is configured to be writable (which is not the default) writes to replicas are just local and are "
+                 "not propagated.") &&
+        cx_int(cx, 1, &followers) && cx_timeout(cx, 2, &until))
+        wait_begin(cx, false, followers, until);
 }
 
 void cmd_waitaof(struct cx *cx) {
-    struct client *c = cx->client;
     int64_t local, followers, until;
-    if (!cx_int(cx, 1, &local) || !cx_int(cx, 2, &followers) ||
-        !cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") ||
-        !cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") || !cx_timeout(cx, 3, &until) ||
-        !cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") ||
-        !cx_check(cx, !local || config.persist.log_on,
-                  "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
-        return;
-    c->wait_aof = true;
-    c->wait_local = local;
-    c->wait_followers = followers > INT_MAX ? INT_MAX : (int)followers;
-    wait_begin(cx, until);
+    if (cx_int(cx, 1, &local) && cx_int(cx, 2, &followers) &&
+        cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") &&
+        cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") && cx_timeout(cx, 3, &until) &&
+        cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") &&
+        cx_check(cx, !local || config.persist.log_on,
+                 "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
+        wait_begin(cx, local, followers, until);
 }
 
 /* If c has waited long enough, it hears how far the log is. */
 static void wait_check(struct client *c) {
     bool demoted = log_following(), silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP);
+    bool failed = c->wait_until == WAIT_FAILED;
     if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) return;
     c->wait_until = 0;
-    if (!silent && (demoted || c->wait_failed))
+    if (!silent && (demoted || failed))
         resp_errorf(client_own(c), "UNBLOCKED %s",
-                    c->wait_failed
-                        ? "client unblocked via CLIENT UNBLOCK"
-                        : "force unblock from blocking operation, instance state changed (master -> replica?)");
+                    failed ? "client unblocked via CLIENT UNBLOCK"
+                           : "force unblock from blocking operation, instance state changed (master -> replica?)");
     else if (!silent) wait_reply(c, client_own(c));
-    c->wait_failed = false;
     if (demoted) c->flags |= CLIENT_CLOSE_AFTER;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
     client_unblock(c);

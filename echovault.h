@@ -187,7 +187,7 @@ struct client {
     char *name; /* NULL: none */
     char *lib_name, *lib_ver;
     uint64_t last_write;       /* the log's end behind its last change: what WAIT and WAITAOF wait for ... */
-    int64_t wait_until;        /* ... until then, ms since 1970; 0: it does not wait */
+    int64_t wait_until;        /* ... until then, ms since 1970, or how it is to end now; 0: it does not wait */
     struct queued *postponed;  /* the command that waits until clients are no longer paused; NULL: none */
     uint64_t hold;             /* its replies wait until the log is safe up to here */
     struct follower *follower; /* NULL: it is none */
@@ -196,9 +196,9 @@ struct client {
     uint32_t over_soft_since;  /* when its output passed the soft limit; 0: it is below */
     uint8_t proto;             /* 2 or 3 */
     bool wait_local, wait_aof; /* for our own disk; for disks, not for memory */
-    int wait_followers;        /* for so many */
-    bool wait_failed;          /* CLIENT UNBLOCK ... ERROR */
+    int64_t wait_followers;    /* for so many */
 };
+enum { WAIT_OVER = 1, WAIT_FAILED = 2 }; /* wait_until, when CLIENT UNBLOCK has ended it: as TIMEOUT, as ERROR */
 
 struct client *
 client_next(struct client *after);   /* NULL: the first; walks all connections that are not closing, by descriptor */
