@@ -53,29 +53,6 @@
 #define SLICE_MAX_US  300
 
 struct server_stats server_stats;
-static bool server_started; /* until then, standard error hears what goes wrong */
-
-/* ==== the server's log ======================================================================== */
-
-void server_log(int level, const char *fmt, ...) {
-    if (level < config.loglevel) return;
-    char text[1024], when[64];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    bool to_file = config.logfile && *config.logfile;
-    FILE *f = to_file ? fopen(config.logfile, "a") : stdout; /* opened for each line: it may have been moved away */
-    struct tm tm;
-    int64_t ms = store_clock_ns(CLOCK_REALTIME) / 1000000;
-    localtime_r(&(time_t){ms / 1000}, &tm);
-    strftime(when, sizeof when, "%d %b %Y %H:%M:%S", &tm);
-    char role = config.replicaof && *config.replicaof ? 'S' : 'M';
-    if (f) fprintf(f, "%d:%c %s.%03d %c %s\n", (int)getpid(), role, when, (int)(ms % 1000), ".-*#"[level], text);
-    if (f) fflush(f);
-    if (f && to_file) fclose(f);
-    if (level == LOG_WARNING && to_file && !server_started) fprintf(stderr, "%s\n", text);
-}
 
 /* ==== state =================================================================================== */
 
@@ -149,12 +126,35 @@ static struct {
     struct client **dead;    /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
     int epoll, signals, link_fd;
-    bool stopping, loading, files_closed;
+    bool stopping, files_closed;
+    bool loading;       /* from the beginning until the data are there */
     bool out_of_memory; /* for this turn's small needs and the table's growth there may not be enough */
     uint32_t now_s;
     int64_t next_cron_ms;
     char run_id[41];
-} server;
+} server = {.loading = true};
+
+/* ==== the server's log ======================================================================== */
+
+void server_log(int level, const char *fmt, ...) {
+    if (level < config.loglevel) return;
+    char text[1024], when[64];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    bool to_file = config.logfile && *config.logfile;
+    FILE *f = to_file ? fopen(config.logfile, "a") : stdout; /* opened for each line: it may have been moved away */
+    struct tm tm;
+    int64_t ms = store_clock_ns(CLOCK_REALTIME) / 1000000;
+    localtime_r(&(time_t){ms / 1000}, &tm);
+    strftime(when, sizeof when, "%d %b %Y %H:%M:%S", &tm);
+    char role = config.replicaof && *config.replicaof ? 'S' : 'M';
+    if (f) fprintf(f, "%d:%c %s.%03d %c %s\n", (int)getpid(), role, when, (int)(ms % 1000), ".-*#"[level], text);
+    if (f) fflush(f);
+    if (f && to_file) fclose(f);
+    if (level == LOG_WARNING && to_file && server.loading) fprintf(stderr, "%s\n", text); /* who starts it hears it */
+}
 
 /* ==== connections ============================================================================= */
 
@@ -1371,13 +1371,11 @@ static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_
 int main(int argc, char **argv) {
     config_load(argc, argv);
     server_start();
-    server.loading = true;
     supervisor_notify("STATUS=Loading the data");
     if (persist_start(&config.persist, &hooks)) exit(1);
     server.loading = false;
     clock_read();
     if (disk_fd() >= 0) server_watch(disk_fd());
-    server_started = true;
     server_log(LOG_NOTICE, "Ready to accept connections");
     supervisor_notify("STATUS=Ready to accept connections\nREADY=1");
     bool more = false;
