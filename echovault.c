@@ -120,8 +120,7 @@ static struct {
     struct client **clients; /* by descriptor */
     int clients_cap;
     size_t nclients;
-    uint64_t next_id;
-    uint32_t next_gen;
+    uint64_t last_id;
     enum pause postponed_in; /* the strictest pause that any command waits for */
     struct client **dead;    /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
@@ -158,8 +157,9 @@ void server_log(int level, const char *fmt, ...) {
 
 /* ==== connections ============================================================================= */
 
-/* Names a connection, in an event or for later: its descriptor may have a new user by then. */
-static uint64_t client_key(const struct client *c) { return (uint64_t)c->gen << 32 | (uint32_t)c->fd; }
+/* Names a connection, in an event or for later: its descriptor may have a new user by then. What is no client has only
+ * the descriptor. */
+static uint64_t client_key(const struct client *c) { return c->id << 32 | (uint32_t)c->fd; }
 
 /* NULL: it is gone, whoever has its descriptor now, or the key is none of a client. */
 static struct client *client_of(uint64_t key) {
@@ -215,8 +215,8 @@ struct client *client_new(int fd, bool is_unix) {
         server.clients_cap = cap;
     }
     struct client *c = resp_need(malloc(sizeof *c));
-    *c = (struct client){.fd = fd, .gen = ++server.next_gen, .id = ++server.next_id, .proto = 2};
-    if (c->gen == 0) c->gen = ++server.next_gen; /* 0 marks what is no client */
+    if (!(uint32_t)++server.last_id) server.last_id++; /* its key would be that of no client */
+    *c = (struct client){.fd = fd, .id = server.last_id, .proto = 2};
     c->flags = (is_unix ? CLIENT_UNIX : 0) | (*config.requirepass ? 0 : CLIENT_AUTHED);
     c->created = c->active = server.now_s;
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = client_key(c)};
@@ -411,23 +411,22 @@ static size_t output_memory(const struct client *c) {
 
 static void output_check_limits(struct client *c) {
     int class = client_class(c) % 3; /* a leader's limits are the normal ones */
-    if (!config.output_hard[class] && !config.output_soft[class] && client_authed(c)) return;
+    size_t hard = (size_t)config.output_hard[class], soft = (size_t)config.output_soft[class];
+    bool authed = client_authed(c);
+    if (!hard && !soft && authed) return;
     size_t n = output_memory(c);
-    if (!client_authed(c) && n > UNAUTHED_OUT) {
+    if (!soft || n <= soft) c->over_soft_since = 0;
+    else if (!c->over_soft_since) c->over_soft_since = server.now_s;
+    uint32_t seconds = c->over_soft_since ? server.now_s - c->over_soft_since : 0;
+    bool over = (hard && n > hard) || seconds > (uint32_t)config.output_seconds[class];
+    if (!authed && n > UNAUTHED_OUT)
         server_log(LOG_VERBOSE, "A client was closed: %zu bytes of output wait for it, and it has shown no password",
                    n);
-        client_close(c);
-        return;
-    }
-    bool over_soft = config.output_soft[class] && n > (size_t)config.output_soft[class];
-    if (!over_soft) c->over_soft_since = 0;
-    else if (!c->over_soft_since) c->over_soft_since = server.now_s;
-    if ((config.output_hard[class] && n > (size_t)config.output_hard[class]) ||
-        (over_soft && server.now_s - c->over_soft_since > (uint32_t)config.output_seconds[class])) {
+    else if (over)
         server_log(LOG_WARNING, "Client %s closed: %zu bytes of output wait for it (client-output-buffer-limit)",
                    client_peer(c).text, n);
-        client_close(c);
-    }
+    else return;
+    client_close(c);
 }
 
 /* So many bytes of all that c had to get went out (or it was -errno). */

@@ -173,11 +173,9 @@ enum client_flag {
  * Invariants: in == NULL unless a command is cut off or input waits; own == NULL unless output waits;
  * CLOSING is final; freed only by the reaper, after the turn. */
 struct client {
-    int fd;
-    uint32_t gen; /* events of an earlier user of fd carry another */
-    uint32_t flags;
-    int db;
+    int fd, db;
     uint64_t id;
+    uint32_t flags;
     struct input *in;            /* bytes of a cut-off command */
     struct resp_out *own;        /* output that could not go out at once */
     size_t turn_start, turn_end; /* its part of the turn's shared output */
