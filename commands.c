@@ -11,8 +11,6 @@
 
 #include <ctype.h>
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
 /* ==== the table ============================================================================================= */
 
 /* Flags, short enough for a table. */
@@ -152,38 +150,31 @@ bool cx_at_most(struct cx *cx, int argc) {
 /* ==== COMMAND INFO ========================================================================================== */
 
 /* By the flags' bits, beginning with CMD_WRITE. */
-static const char *const flag_names[] = {
-    "write", "readonly", "denyoom", "admin",    "pubsub",       "noscript",     "blocking",   "loading",
-    "stale", "fast",     "no_auth", "no_multi", "skip_monitor", "skip_slowlog", "allow_busy", "no_async_loading"};
-static const char *const key_flag_names[] = {"RO", "RW", "access", "update", "not_key"};
+static const char flag_words[] = "write readonly denyoom admin pubsub noscript blocking loading stale fast no_auth "
+                                 "no_multi skip_monitor skip_slowlog allow_busy no_async_loading";
+static const char key_flag_words[] = "RO RW access update not_key";
 
 /* The ACL categories: a command is in those that go with its group or one of its flags; slow is what is not fast. */
-static const char *const categories[] = {"@keyspace",  "@read",       "@write",      "@string", "@bitmap",
-                                         "@pubsub",    "@admin",      "@fast",       "@slow",   "@blocking",
-                                         "@dangerous", "@connection", "@transaction"};
+static const char category_words[] = "keyspace read write string bitmap pubsub admin fast slow blocking dangerous "
+                                     "connection transaction";
+static const char category_groups[] = "generic - - string bitmap - - - - - - connection transactions";
 enum { BLOCKS = CMD_BLOCKING, RISKY = CMD_ADMIN | CMD_DANGEROUS, ADMINS = CMD_ADMIN | CMD_ACL_ADMIN };
 static const uint32_t category_flags[] = {CMD_ACL_KEYSPACE,   R, W, 0, 0, CMD_PUBSUB, ADMINS, L, 0, BLOCKS, RISKY,
                                           CMD_ACL_CONNECTION, 0};
-static const char *const category_groups[] = {"generic", "", "", "string",     "bitmap",      "", "", "",
-                                              "",        "", "", "connection", "transactions"};
 
 static uint32_t categories_of(const struct command *c) {
-    uint32_t set = c->flags & L ? 0 : 1u << 8;
-    for (size_t i = 0; i < COUNT(categories); i++)
-        if (c->flags & category_flags[i] || (c->fn && !strcmp(c->group, category_groups[i]))) set |= 1u << i;
+    struct arg group = {.p = c->group, .n = (uint32_t)strlen(c->group)};
+    uint32_t set = (c->flags & L ? 0 : 1u << 8) | (c->fn ? (uint32_t)resp_arg_flag(&group, category_groups) : 0);
+    for (size_t i = 0; i < sizeof category_flags / sizeof *category_flags; i++)
+        if (c->flags & category_flags[i]) set |= 1u << i;
     return c->flags & CMD_ACL_CONNECTION ? set & ~1u : set; /* what waits has no key */
 }
 
-/* Its bit among a command's; 0: there is no such category. */
-static uint32_t category_named(const struct arg *name) {
-    for (size_t i = 0; i < COUNT(categories); i++)
-        if (resp_arg_is(name, categories[i] + 1)) return 1u << i;
-    return 0;
-}
-
-static void reply_bits(struct resp_out *o, uint32_t bits, const char *const *names) {
+/* Those of the words whose bits are set, with this in front. */
+static void reply_bits(struct resp_out *o, uint32_t bits, const char *words, const char *front) {
     resp_set(o, (size_t)__builtin_popcount(bits));
-    for (; bits; bits &= bits - 1) resp_status(o, names[__builtin_ctz(bits)]);
+    for (const char *p = words; bits; bits >>= 1, p += strcspn(p, " ") + 1)
+        if (bits & 1) resp_printf(o, "+%s%.*s\r\n", front, (int)strcspn(p, " "), p);
 }
 
 static void reply_key_specs(struct resp_out *o, const struct command *c) {
@@ -191,7 +182,7 @@ static void reply_key_specs(struct resp_out *o, const struct command *c) {
     if (!c->first_key) return;
     resp_map(o, 3);
     resp_bulk_str(o, "flags");
-    reply_bits(o, c->flags & CMD_PUBSUB ? 1 << 4 : c->flags & CMD_WRITE ? 2 | 4 | 8 : 1 | 4, key_flag_names);
+    reply_bits(o, c->flags & CMD_PUBSUB ? 1 << 4 : c->flags & CMD_WRITE ? 2 | 4 | 8 : 1 | 4, key_flag_words, "");
     resp_words(o, "begin_search");
     resp_map(o, 2);
     resp_words(o, "type index spec");
@@ -210,11 +201,11 @@ static void reply_info(struct resp_out *o, const struct command *c) {
     resp_array(o, 10);
     resp_bulk_str(o, c->name);
     resp_int(o, c->arity);
-    reply_bits(o, c->flags & (CMD_MAY_REPLICATE - 1), flag_names);
+    reply_bits(o, c->flags & (CMD_MAY_REPLICATE - 1), flag_words, "");
     resp_int(o, c->first_key);
     resp_int(o, c->last_key);
     resp_int(o, c->key_step);
-    reply_bits(o, categories_of(c), categories);
+    reply_bits(o, categories_of(c), category_words, "@");
     resp_set(o, 0);
     reply_key_specs(o, c);
     if (command_subs(c)) resp_array(o, (size_t)command_subs(c));
@@ -311,24 +302,20 @@ void cmd_command_list(struct cx *cx) {
     const struct arg *value = &cx->argv[4];
     bool filter = cx->argc == 5 && resp_arg_is(&cx->argv[2], "filterby");
     int kind = filter ? resp_arg_flag(&cx->argv[3], "module aclcat pattern") : 0;
+    uint32_t wanted = kind == ACLCAT ? (uint32_t)resp_arg_flag(value, category_words) : UINT32_MAX;
     if (cx_check(cx, cx->argc == 2 || kind, "ERR syntax error"))
-        reply_names(cx,
-                    kind == MODULE   ? 0
-                    : kind == ACLCAT ? category_named(value)
-                                     : UINT32_MAX,
-                    kind == PATTERN ? value : NULL);
+        reply_names(cx, kind == MODULE ? 0 : wanted, kind == PATTERN ? value : NULL);
 }
 
 void cmd_acl_cat(struct cx *cx) {
-    uint32_t bit = cx->argc > 2 ? category_named(&cx->argv[2]) : 0;
+    const struct arg *name = &cx->argv[2];
+    int category = cx->argc > 2 ? resp_arg_flag(name, category_words) : 0;
     if (!cx_at_most(cx, 3)) return;
-    if (bit) {
-        reply_names(cx, bit, NULL);
-    } else if (cx->argc > 2) {
-        resp_errorf(cx->out, "ERR Unknown category '%.*s'", (int)cx->argv[2].n, cx->argv[2].p);
-    } else {
-        resp_array(cx->out, COUNT(categories));
-        for (size_t i = 0; i < COUNT(categories); i++) resp_bulk_str(cx->out, categories[i] + 1);
+    if (category) reply_names(cx, (uint32_t)category, NULL);
+    else if (cx->argc > 2) resp_errorf(cx->out, "ERR Unknown category '%.*s'", (int)name->n, name->p);
+    else {
+        resp_array(cx->out, sizeof category_flags / sizeof *category_flags);
+        resp_words(cx->out, category_words);
     }
 }
 
