@@ -16,13 +16,19 @@
 #define LISTENERS_MAX 16
 #define ACCEPTS_MAX   256 /* new connections a turn */
 
-static int nlisteners, unix_listener = -1, spare_fd;
+static int nlisteners, spare_fd;
 
-static void listener_add(int fd) {
-    if (nlisteners == LISTENERS_MAX) die("More than %d addresses to listen on: shorten --bind", LISTENERS_MAX);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    nlisteners++;
-    server_watch(fd);
+/* Returns 0, or errno. */
+static int listener_new(const struct sockaddr *sa, socklen_t n) {
+    int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
+    if (fd < 0) return errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (sa->sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    int error = bind(fd, sa, n) || listen(fd, config.tcp_backlog) ? errno : 0;
+    if (error) close(fd);
+    else if (nlisteners++ < LISTENERS_MAX) server_watch(fd);
+    else die("More than %d addresses to listen on: shorten --bind", LISTENERS_MAX);
+    return error;
 }
 
 /* An address that is not to be had may be missing where a "-" stands in front of it. */
@@ -37,13 +43,8 @@ static void listen_on(const char *address) {
     int bad = getaddrinfo(host, port, &hints, &found);
     if (bad && optional) return;
     if (bad) die("Cannot listen on %s: %s. Mend --bind.", address, gai_strerror(bad));
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, e = fd < 0 ? errno : 0;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-    if (!e && (bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, config.tcp_backlog))) e = errno;
+    int e = listener_new(found->ai_addr, found->ai_addrlen);
     freeaddrinfo(found);
-    if (!e) listener_add(fd);
-    else if (fd >= 0) close(fd);
     if (e && (!optional || (e != EADDRNOTAVAIL && e != EAFNOSUPPORT && e != EPROTONOSUPPORT)))
         die("Cannot listen on %s port %d: %s. Is another server running there? Choose another with --port or --bind.",
             address, config.port, strerror(e));
@@ -52,19 +53,15 @@ static void listen_on(const char *address) {
 /* As the user who will serve there: root's file others could not use, and he could not take it away. */
 void listen_unix(void) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (!*config.unixsocket && !nlisteners)
-        die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
-    if (!*config.unixsocket) return;
-    if (strlen(config.unixsocket) >= sizeof sa.sun_path)
-        die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
-    memcpy(sa.sun_path, config.unixsocket, strlen(config.unixsocket) + 1);
+    size_t n = strlen(config.unixsocket);
+    if (!n && !nlisteners) die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
+    if (!n) return;
+    if (n >= sizeof sa.sun_path) die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
+    memcpy(sa.sun_path, config.unixsocket, n);
     unlink(config.unixsocket);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) || listen(fd, config.tcp_backlog))
-        die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(errno));
+    int e = listener_new((struct sockaddr *)&sa, sizeof sa);
+    if (e) die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(e));
     if (config.unixsocketperm) chmod(config.unixsocket, (mode_t)config.unixsocketperm);
-    listener_add(fd);
-    unix_listener = fd;
 }
 
 void listen_all(void) {
@@ -133,11 +130,11 @@ void listen_accept(int listener) {
             refuse(fd, "-ERR max number of clients reached\r\n");
         } else {
             if (ss.ss_family != AF_UNIX) socket_tune(fd);
-            if (!client_new(fd, listener == unix_listener)) close(fd);
+            if (!client_new(fd, ss.ss_family == AF_UNIX)) close(fd);
         }
     }
 }
 
 void listen_end(void) {
-    if (unix_listener >= 0) unlink(config.unixsocket);
+    if (*config.unixsocket) unlink(config.unixsocket);
 }
