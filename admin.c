@@ -147,10 +147,9 @@ void cmd_auth(struct cx *cx) {
 
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what) {
     for (size_t i = 0; i < name->n; i++)
-        if (name->p[i] < '!' || name->p[i] > '~') {
-            resp_errorf(cx->out, "ERR %s cannot contain spaces, newlines or special characters.", what);
+        if (!cx_checkf(cx, name->p[i] >= '!' && name->p[i] <= '~',
+                       "ERR %s cannot contain spaces, newlines or special characters.", what))
             return false;
-        }
     free(*field);
     *field = name->n ? strndup(name->p, name->n) : NULL;
     return true;
@@ -166,12 +165,11 @@ void cmd_hello(struct cx *cx) {
     for (int i = 2; i < cx->argc; i++) {
         struct arg *option = &cx->argv[i];
         int words = resp_arg_flag(option, "setname auth"); /* which is also how many belong to it */
-        if (!words || i + words >= cx->argc) {
-            resp_errorf(cx->out, "ERR Syntax error in HELLO option '%.*s'", (int)option->n, option->p);
+        if (!cx_checkf(cx, words && i + words < cx->argc, "ERR Syntax error in HELLO option '%.*s'", (int)option->n,
+                       option->p) ||
+            (words == 1 && !client_keep_name(cx, &c->name, &option[1], "Client names")) ||
+            (words == 2 && !authenticate(cx, i + 1, i + 2)))
             return;
-        }
-        if (words == 1 && !client_keep_name(cx, &c->name, &option[1], "Client names")) return;
-        if (words == 2 && !authenticate(cx, i + 1, i + 2)) return;
         i += words;
     }
     if (!cx_check(cx, c->flags & CLIENT_AUTHED,
@@ -447,8 +445,7 @@ void cmd_bgsave(struct cx *cx) {
     bool schedule = cx->argc == 2 && resp_arg_is(&cx->argv[1], "schedule");
     if (!cx_check(cx, cx->argc == 1 || schedule, "ERR syntax error") || !cx_check(cx, !snap_running(), save_runs))
         return;
-    if (snap_begin()) resp_errorf(cx->out, "ERR %s", strerror(errno));
-    else resp_status(cx->out, "Background saving started");
+    if (cx_checkf(cx, !snap_begin(), "ERR %s", strerror(errno))) resp_status(cx->out, "Background saving started");
 }
 
 /* A snapshot that runs already shortens the log as well when it is done. */

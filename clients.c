@@ -83,8 +83,7 @@ void cmd_client_info(struct cx *cx) {
 
 static bool read_class(struct cx *cx, const struct arg *name, int *class) {
     *class = client_class_named(name);
-    if (*class < 0) resp_errorf(cx->out, "ERR Unknown client type '%.*s'", (int)name->n, name->p);
-    return *class >= 0;
+    return cx_checkf(cx, *class >= 0, "ERR Unknown client type '%.*s'", (int)name->n, name->p);
 }
 
 /* Is the client's number among the words from the third on? */
@@ -159,10 +158,7 @@ static bool filter_read(struct cx *cx, struct filter *f, int i) {
     case 4: return read_class(cx, v, &f->class);
     case 8:
         return cx_check(cx, resp_read_int(v->p, v->n, &f->id) && f->id > 0, "ERR client-id should be greater than 0");
-    case 16:
-        f->user = equals(v, "default");
-        if (!f->user) resp_errorf(cx->out, "ERR No such user '%.*s'", (int)v->n, v->p);
-        return f->user;
+    case 16: f->user = equals(v, "default"); return cx_checkf(cx, f->user, "ERR No such user '%.*s'", (int)v->n, v->p);
     case 32:
         f->spare_me = resp_arg_is(v, "yes");
         return cx_check(cx, f->spare_me || resp_arg_is(v, "no"), "ERR syntax error");

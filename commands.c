@@ -140,11 +140,10 @@ const char *command_title(const struct command *c) {
 
 bool cx_at_most(struct cx *cx, int argc) {
     const struct command *container = cx->cmd;
-    if (cx->argc <= argc) return true;
     while (!(container->flags & CMD_CONTAINER)) container--;
-    resp_errorf(cx->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
-                (int)cx->argv[1].n, cx->argv[1].p, command_title(container));
-    return false;
+    return cx_checkf(cx, cx->argc <= argc,
+                     "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.", (int)cx->argv[1].n,
+                     cx->argv[1].p, command_title(container));
 }
 
 /* ==== COMMAND INFO ========================================================================================== */
@@ -311,9 +310,9 @@ void cmd_acl_cat(struct cx *cx) {
     const struct arg *name = &cx->argv[2];
     int category = cx->argc > 2 ? resp_arg_flag(name, category_words) : 0;
     if (!cx_at_most(cx, 3)) return;
-    if (category) reply_names(cx, (uint32_t)category, NULL);
-    else if (cx->argc > 2) resp_errorf(cx->out, "ERR Unknown category '%.*s'", (int)name->n, name->p);
-    else {
+    if (category) {
+        reply_names(cx, (uint32_t)category, NULL);
+    } else if (cx_checkf(cx, cx->argc == 2, "ERR Unknown category '%.*s'", (int)name->n, name->p)) {
         resp_array(cx->out, sizeof category_flags / sizeof *category_flags);
         resp_words(cx->out, category_words);
     }

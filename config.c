@@ -559,7 +559,6 @@ void cmd_config_rewrite(struct cx *cx) {
     const char *why = strerror(errno);
     if (well) server_log(LOG_NOTICE, "CONFIG REWRITE executed with success.");
     else server_log(LOG_WARNING, "CONFIG REWRITE failed: %s", why);
-    if (well) resp_ok(cx->out);
-    else resp_errorf(cx->out, "ERR Rewriting config file: %s", why);
+    if (cx_checkf(cx, well, "ERR Rewriting config file: %s", why)) resp_ok(cx->out);
     resp_out_free(&text);
 }

@@ -785,9 +785,7 @@ void cx_arity_error(struct cx *cx) {
 }
 
 bool cx_int(struct cx *cx, int i, int64_t *v) {
-    if (resp_read_int(cx->argv[i].p, cx->argv[i].n, v)) return true;
-    resp_error(cx->out, "ERR value is not an integer or out of range");
-    return false;
+    return cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, v), "ERR value is not an integer or out of range");
 }
 
 void cx_bulk_value(struct cx *cx, const struct entry *e) {
@@ -883,11 +881,9 @@ bool cx_resolve(struct cx *cx) {
         }
         cx->cmd = sub;
     }
-    if (cx->cmd->arity > 0 ? cx->argc != cx->cmd->arity : cx->argc < -cx->cmd->arity) {
-        cx_arity_error(cx);
-        return false;
-    }
-    return true;
+    bool well = cx->cmd->arity > 0 ? cx->argc == cx->cmd->arity : cx->argc >= -cx->cmd->arity;
+    if (!well) cx_arity_error(cx);
+    return well;
 }
 
 /* Why c may change nothing now: on a follower, with too few of them, or while the disk does not keep its promise. */

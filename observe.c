@@ -201,10 +201,8 @@ void cmd_latency_graph(struct cx *cx) {
     char grid[ROWS + 1 + RESP_INT_MAX][KEPT], label[RESP_INT_MAX + 1];
     size_t rows[KEPT / WIDTH] = {0}, e = 0;
     while (e < EVENTS && !meant(cx, (int)e)) e++;
-    if (e == EVENTS) {
-        resp_errorf(cx->out, "ERR No samples available for event '%.*s'", (int)cx->argv[2].n, cx->argv[2].p);
+    if (!cx_checkf(cx, e < EVENTS, "ERR No samples available for event '%.*s'", (int)cx->argv[2].n, cx->argv[2].p))
         return;
-    }
     const struct series *x = &series[e];
     size_t n = x->n < KEPT ? x->n : KEPT;
     int64_t low = x->samples[0].ms, high = low;
