@@ -168,7 +168,7 @@ static bool filter_read(struct cx *cx, struct filter *f, int i) {
 
 /* The old form is one address, the new one pairs of words. */
 void cmd_client_kill(struct cx *cx) {
-    bool old = cx->argc == 3, me = false;
+    bool old = cx->argc == 3;
     struct filter f = {.peer = old ? &cx->argv[2] : NULL, .class = -1, .spare_me = !old};
     int64_t killed = 0;
     for (int i = 2; !old && i < cx->argc; i += 2)
@@ -176,12 +176,11 @@ void cmd_client_kill(struct cx *cx) {
     for (struct client *c = client_next(NULL); c; c = client_next(c)) {
         if ((c == cx->client && f.spare_me) || !filter_takes(&f, c)) continue;
         killed++;
-        if (c == cx->client) me = true;
+        if (c == cx->client) client_close_after_reply(c);
         else client_close(c);
     }
     if (!old) resp_int(cx->out, killed);
     else if (cx_check(cx, killed, "ERR No such client")) resp_ok(cx->out);
-    if (me) client_close_after_reply(cx->client);
 }
 
 /* ==== waiting ================================================================================================== */

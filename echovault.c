@@ -93,8 +93,7 @@ struct window {
 static struct {
     struct client *reads[URING_MAX]; /* whose sockets have input that is to be read now */
     size_t nreads;
-    char *slots;     /* one for each, SLOT bytes apart */
-    bool slots_used; /* by what the batch has still to run */
+    char *slots; /* one for each, SLOT bytes apart */
     struct resp_parser parser;
     struct arg *args;
     size_t nargs, args_cap;
@@ -673,7 +672,7 @@ static void client_got(struct client *c, char *at, ssize_t got) {
  * what an input of the client's own, or a value, holds. */
 static void reads_run(void) {
     struct uring_io ios[URING_MAX];
-    if (turn.slots_used) batch_run();
+    if (turn.nbatch) batch_run(); /* the slots may hold its arguments */
     for (size_t i = 0; i < turn.nreads; i++) {
         struct client *c = turn.reads[i];
         ios[i] = (struct uring_io){c->fd, turn.slots + i * SLOT, READ_MAX, 0};
@@ -682,7 +681,6 @@ static void reads_run(void) {
     uring_read(ios, turn.nreads);
     for (size_t i = 0; i < turn.nreads; i++)
         if (!(turn.reads[i]->flags & CLIENT_CLOSING)) client_got(turn.reads[i], ios[i].p, ios[i].result);
-    turn.slots_used = true;
     turn.nreads = 0;
 }
 
@@ -765,7 +763,6 @@ static void batch_run(void) {
         turn.args_cap = 0;
     }
     turn.nbatch = turn.nargs = turn.nsegments = 0;
-    turn.slots_used = false;
 }
 
 /* ==== the context's helpers =================================================================== */
@@ -1077,23 +1074,19 @@ static void wait_check(struct client *c) {
 static struct resp_out replay_out = {.proto = 2};
 
 static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) {
+    static char text[256];
     struct cx cx = {
         .cmd = command_find_logged(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
     uint64_t errors = replay_out.errors;
     bool changes = cx.cmd && cx.cmd->flags & CMD_WRITE;
     int64_t id;
     if (resp_arg_is(&argv[0], "select")) {
-        bool ok = argc == 2 && resp_read_int(argv[1].p, argv[1].n, &id) && id >= 0 && id < store_databases();
-        if (ok) *db = (int)id;
-        else *why = "SELECT of a database that --databases does not allow";
-        return ok;
+        bool known = argc == 2 && resp_read_int(argv[1].p, argv[1].n, &id) && id >= 0 && id < store_databases();
+        if (cx_check(&cx, known, "SELECT of a database that --databases does not allow")) *db = (int)id;
+    } else if (changes || !resp_arg_is(&argv[0], "multi exec ping replconf function script publish spublish")) {
+        cx.db = store_db(*db);
+        if (cx_resolve(&cx) && cx_check(&cx, changes, "ERR not a command that changes data")) cx_call(&cx);
     }
-    if (!changes && resp_arg_is(&argv[0], "multi exec ping replconf function script")) return true;
-    if (cx.cmd && cx.cmd->fn == cmd_publish) return true; /* a message for subscribers of then */
-    cx.db = store_db(*db);
-    if (cx_resolve(&cx) && changes) cx_call(&cx);
-    else if (replay_out.errors == errors) resp_error(&replay_out, "ERR not a command that changes data");
-    static char text[256];
     bool ok = replay_out.errors == errors;
     if (!ok) snprintf(text, sizeof text, "%.*s", (int)strcspn(replay_out.last_error, "\r"), replay_out.last_error);
     if (!ok) *why = text;
@@ -1282,14 +1275,11 @@ static void descriptors_set_up(void) {
 }
 
 static void pidfile_write(void) {
-    if (!*config.pidfile) return;
-    FILE *f = fopen(config.pidfile, "w");
-    if (!f) {
+    FILE *f = *config.pidfile ? fopen(config.pidfile, "w") : NULL;
+    if (f) fprintf(f, "%d\n", (int)getpid());
+    if (f) fclose(f);
+    else if (*config.pidfile)
         server_log(LOG_WARNING, "Cannot write the pid file %s: %s", config.pidfile, strerror(errno));
-        return;
-    }
-    fprintf(f, "%d\n", (int)getpid());
-    fclose(f);
 }
 
 /* The socket at which systemd listens; NULL: it does not, or is not to be told. */
