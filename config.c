@@ -301,8 +301,7 @@ static const char *text_set(const struct option *o, const char *text) {
     return NULL;
 }
 
-/* The line that Redis's CONFIG REWRITE adds: the one user may do everything, and needs a password only if one is set.
- */
+/* The line that Redis's CONFIG REWRITE adds: the one user may do everything, and needs a password if one is set. */
 static bool is_the_user(const char *text) {
     return !fnmatch("default on * ~\\* &\\* +@all", text, 0) &&
            (*config.requirepass || !fnmatch("* nopass *", text, 0));

@@ -613,8 +613,7 @@ static void client_resume(struct client *c) {
     if (c->in && !(c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER))) segment_parse(c, c->in->buf, c->in->len);
 }
 
-/* Where the next read of a client with an input of its own goes: into the value it is sending, or behind what is there.
- */
+/* Where the next read of a client with an input of its own goes: into the value that comes, or behind what is there. */
 static char *input_room(struct client *c, size_t *n) {
     struct input *in = c->in;
     if (in->parser.blob) {

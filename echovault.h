@@ -114,8 +114,7 @@ bool cx_int(struct cx *cx, int i, int64_t *v);         /* argument i as an integ
 bool cx_timeout(struct cx *cx, int i, int64_t *until); /* argument i, ms from now on; 0 stays 0 (clients.c) */
 struct db *cx_database(struct cx *cx, int i);          /* argument i as a database's number; NULL: the error is said */
 const char *cx_encoding(const struct entry *e);        /* how Redis would keep the value (keys.c) */
-void cx_bulk_value(struct cx *cx, const struct entry *e); /* the entry's value as a bulk string, big ones by
-                                                             reference; null when e is NULL */
+void cx_bulk_value(struct cx *cx, const struct entry *e); /* its value, a big one by reference; null: e is NULL */
 
 /* Options: words (lower case, a space between them), in any order; behind some of them stands a value. */
 struct cx_options {
@@ -199,18 +198,16 @@ struct client {
 };
 enum { WAIT_OVER = 1, WAIT_FAILED = 2 }; /* wait_until, when CLIENT UNBLOCK has ended it: as TIMEOUT, as ERROR */
 
-struct client *
-client_next(struct client *after);   /* NULL: the first; walks all connections that are not closing, by descriptor */
-void client_close(struct client *c); /* marks only */
-struct client *client_new(int fd, bool is_unix); /* NULL: it cannot be watched */
-struct client *client_new_link(int fd);          /* of a socket that we have opened; NULL: it cannot be watched */
-void client_touch(struct client *c);             /* it has something to be sent at the end of the turn */
-int client_silence(const struct client *c);      /* seconds since it last sent something */
-void clients_forget_offsets(void);               /* those of the log mean something else from now on */
+struct client *client_next(struct client *after); /* NULL: the first; all that are not closing, by descriptor */
+void client_close(struct client *c);              /* marks only */
+struct client *client_new(int fd, bool is_unix);  /* NULL: it cannot be watched */
+struct client *client_new_link(int fd);           /* of a socket that we have opened; NULL: it cannot be watched */
+void client_touch(struct client *c);              /* it has something to be sent at the end of the turn */
+int client_silence(const struct client *c);       /* seconds since it last sent something */
+void clients_forget_offsets(void);                /* those of the log mean something else from now on */
 void client_close_after_reply(struct client *c);
-void client_reset(struct client *c); /* RESET: as just connected */
-struct resp_out *
-client_output(struct client *c); /* where to write what c did not ask for at this moment (push messages) */
+void client_reset(struct client *c);              /* RESET: as just connected */
+struct resp_out *client_output(struct client *c); /* for what c did not ask for at this moment (push messages) */
 struct address {
     char text[64]; /* "ip:port", "[ip]:port", or of a Unix socket its path and ":0" */
 };
@@ -230,8 +227,8 @@ void client_describe(struct resp_out *o, const struct cx *cx, const struct clien
  * expires meanwhile. Each purpose has a pause of its own; the strictest counts. */
 enum pause_purpose { PAUSE_BY_COMMAND, PAUSE_BY_FAILOVER, PAUSE_PURPOSES };
 enum pause { PAUSE_NONE, PAUSE_WRITES, PAUSE_ALL };
-void client_pause(enum pause_purpose purpose, bool all,
-                  int64_t until_ms); /* one that runs is only made stricter, longer */
+/* One that runs is only made stricter, longer. */
+void client_pause(enum pause_purpose purpose, bool all, int64_t until_ms);
 void client_unpause(enum pause_purpose purpose);
 enum pause client_paused(void);
 
@@ -364,8 +361,7 @@ enum permit { PERMIT_NO, PERMIT_YES, PERMIT_LOCAL };
 bool config_permits(int permit, const struct client *c); /* PERMIT_LOCAL: who comes over loopback or a Unix socket */
 const char *config_text(const char *option);             /* as CONFIG GET answers it; good until the next call */
 
-/* Reads argv (an optional file first, then --name value ...). Exits with one line that names what is wrong.
- */
+/* Reads argv (an optional file first, then --name value ...). Exits with one line that names what is wrong. */
 void config_load(int argc, char **argv);
 
 #endif
