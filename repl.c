@@ -337,6 +337,7 @@ static void link_connect(void) {
 
 enum { SAID_PING, SAID_AUTH, SAID_PORT, SAID_ADDRESS, SAID_CAPA, SAID_PSYNC };
 
+/* NULL ends the words. */
 static void link_say(const char *const *words) {
     struct resp_out out = {0};
     size_t n = 0;
@@ -347,31 +348,26 @@ static void link_say(const char *const *words) {
     resp_out_free(&out);
     if (!went) link_fails(false, "it cannot be written to: %s", strerror(errno));
 }
-#define LINK_SAY(...) link_say((const char *const[]){__VA_ARGS__, NULL})
 
 /* Says what comes after `said`, leaving out what there is no need for. */
 static void say_next(int said) {
     char port[12], next[RESP_INT_MAX];
-    int listening = opt->announce_port ? opt->announce_port : opt->port;
+    const char *user = *opt->user ? opt->user : NULL;
     leader.step = said + 1;
     if (leader.step == SAID_AUTH && !*opt->auth) leader.step++;
     if (leader.step == SAID_ADDRESS && !*opt->announce_ip) leader.step++;
-    snprintf(port, sizeof port, "%d", listening);
-    resp_write_int(next, (int64_t)log_end() + 1);
-    switch (leader.step) {
-    case SAID_PING: LINK_SAY("PING"); break;
-    case SAID_AUTH:
-        if (*opt->user) LINK_SAY("AUTH", opt->user, opt->auth);
-        else LINK_SAY("AUTH", opt->auth);
-        break;
-    case SAID_PORT: LINK_SAY("REPLCONF", "listening-port", port); break;
-    case SAID_ADDRESS: LINK_SAY("REPLCONF", "ip-address", opt->announce_ip); break;
-    case SAID_CAPA: LINK_SAY("REPLCONF", "capa", "eof", "capa", "psync2"); break;
-    case SAID_PSYNC:
-        if (leader.lost) LINK_SAY("PSYNC", "?", "-1");
-        else if (leader.failover) LINK_SAY("PSYNC", log_known_id(), next, "FAILOVER");
-        else LINK_SAY("PSYNC", log_known_id(), next);
-    }
+    snprintf(port, sizeof port, "%d", opt->announce_port ? opt->announce_port : opt->port);
+    resp_write_int(next, leader.lost ? -1 : (int64_t)log_end() + 1);
+    const char *const words[][6] = {
+        [SAID_PING] = {"PING"},
+        [SAID_AUTH] = {"AUTH", user ? user : opt->auth, user ? opt->auth : NULL},
+        [SAID_PORT] = {"REPLCONF", "listening-port", port},
+        [SAID_ADDRESS] = {"REPLCONF", "ip-address", opt->announce_ip},
+        [SAID_CAPA] = {"REPLCONF", "capa", "eof", "capa", "psync2"},
+        [SAID_PSYNC] = {"PSYNC", leader.lost ? "?" : log_known_id(), next,
+                        leader.failover && !leader.lost ? "FAILOVER" : NULL},
+    };
+    link_say(words[leader.step]);
 }
 
 /* It will stand in our files, and be looked for there. */
