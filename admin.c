@@ -445,7 +445,7 @@ void cmd_bgsave(struct cx *cx) {
     bool schedule = cx->argc == 2 && resp_arg_is(&cx->argv[1], "schedule");
     if (!cx_check(cx, cx->argc == 1 || schedule, "ERR syntax error") || !cx_check(cx, !snap_running(), save_runs))
         return;
-    if (cx_checkf(cx, !snap_begin(), "ERR %s", strerror(errno))) resp_status(cx->out, "Background saving started");
+    if (cx_checkf(cx, !snap_begin(false), "ERR %s", strerror(errno))) resp_status(cx->out, "Background saving started");
 }
 
 /* A snapshot that runs already shortens the log as well when it is done. */
@@ -453,7 +453,7 @@ void cmd_bgrewriteaof(struct cx *cx) {
     if (persist_info().rewrite_running)
         resp_error(cx->out, "ERR Background append only file rewriting already in progress");
     else if (snap_running()) resp_status(cx->out, "Background append only file rewriting scheduled");
-    else if (log_rewrite()) resp_errorf(cx->out, "ERR %s", strerror(errno));
+    else if (snap_begin(true)) resp_errorf(cx->out, "ERR %s", strerror(errno));
     else resp_status(cx->out, "Background append only file rewriting started");
 }
 

@@ -361,8 +361,7 @@ bool log_begin(void) {
 void log_commit(void) {
     if (lg.tx > 1) put_command(&lg.out, &ARG("EXEC"), 1);
     lg.tx = -1;
-    if (snap.wanted && snap.rewrite) log_rewrite();
-    else if (snap.wanted) snap_begin();
+    if (snap.wanted) snap_begin(snap.rewrite);
     snap.wanted = false;
 }
 
@@ -607,7 +606,7 @@ void log_adopt(const char *id, uint64_t offset, int db) {
     snprintf(lg.h.history, sizeof lg.h.history, "%s", id);
     if (!strcmp(id, lg.replaces)) lg.h.history[0] = *id == '-' ? '+' : '-'; /* another one, though of the same leader */
     log_relay_abort();
-    if (file_wanted()) log_rewrite(); /* at once: until there are files, a start would have to begin anew */
+    if (file_wanted()) snap_begin(true); /* at once: until there are files, a start would have to begin anew */
 }
 
 /* ==== the snapshot ======================================================================================== */
@@ -729,10 +728,10 @@ static void snap_emit(int db, const struct entry *e) {
     if (b || j->out.len >= CHUNK) chunk_post();
 }
 
-int snap_begin(void) {
+int snap_begin(bool rewrite) {
     errno = EBUSY;
     if (snap.running || lg.parked) return -1;
-    snap.rewrite = false; /* if it is one, log_rewrite() says so */
+    snap.rewrite = rewrite;
     snap.wanted = lg.tx >= 0;
     if (snap.wanted) return 0;
     set_live(); /* the option may have changed this instant: what comes behind the snapshot must not go by */
@@ -781,18 +780,12 @@ bool persist_tick(int64_t budget_us) {
 }
 
 int snap_save(void) {
-    if (snap_begin() < 0) return -1;
+    if (snap_begin(false) < 0) return -1;
     while (snap.running) {
         persist_tick(INT64_MAX);
         if (snap.walked || snap.in_flight > CHUNKS_AHEAD) disk_wait();
     }
     return info.save_ok ? 0 : -1;
-}
-
-int log_rewrite(void) {
-    if (snap_begin() < 0) return -1;
-    snap.rewrite = true;
-    return 0;
 }
 
 /* ==== a log file with a later base ========================================================================
@@ -1386,7 +1379,7 @@ static void run_save_points(const char *points, int64_t now_s) {
         if (least < 0) return;
         if (changes < (uint64_t)least || since <= seconds) continue;
         hooks->say(LOG_NOTICE, "%lld changes in %lld seconds. Saving...", least, seconds);
-        snap_begin();
+        snap_begin(false);
     }
 }
 
@@ -1425,7 +1418,7 @@ static void follow_option(int64_t now_ms) {
     set_live();
     if (!file_wanted() || snap.running || next.fd >= 0 || now_ms < lg.snap_due_ms) return;
     lg.snap_due_ms = now_ms + 5000;
-    log_rewrite();
+    snap_begin(true);
 }
 
 void persist_cron(int64_t now_ms, const char *save_points) {
@@ -1435,7 +1428,7 @@ void persist_cron(int64_t now_ms, const char *save_points) {
     if (now_ms / 1000 != second) log_second(now_ms);
     second = now_ms / 1000;
     run_save_points(save_points, now_ms / 1000);
-    if (!snap.running && log_outgrew()) log_rewrite();
+    if (!snap.running && log_outgrew()) snap_begin(true);
 }
 
 int persist_stop(bool save) {

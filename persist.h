@@ -66,7 +66,6 @@ void log_new_id(void);                         /* DEBUG CHANGE-REPL-ID: a new id
 void log_flush(void);
 /* The reason why changes must be refused (-MISCONF), NULL while all is well. */
 const char *log_error(void);
-int log_rewrite(void); /* BGREWRITEAOF: a snapshot, after which the log begins later; as snap_begin() */
 
 /* ---- the log as a leader's followers read it --------------------------------------------------- */
 
@@ -103,7 +102,8 @@ void log_adopt(const char *id, uint64_t offset, int db);
 
 /* ---- the snapshot ---------------------------------------------------------------------------- */
 
-int snap_begin(void); /* BGSAVE: 0, or -1 with errno; EBUSY: one is running */
+/* BGSAVE; rewrite: BGREWRITEAOF, which is the same but for INFO. 0, or -1 with errno; EBUSY: one is running. */
+int snap_begin(bool rewrite);
 bool snap_running(void);
 bool snap_ok(void);  /* the last one did not fail */
 int snap_save(void); /* SAVE: the same walk in one go, written, synced, renamed; -1: say() told why */

@@ -135,7 +135,7 @@ static void followers_serve(void) {
     int fd = snap_open(&offset, &size);
     disk_close_later(fd);
     if (fd >= 0) return;
-    failed = snap_begin() < 0;
+    failed = snap_begin(false) < 0;
     if (failed) hooks->say(LOG_WARNING, "No snapshot for a follower: %s", strerror(errno));
     log_pin(oldest_cursor()); /* what is logged from here on goes with it */
     tried = now;
