@@ -275,7 +275,7 @@ void cmd_scan(struct cx *cx) {
     do cursor = store_scan(cx->db, cursor, walk_entry, &w);
     while (cursor && buckets-- && w.seen < wanted);
     resp_array(cx->out, 2);
-    resp_bulk_int(cx->out, (int64_t)cursor); /* counts buckets: never so large */
+    resp_bulk_int(cx->out, (int64_t)cursor); /* below 2^48 */
     resp_array(cx->out, w.given);
     resp_raw(cx->out, keys.buf, keys.len);
     resp_out_free(&keys);

@@ -1,7 +1,8 @@
 /* store.c - the keyspace.
  *
- * A database is a hash table of chains. The bucket array's size is a power of two; a chain is linked through
- * its entries, and an entry is ONE allocation that holds everything a key needs:
+ * A database is a hash table of chains. The bucket array's size is a power of two, and each bucket has an equal stretch
+ * of all hashes, in their order; a chain is linked through its entries, and an entry is ONE allocation that holds
+ * everything a key needs:
  *
  *      0        8                16            24            ...
  *      +--------+----------------+-------------+------------+-----------+--------------------------+
@@ -18,20 +19,23 @@
  * `moved` counts the old buckets that have moved. A hash whose old bucket has moved belongs to the new array,
  * any other to the old one, so that a look-up always has exactly one chain to walk.
  *
+ * Walks (SCAN, the snapshot's, the sweep's, the eviction's) go through all hashes from 0 on, a chain at a time, and
+ * what they keep between two steps is the next hash. Whatever the table does meanwhile, the entries before it are those
+ * that have been met; at worst a chain that has become longer is met once more.
+ *
  * Expiry. A key past its deadline is never seen: the look-up that meets it deletes it (on a leader) or hides it (on a
  * follower). Beside that a sweep walks the buckets, a bounded number at a time, faster where it finds much.
  *
  * Eviction. Where memory is above the limit, a hand goes round all buckets. From the EVICT_LOOK entries that it meets
  * next (only those with a deadline, where the policy says so) one goes: the longest idle, under the lru policies, the
- * nearest to its deadline or just any. Bucket order is a keyed hash's, so they are as good as a random sample,
- * but lie side by side and come round equally often. What was not used again since it came counts as idle ONCE_USED
- * times as long: a scan's keys leave before those that people come back to. A turn evicts as much as its commands
- * added, and beyond that only a slice, so that a lowered limit is reached over many turns; on the way, what stays moves
- * together, so that the memory of the rest can go back to the system.
+ * nearest to its deadline or just any. The order of a keyed hash is as good as a random sample, but its entries lie
+ * side by side and come round equally often. What was not used again since it came counts as idle ONCE_USED times as
+ * long: a scan's keys leave before those that people come back to. A turn evicts as much as its commands added, and
+ * beyond that only a slice, so that a lowered limit is reached over many turns; on the way, what stays moves together,
+ * so that the memory of the rest can go back to the system.
  *
- * The snapshot walk goes through the buckets as they lie. What a resize moves goes into the snapshot as it is moved,
- * so nothing is missed; the entry's `saved` bit says whether the running snapshot has it, so that nothing is emitted
- * twice. A change to an entry that it has not yet emits the old state first.
+ * The snapshot: the entry's `saved` bit says whether the running one has it, so that nothing is emitted twice. A change
+ * to an entry that it has not yet emits the old state first.
  *
  * Invariants
  *   1. An entry is in exactly one chain, that of bucket_of(hash of its key).
@@ -52,20 +56,21 @@
 #undef entry
 
 #define MIN_BUCKETS  16
-#define SWEEP_SLICE  512                /* buckets that the sweep looks at in one turn */
-#define FREE_SLICE   512                /* buckets of a flushed table that are freed in one turn */
-#define TRIM_SLICE   16                 /* empty chunks given back in one turn */
-#define SPARSE       8                  /* buckets an entry from which a table shrinks */
-#define REHASH_SLICE 64                 /* buckets that move in one turn, beside one with each insertion */
-#define ATIME_MASK   0x1fffffu          /* 21 bits of seconds: 24 days */
-#define REGION_SIZE  ((size_t)2 << 20)  /* of memory from the kernel */
-#define EVICT_LOOK   12                 /* entries that a victim is chosen from */
-#define EVICT_WALK   256                /* buckets walked to find so many, if there is one */
-#define EVICT_SLICE  4096               /* buckets that the hand passes in a turn to bring memory down, and ... */
-#define EVICT_MOST   (32 * EVICT_SLICE) /* ... to make up for what the turn's commands added */
-#define ONCE_USED    4                  /* how many times as idle a key counts that was used but once */
-#define LONG_KEY     255                /* klen of keys from this length on */
-#define AHEAD        8                  /* how many buckets ahead is prefetched, see bucket_prefetch() */
+#define SWEEP_SLICE  512                 /* buckets that the sweep looks at in one turn */
+#define FREE_SLICE   512                 /* buckets of a flushed table that are freed in one turn */
+#define TRIM_SLICE   16                  /* empty chunks given back in one turn */
+#define SPARSE       8                   /* buckets an entry from which a table shrinks */
+#define REHASH_SLICE 64                  /* buckets that move in one turn, beside one with each insertion */
+#define ATIME_MASK   0x1fffffu           /* 21 bits of seconds: 24 days */
+#define HASHES       (UINT64_C(1) << 48) /* how many there are */
+#define REGION_SIZE  ((size_t)2 << 20)   /* of memory from the kernel */
+#define EVICT_LOOK   12                  /* entries that a victim is chosen from */
+#define EVICT_WALK   256                 /* buckets walked to find so many, if there is one */
+#define EVICT_SLICE  4096                /* buckets that the hand passes in a turn to bring memory down, and ... */
+#define EVICT_MOST   (32 * EVICT_SLICE)  /* ... to make up for what the turn's commands added */
+#define ONCE_USED    4                   /* how many times as idle a key counts that was used but once */
+#define LONG_KEY     255                 /* klen of keys from this length on */
+#define AHEAD        8                   /* how many buckets ahead is prefetched, see next_chain() */
 
 struct entry {
     struct entry *next;
@@ -82,7 +87,8 @@ struct entry {
 
 struct table {
     struct entry **buckets;
-    size_t mask; /* size - 1 */
+    size_t size;
+    unsigned shift; /* a hash belongs into bucket hash >> shift */
 };
 
 struct db {
@@ -90,12 +96,16 @@ struct db {
     size_t moved;
     size_t used, deadlines;
     int id;
-    size_t sweep_hand;
     int64_t avg_ttl;
-    /* the running snapshot's walk, which goes with the contents when databases are swapped: the next bucket, and where
-     * those that were there when it began end, counted as bucket_at() does */
+    /* the running snapshot's, which go with the contents when databases are swapped */
     int snapshot_id;
-    size_t walk_hand, walk_end;
+    uint64_t walk; /* the next hash; HASHES: all entries have been emitted */
+};
+
+/* Where the eviction, or the sweep, is on its way round all databases. */
+struct hand {
+    int db;
+    uint64_t next; /* hash in that database */
 };
 
 /* A flushed database's table, freed in slices. */
@@ -128,20 +138,18 @@ static struct {
     void (*on_reclaim)(struct db *db, const char *key, size_t n, bool evicted);
     size_t memory; /* without tables */
     bool sweep_off;
-    size_t sweep_credit;
-    int sweep_db;
+    size_t sweep_credit; /* buckets that the sweep may yet look at */
+    struct hand sweep;
     struct dying *dying;
     int rehashes; /* databases that have a second array */
 } g;
 
-/* The eviction's hand and budget. */
 static struct {
-    int db;
-    size_t bucket; /* the next to look at in that database */
-    size_t steps;  /* buckets passed in this turn */
-    size_t limit;  /* 0: none */
-    size_t low;    /* the lowest that memory has been since that limit is set, but not below it */
-} hand;
+    struct hand hand;
+    size_t steps; /* buckets passed in this turn */
+    size_t limit; /* 0: none */
+    size_t low;   /* the lowest that memory has been since that limit is set, but not below it */
+} eviction;
 
 static struct {
     bool running;
@@ -262,7 +270,7 @@ static bool arena_trim(int chunks) {
     (v0 += v1, v1 = ROTL(v1, 13) ^ v0, v0 = ROTL(v0, 32), v2 += v3, v3 = ROTL(v3, 16) ^ v2, v0 += v3,                  \
      v3 = ROTL(v3, 21) ^ v0, v2 += v1, v1 = ROTL(v1, 17) ^ v2, v2 = ROTL(v2, 32))
 
-/* Never zero, which stands for "not computed" in struct arg. */
+/* Below HASHES, and never zero, which stands for "not computed" in struct arg. */
 static uint64_t hash_bytes(const char *p, size_t n) {
     uint64_t v0 = g.k0 ^ 0x736f6d6570736575u, v1 = g.k1 ^ 0x646f72616e646f6du;
     uint64_t v2 = g.k0 ^ 0x6c7967656e657261u, v3 = g.k1 ^ 0x7465646279746573u;
@@ -281,7 +289,7 @@ static uint64_t hash_bytes(const char *p, size_t n) {
     SIPROUND;
     SIPROUND;
     SIPROUND;
-    uint64_t h = v0 ^ v1 ^ v2 ^ v3;
+    uint64_t h = (v0 ^ v1 ^ v2 ^ v3) % HASHES;
     return h ? h : 1;
 }
 
@@ -378,12 +386,14 @@ static void entry_free(struct entry *e) {
 static struct table table_new(size_t size) {
     size_t bytes = size * sizeof(struct entry *);
     store_stats.table_memory += bytes;
-    return (struct table){.mask = size - 1, .buckets = bytes < REGION_SIZE ? resp_need(calloc(1, bytes)) : map(bytes)};
+    return (struct table){.buckets = bytes < REGION_SIZE ? resp_need(calloc(1, bytes)) : map(bytes),
+                          .size = size,
+                          .shift = (unsigned)__builtin_ctzll(HASHES / size)};
 }
 
 static void table_free(struct table *t) {
     if (!t->buckets) return;
-    size_t bytes = (t->mask + 1) * sizeof *t->buckets;
+    size_t bytes = t->size * sizeof *t->buckets;
     if (bytes < REGION_SIZE) free(t->buckets);
     else munmap(t->buckets, bytes);
     store_stats.table_memory -= bytes;
@@ -393,32 +403,32 @@ static void table_free(struct table *t) {
 /* All buckets before this one are done with: their memory goes back as they are passed, not in one go at the end. */
 static void table_passed(struct table *t, size_t bucket) {
     const size_t step = REGION_SIZE / sizeof *t->buckets;
-    if (bucket % step == 0 && bucket <= t->mask) madvise(&t->buckets[bucket - step], REGION_SIZE, MADV_DONTNEED);
+    if (bucket % step == 0 && bucket < t->size) madvise(&t->buckets[bucket - step], REGION_SIZE, MADV_DONTNEED);
 }
 
 static bool rehashing(const struct db *db) { return db->t[1].buckets != NULL; }
 
 /* The one chain that this hash belongs to. */
 static inline struct entry **bucket_of(struct db *db, uint64_t hash) {
-    size_t i = hash & db->t[0].mask;
-    if (i < db->moved) return &db->t[1].buckets[hash & db->t[1].mask];
+    size_t i = hash >> db->t[0].shift;
+    if (i < db->moved) return &db->t[1].buckets[hash >> db->t[1].shift];
     return &db->t[0].buckets[i];
 }
 
-/* The buckets of both arrays in a row: how many, and each. */
-static size_t buckets_in(const struct db *db) { return db->t[0].mask + 1 + (rehashing(db) ? db->t[1].mask + 1 : 0); }
-static struct entry **bucket_at(const struct db *db, size_t i) {
-    return i <= db->t[0].mask ? &db->t[0].buckets[i] : &db->t[1].buckets[i - db->t[0].mask - 1];
-}
-
-/* For who goes through them: brings what comes next into the cache, of each bucket one entry more than the call before
- * AHEAD calls did. */
-static void bucket_prefetch(const struct db *db, size_t i, size_t total) {
-    for (size_t depth = 0; depth < 4 && i + (4 - depth) * AHEAD < total; depth++) {
-        const struct entry *e = *bucket_at(db, i + (4 - depth) * AHEAD);
+/* A walk's step: the chain of the hash *next, which goes on to the first one of the next chain, or to HASHES. Where the
+ * table shrinks, half of a new bucket may not have moved: it goes on by an old one. Brings what comes later into the
+ * cache, of each bucket one entry more than the call before AHEAD calls did. */
+static struct entry **next_chain(struct db *db, uint64_t *next) {
+    struct entry **chain = bucket_of(db, *next);
+    bool finer = *next >> db->t[0].shift < db->moved && db->t[1].size > db->t[0].size;
+    uint64_t width = UINT64_C(1) << db->t[finer].shift, ahead = AHEAD * width; /* hashes */
+    for (size_t depth = 0; depth < 4 && *next + (4 - depth) * ahead < HASHES; depth++) {
+        const struct entry *e = *bucket_of(db, *next + (4 - depth) * ahead);
         for (size_t k = 0; e && k < depth; k++) e = e->next;
         __builtin_prefetch(e);
     }
+    *next += width - *next % width;
+    return chain;
 }
 
 /* The running snapshot gets the entry, unless it has it. */
@@ -430,23 +440,19 @@ static inline void snapshot_take(int id, struct entry *e) {
 
 static void bucket_move(struct db *db) {
     struct table *from = &db->t[0], *to = &db->t[1];
-    size_t size = from->mask + 1;
-    if (db->moved + AHEAD <= from->mask) __builtin_prefetch(from->buckets[db->moved + AHEAD]);
+    if (db->moved + AHEAD < from->size) __builtin_prefetch(from->buckets[db->moved + AHEAD]);
     struct entry *e = from->buckets[db->moved], *next;
     from->buckets[db->moved++] = NULL;
     for (; e; e = next) {
         size_t n;
         char *key = key_at(e, &n);
         next = e->next;
-        struct entry **b = &to->buckets[hash_bytes(key, n) & to->mask];
-        snapshot_take(db->snapshot_id, e); /* the walk may not come by its new place */
+        struct entry **b = &to->buckets[hash_bytes(key, n) >> to->shift];
         e->next = *b;
         *b = e;
     }
     table_passed(from, db->moved);
-    if (db->moved < size) return;
-    db->walk_hand -= db->walk_hand < size ? db->walk_hand : size;
-    db->walk_end -= db->walk_end < size ? db->walk_end : size;
+    if (db->moved < from->size) return;
     table_free(from);
     *from = *to;
     *to = (struct table){0};
@@ -462,7 +468,7 @@ static void rehash_step(struct db *db, size_t buckets) {
  * buckets stand for an entry, to shrink. Moving one for each new key, it is done before the new array is too small in
  * its turn. It shrinks by half at a time: keys that come again meanwhile still find an array of their number. */
 static inline void rehash(struct db *db, size_t sparse) {
-    size_t size = db->t[0].mask + 1, fresh = 0;
+    size_t size = db->t[0].size, fresh = 0;
     if (rehashing(db)) bucket_move(db);
     else if (db->used >= 2 * size) fresh = 2 * size;
     else if (db->used < size / sparse && size > MIN_BUCKETS) fresh = size / 2;
@@ -730,7 +736,9 @@ void store_copy(const struct entry *e, struct db *dst, struct arg *to) {
 
 /* ==== whole databases ========================================================================= */
 
-static void db_init(struct db *db, int id) { *db = (struct db){.id = id, .t[0] = table_new(MIN_BUCKETS)}; }
+static void db_init(struct db *db, int id) {
+    *db = (struct db){.id = id, .t[0] = table_new(MIN_BUCKETS), .walk = HASHES};
+}
 
 void store_init(int databases) {
     uint64_t seed[3];
@@ -845,7 +853,7 @@ static void dying_step(size_t buckets) {
             entry_free(e);
         }
         table_passed(&d->t, d->hand);
-        if (d->hand <= d->t.mask) continue;
+        if (d->hand < d->t.size) continue;
         table_free(&d->t);
         g.dying = d->next;
         free(d);
@@ -860,7 +868,7 @@ struct entry *store_random(struct db *db) {
     if (!db->used) return NULL;
     struct entry *e;
     size_t n = 0;
-    do e = *bucket_at(db, db->moved + (size_t)(random_number() % (buckets_in(db) - db->moved)));
+    do e = *bucket_of(db, random_number() % HASHES);
     while (!e);
     for (struct entry *x = e; x; x = x->next) n++;
     for (n = (size_t)(random_number() % n); n; n--) e = e->next;
@@ -869,34 +877,10 @@ struct entry *store_random(struct db *db) {
 
 /* ==== walks =================================================================================== */
 
-/* The cursor counts in the bits of the mask from the highest down. When the table grows or shrinks, the buckets already
- * visited are then still exactly those below the cursor (Pieter Noordhuis's algorithm in Redis's SCAN). */
-static uint64_t reverse_bits(uint64_t v) {
-    v = ((v >> 1) & 0x5555555555555555u) | ((v & 0x5555555555555555u) << 1);
-    v = ((v >> 2) & 0x3333333333333333u) | ((v & 0x3333333333333333u) << 2);
-    v = ((v >> 4) & 0x0f0f0f0f0f0f0f0fu) | ((v & 0x0f0f0f0f0f0f0f0fu) << 4);
-    return __builtin_bswap64(v);
-}
-
-static uint64_t next_cursor(uint64_t v, size_t mask) {
-    v = reverse_bits(v | ~(uint64_t)mask) + 1;
-    return reverse_bits(v);
-}
-
-static void visit(struct entry *e, void (*fn)(void *arg, struct entry *e), void *arg) {
-    for (; e; e = e->next) fn(arg, e);
-}
-
-uint64_t store_scan(struct db *db, uint64_t v, void (*fn)(void *arg, struct entry *e), void *arg) {
-    bool shrinks = rehashing(db) && db->t[0].mask > db->t[1].mask;
-    struct table *small = &db->t[shrinks], *large = &db->t[!shrinks];
-    visit(small->buckets[v & small->mask], fn, arg);
-    if (!rehashing(db)) return next_cursor(v, small->mask);
-    do { /* every bucket of the larger one that the small one's splits into */
-        visit(large->buckets[v & large->mask], fn, arg);
-        v = next_cursor(v, large->mask);
-    } while (v & (small->mask ^ large->mask));
-    return v;
+uint64_t store_scan(struct db *db, uint64_t cursor, void (*fn)(void *arg, struct entry *e), void *arg) {
+    uint64_t next = cursor % HASHES;
+    for (struct entry *e = *next_chain(db, &next); e; e = e->next) fn(arg, e);
+    return next % HASHES;
 }
 
 void store_snapshot_begin(void (*emit)(int db, const struct entry *e)) {
@@ -908,19 +892,16 @@ void store_snapshot_begin(void (*emit)(int db, const struct entry *e)) {
     for (int i = 0; i < g.ndbs; i++) {
         struct db *db = &g.dbs[i];
         db->snapshot_id = i;
-        db->walk_hand = 0;
-        db->walk_end = db->used ? buckets_in(db) : 0;
+        db->walk = db->used ? 0 : HASHES;
     }
 }
 
 bool store_snapshot_step(size_t buckets) {
     for (int i = 0; i < g.ndbs; i++) {
         struct db *db = &g.dbs[i];
-        for (; buckets && db->walk_hand < db->walk_end; db->walk_hand++, buckets--) {
-            bucket_prefetch(db, db->walk_hand, db->walk_end);
-            for (struct entry *e = *bucket_at(db, db->walk_hand); e; e = e->next) snapshot_take(db->snapshot_id, e);
-        }
-        if (db->walk_hand < db->walk_end) return false;
+        for (; buckets && db->walk < HASHES; buckets--)
+            for (struct entry *e = *next_chain(db, &db->walk); e; e = e->next) snapshot_take(db->snapshot_id, e);
+        if (db->walk < HASHES) return false;
     }
     dying_step(buckets);
     if (g.dying) return false;
@@ -967,15 +948,12 @@ void store_unwatch(struct store_watch *w) {
 
 /* ==== the memory limit ======================================================================== */
 
-/* What a rehash's two arrays have no memory for: old buckets that have moved, new ones that none has moved to yet. */
-static size_t untouched_buckets(const struct db *db) {
-    size_t size = db->t[0].mask + 1, fresh = db->t[1].mask + 1, used = fresh > size ? 2 * db->moved : db->moved;
-    return !rehashing(db) ? 0 : db->moved + fresh - (used < fresh ? used : fresh);
-}
-
 size_t store_memory(void) {
-    size_t untouched = 0;
-    for (int i = 0; g.rehashes && i < g.ndbs; i++) untouched += untouched_buckets(&g.dbs[i]);
+    size_t untouched = 0; /* buckets of a rehash without memory: old ones that have moved, new ones not moved to yet */
+    for (int i = 0; g.rehashes && i < g.ndbs; i++) {
+        const struct db *db = &g.dbs[i];
+        untouched += db->moved + db->t[1].size - db->moved * db->t[1].size / db->t[0].size;
+    }
     return g.memory + store_stats.table_memory - untouched * sizeof(struct entry *);
 }
 
@@ -996,55 +974,57 @@ static void compact(struct entry **link) {
     *link = fresh;
 }
 
-/* The hand goes on through the database that it is in and deletes one of the entries that it meets, if it meets any. */
-static void hand_step(struct db *db, enum store_policy policy) {
+/* Where the hand goes on: in the next database from its own that holds an entry, or one with a deadline. NULL: none. */
+static struct db *hand_database(struct hand *h, bool with_deadline) {
+    for (int i = 0; i <= g.ndbs; i++) {
+        struct db *db = &g.dbs[h->db];
+        if (h->next < HASHES && (with_deadline ? db->deadlines : db->used)) return db;
+        *h = (struct hand){.db = (h->db + 1) % g.ndbs};
+    }
+    return NULL;
+}
+
+/* The hand goes on and deletes one of the entries that it meets, if it meets any. False: none may go. */
+static bool evict(enum store_policy policy) {
+    bool only_volatile = policy <= STORE_VOLATILE_TTL;
+    bool comes_down = eviction.low > eviction.limit; /* memory does: new keys will not take all that is free */
+    struct db *db = policy == STORE_KEEP_ALL ? NULL : hand_database(&eviction.hand, only_volatile);
     struct entry **victim = NULL;
     uint64_t highest = 0;
     int want = policy == STORE_ANY || policy == STORE_VOLATILE_ANY ? 1 : EVICT_LOOK;
-    if (hand.bucket < db->moved) hand.bucket = db->moved; /* those before it are empty */
-    size_t total = buckets_in(db), end = hand.bucket + EVICT_WALK;
-    for (; want > 0 && hand.bucket < end && hand.bucket < total; hand.steps++) {
-        bucket_prefetch(db, hand.bucket, total);
-        for (struct entry **link = bucket_at(db, hand.bucket++); *link; link = &(*link)->next) {
-            if (hand.low > hand.limit) compact(link); /* memory comes down: new keys will not take all that is free */
-            if (policy <= STORE_VOLATILE_TTL && !(*link)->has_deadline) continue;
+    if (!db) return false;
+    for (int walked = 0; want > 0 && walked < EVICT_WALK && eviction.hand.next < HASHES; walked++) {
+        for (struct entry **link = next_chain(db, &eviction.hand.next); *link; link = &(*link)->next) {
+            if (comes_down) compact(link);
+            if (only_volatile && !(*link)->has_deadline) continue;
             uint64_t r = rank(*link, policy);
             if (r > highest) highest = r, victim = link;
             want--;
         }
+        eviction.steps++;
     }
-    if (hand.bucket >= total) hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0;
-    if (!victim) return;
+    if (!victim) return true;
     reclaim_link(db, victim, !store_expired(*victim));
     rehash(db, 2);
-    if (!rehashing(db) || db->t[1].mask > db->t[0].mask) return;
+    if (!rehashing(db) || db->t[1].size > db->t[0].size) return true;
     rehash_step(db, 4 * AHEAD); /* fast, lest entries go for the sake of an array that is too large for them */
-    hand.steps += 4 * AHEAD;
-}
-
-/* The same from the next database on that holds something that may go; false: none does. */
-static bool evict(enum store_policy policy) {
-    for (int i = 0; i < g.ndbs && policy != STORE_KEEP_ALL; i++, hand.db = (hand.db + 1) % g.ndbs, hand.bucket = 0) {
-        struct db *db = &g.dbs[hand.db];
-        if (!(policy <= STORE_VOLATILE_TTL ? db->deadlines : db->used)) continue;
-        hand_step(db, policy);
-        return true;
-    }
-    return false;
+    eviction.steps += 4 * AHEAD;
+    return true;
 }
 
 bool store_make_room(size_t limit, enum store_policy policy) {
     size_t memory;
     if (g.mode != STORE_EXPIRE_DELETE) limit = 0;
-    if (limit != hand.limit) hand.low = SIZE_MAX;
-    hand.limit = limit;
+    if (limit != eviction.limit) eviction.low = SIZE_MAX;
+    eviction.limit = limit;
     while (limit && (memory = store_memory()) > limit) {
-        if (memory < hand.low) hand.low = memory;
-        if (hand.steps >= (memory > hand.low ? EVICT_MOST : EVICT_SLICE)) return memory <= hand.low + hand.low / 8;
-        if (g.dying) dying_step(AHEAD), hand.steps += AHEAD; /* what was flushed goes first */
+        if (memory < eviction.low) eviction.low = memory;
+        if (eviction.steps >= (memory > eviction.low ? EVICT_MOST : EVICT_SLICE))
+            return memory <= eviction.low + eviction.low / 8;
+        if (g.dying) dying_step(AHEAD), eviction.steps += AHEAD; /* what was flushed goes first */
         else if (!evict(policy)) return false;
     }
-    hand.low = limit;
+    eviction.low = limit;
     return true;
 }
 
@@ -1070,28 +1050,19 @@ static size_t sweep_bucket(struct db *db, struct entry **link) {
 
 /* One slice of the sweep, in the next database that has deadlines. Where much has expired, it earns another slice. */
 static void sweep_slice(void) {
-    int tried = 0;
-    while (!g.dbs[g.sweep_db].deadlines && tried++ < g.ndbs) g.sweep_db = (g.sweep_db + 1) % g.ndbs;
-    struct db *db = &g.dbs[g.sweep_db];
-    size_t total = buckets_in(db);
+    struct db *db = hand_database(&g.sweep, true);
     size_t n = g.sweep_credit < SWEEP_SLICE ? g.sweep_credit : SWEEP_SLICE, gone = 0;
     g.sweep_credit -= n;
-    for (; n && db->sweep_hand < total; n--, db->sweep_hand++) {
-        bucket_prefetch(db, db->sweep_hand, total);
-        gone += sweep_bucket(db, bucket_at(db, db->sweep_hand));
-    }
+    for (; db && n && g.sweep.next < HASHES; n--) gone += sweep_bucket(db, next_chain(db, &g.sweep.next));
     if (gone > SWEEP_SLICE / 16) g.sweep_credit += SWEEP_SLICE;
-    if (db->sweep_hand < total) return;
-    db->sweep_hand = 0;
-    g.sweep_db = (g.sweep_db + 1) % g.ndbs;
 }
 
 bool store_tick(bool sweep) {
-    bool more = hand.steps >= EVICT_SLICE; /* memory may still be above the limit */
-    hand.steps = 0;
+    bool more = eviction.steps >= EVICT_SLICE; /* memory may still be above the limit */
+    eviction.steps = 0;
     if (sweep && !g.sweep_off && g.mode == STORE_EXPIRE_DELETE) {
         size_t buckets = 0;
-        for (int i = 0; i < g.ndbs; i++) buckets += g.dbs[i].deadlines ? g.dbs[i].t[0].mask + 1 : 0;
+        for (int i = 0; i < g.ndbs; i++) buckets += g.dbs[i].deadlines ? g.dbs[i].t[0].size : 0;
         size_t credit = buckets / 1024 + (buckets ? SWEEP_SLICE : 0); /* ten times a second: all of it in 100 s */
         if (g.sweep_credit < credit) g.sweep_credit = credit;
     }
