@@ -535,7 +535,6 @@ void repl_load(void) {
     char why[256];
     int64_t start = repl_clock();
     loading = &r;
-    store_stage_begin();
     bool whole = rdb_load(&r, &facts, store_staged, why), wanted = !leader.aborted;
     bool take = wanted && load_accepted(whole, why);
     free(r.buf);

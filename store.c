@@ -127,9 +127,8 @@ struct store_watch {
 struct store_stats store_stats;
 
 static struct {
-    struct db *dbs;
-    struct db *staged; /* NULL: none; their ids are -1, -2, ..., which nobody watches */
     int ndbs;
+    struct db *dbs;  /* as many, and behind them those that are staged, with ids that nobody watches */
     uint64_t k0, k1; /* SipHash's key: random, so that nobody can choose keys that collide */
     unsigned short rng[3];
     int64_t now, wall;
@@ -750,8 +749,8 @@ void store_init(int databases) {
     g.k1 = seed[1];
     memcpy(g.rng, &seed[2], sizeof g.rng);
     g.ndbs = databases;
-    g.dbs = resp_need(calloc((size_t)databases, sizeof *g.dbs));
-    for (int i = 0; i < databases; i++) db_init(&g.dbs[i], i);
+    g.dbs = resp_need(calloc(2 * (size_t)databases, sizeof *g.dbs));
+    for (int i = 0; i < 2 * databases; i++) db_init(&g.dbs[i], i);
 }
 
 int store_databases(void) { return g.ndbs; }
@@ -817,14 +816,9 @@ void store_reserve(struct db *db, size_t keys) {
     db->t[0] = table_new(size);
 }
 
-void store_stage_begin(void) {
-    assert(!g.staged && !snapshot.running);
-    g.staged = resp_need(calloc((size_t)g.ndbs, sizeof *g.staged));
-    for (int i = 0; i < g.ndbs; i++) db_init(&g.staged[i], -1 - i);
-}
-
 struct db *store_staged(int id) {
-    return &g.staged[id];
+    assert(!snapshot.running);
+    return &g.dbs[g.ndbs + id];
 }
 
 size_t store_keys(struct db *(*database)(int id)) {
@@ -834,14 +828,10 @@ size_t store_keys(struct db *(*database)(int id)) {
 }
 
 void store_stage_end(bool take) {
-    assert(!snapshot.running);
     for (int i = 0; i < g.ndbs; i++) {
-        if (take) store_swap(&g.dbs[i], &g.staged[i]);
-        store_flush(&g.staged[i]);
-        table_free(&g.staged[i].t[0]);
+        if (take) store_swap(store_db(i), store_staged(i));
+        store_flush(store_staged(i));
     }
-    free(g.staged);
-    g.staged = NULL;
 }
 
 /* Frees some buckets of what was flushed; what a running snapshot has not yet of it goes there first. */

@@ -80,9 +80,8 @@ void store_copy(const struct entry *e, struct db *dst, struct arg *to);
 void store_flush(struct db *db);                /* empties it at once; the memory comes back in slices */
 void store_swap(struct db *a, struct db *b);    /* SWAPDB: the contents change places */
 void store_reserve(struct db *db, size_t keys); /* before loading so many */
-/* A second set of databases beside the first, which nobody sees before store_stage_end(true) puts them in the place of
- * the first. No snapshot may be running from the beginning to the end. */
-void store_stage_begin(void);
+/* A second set of databases beside the first, empty at first, which nobody sees before store_stage_end(true) puts them
+ * in the place of the first. No snapshot may be running from their first use to that end. */
 struct db *store_staged(int id);
 size_t store_keys(struct db *(*database)(int id)); /* in all of them: store_db or store_staged */
 void store_stage_end(bool take); /* false: what was staged goes; both give the memory back in slices */
