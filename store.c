@@ -640,31 +640,34 @@ struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t
     return e;
 }
 
-/* The entry that link points to, with or without a deadline and with room for vbytes of value: where its
- * shape changes, a new one that keeps key, flags and as much of the value as both have room for. */
-static struct entry *reshape(struct db *db, struct entry **link, int64_t deadline, size_t vbytes) {
+/* The entry of this key that link points to, with this deadline and with room for vbytes of value: where there is none,
+ * or one of another shape, a new one that keeps its flags and as much of its value as both have room for. */
+static struct entry *reshape(struct db *db, struct entry **link, const struct arg *key, int64_t deadline,
+                             size_t vbytes) {
     struct entry *e = *link;
     bool timed = deadline != STORE_NO_DEADLINE;
-    size_t klen, had = e->is_blob ? sizeof(struct blob *) : e->vlen;
-    char *key = key_at(e, &klen);
-    if (fits(e, klen, timed, vbytes)) {
+    if (e && fits(e, key->n, timed, vbytes)) {
         if (timed) *deadline_at(e) = deadline;
         return e;
     }
-    struct entry *fresh = entry_new(key, klen, deadline, vbytes);
-    memcpy(value_at(fresh), value_at(e), had < vbytes ? had : vbytes);
-    fresh->vlen = e->vlen;
-    fresh->is_blob = e->is_blob;
-    fresh->raw = e->raw;
-    fresh->atime = e->atime;
-    if (e->is_blob) g.memory += blob_memory(resp_blob_ref(store_blob(e))); /* entry_free(e) drops the other reference */
+    struct entry *fresh = entry_new(key->p, key->n, deadline, vbytes);
+    if (e) {
+        size_t had = e->is_blob ? sizeof(struct blob *) : e->vlen;
+        memcpy(value_at(fresh), value_at(e), had < vbytes ? had : vbytes);
+        fresh->vlen = e->vlen;
+        fresh->is_blob = e->is_blob;
+        fresh->raw = e->raw;
+        fresh->atime = e->atime;
+        if (e->is_blob) g.memory += blob_memory(resp_blob_ref(store_blob(e))); /* the old one's is dropped with it */
+    }
     replace_link(db, link, fresh);
     return fresh;
 }
 
-/* A blob of the entry's value that nobody else holds, with room for n bytes and some more: appending stays cheap. */
+/* A blob of e's value (of nothing where e is NULL) that nobody else holds, for e to hold, with room for n bytes and
+ * some more: appending stays cheap. */
 static struct blob *own_blob(struct entry *e, size_t n) {
-    struct blob *b = store_blob(e);
+    struct blob *b = e ? store_blob(e) : NULL;
     size_t slack = n < 1024 * 1024 ? n : 1024 * 1024;
     if (b && b->refs == 1 && n <= b->cap) return b;
     if (b && b->refs == 1) {
@@ -674,7 +677,7 @@ static struct blob *own_blob(struct entry *e, size_t n) {
         struct arg had = store_value(e);
         struct blob *copy = resp_blob_new(n + slack);
         memcpy(copy->data, had.p, had.n < n ? had.n : n);
-        entry_drop_blob(e);
+        if (b) entry_drop_blob(e);
         b = copy;
     }
     g.memory += blob_memory(b);
@@ -683,28 +686,18 @@ static struct blob *own_blob(struct entry *e, size_t n) {
 
 char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
     struct entry **link = find_link(db, key), *e = *link;
-    bool fresh = !e;
+    size_t had = e ? e->vlen : 0;
+    int64_t deadline = e ? store_deadline(e) : STORE_NO_DEADLINE;
     note_change(db, e, key);
-    if (fresh) {
-        e = entry_new(key->p, key->n, STORE_NO_DEADLINE, n < RESP_BLOB_MIN ? n : sizeof(struct blob *));
-        replace_link(db, link, e);
-    }
-    size_t had = e->vlen;
-    char *p;
-    if (!e->is_blob && n < RESP_BLOB_MIN) {
-        if (!fresh) e = reshape(db, link, store_deadline(e), n);
-        p = value_at(e);
-    } else {
-        struct blob *b = own_blob(e, n);
-        if (!fresh && !e->is_blob) e = reshape(db, link, store_deadline(e), sizeof b);
-        memcpy(value_at(e), &b, sizeof b);
-        e->is_blob = 1;
-        p = b->data;
-    }
-    if (n > had) memset(p + had, 0, n - had);
+    if (e) note_access(e);
+    struct blob *b = n >= RESP_BLOB_MIN || (e && e->is_blob) ? own_blob(e, n) : NULL;
+    e = reshape(db, link, key, deadline, b ? sizeof b : n);
+    if (b) memcpy(value_at(e), &b, sizeof b);
+    e->is_blob = b != NULL;
     e->vlen = n & 0x3fffffff;
     e->raw = raw;
-    if (!fresh) note_access(e);
+    char *p = b ? b->data : value_at(e);
+    if (n > had) memset(p + had, 0, n - had);
     return p;
 }
 
@@ -713,7 +706,7 @@ bool store_set_deadline(struct db *db, struct arg *key, int64_t deadline) {
     if (!link) return false;
     struct entry *e = *link;
     note_change(db, e, key);
-    reshape(db, link, deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
+    reshape(db, link, key, deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
     return true;
 }
 
