@@ -301,23 +301,20 @@ static inline uint64_t hash_of(struct arg *key) {
 
 static int64_t *deadline_at(const struct entry *e) { return (int64_t *)(uintptr_t)e->body; }
 
-static inline char *key_at(const struct entry *e, size_t *n) {
-    char *p = (char *)(uintptr_t)e->body + (e->has_deadline ? 8 : 0);
-    if (e->klen == LONG_KEY) {
-        uint32_t len;
-        memcpy(&len, p, sizeof len);
-        *n = len;
-        return p + sizeof len;
+static inline struct arg key_of(const struct entry *e) {
+    const char *p = e->body + (e->has_deadline ? 8 : 0);
+    uint32_t n = e->klen;
+    if (n == LONG_KEY) {
+        memcpy(&n, p, sizeof n);
+        p += sizeof n;
     }
-    *n = e->klen;
-    return p;
+    return (struct arg){.p = p, .n = n};
 }
 
 /* Where the value's bytes, or the pointer to its blob, stand. */
 static inline char *value_at(const struct entry *e) {
-    size_t n;
-    char *key = key_at(e, &n);
-    return key + n;
+    struct arg key = key_of(e);
+    return (char *)(uintptr_t)key.p + key.n;
 }
 
 struct blob *store_blob(const struct entry *e) {
@@ -333,9 +330,7 @@ static size_t entry_size(size_t klen, bool deadline, size_t vbytes) {
 }
 
 static size_t size_of(const struct entry *e) {
-    size_t klen;
-    key_at(e, &klen);
-    return entry_size(klen, e->has_deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
+    return entry_size(key_of(e).n, e->has_deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
 }
 
 /* Whether such a deadline and value can go where e's are. The same length again is so usual that it is asked first. */
@@ -443,10 +438,9 @@ static void bucket_move(struct db *db) {
     struct entry *e = from->buckets[db->moved], *next;
     from->buckets[db->moved++] = NULL;
     for (; e; e = next) {
-        size_t n;
-        char *key = key_at(e, &n);
+        struct arg key = key_of(e);
         next = e->next;
-        struct entry **b = &to->buckets[hash_bytes(key, n) >> to->shift];
+        struct entry **b = &to->buckets[hash_of(&key) >> to->shift];
         e->next = *b;
         *b = e;
     }
@@ -488,9 +482,8 @@ static inline bool same_bytes(const char *p, const char *q, size_t n) {
 }
 
 static inline bool key_is(const struct entry *e, const struct arg *key) {
-    size_t n;
-    const char *p = key_at(e, &n);
-    return n == key->n && same_bytes(p, key->p, n);
+    struct arg is = key_of(e);
+    return is.n == key->n && same_bytes(is.p, key->p, is.n);
 }
 
 /* The link that points to the key's entry, or the NULL at its chain's end. */
@@ -539,7 +532,7 @@ static void unlink_entry(struct db *db, struct entry **link, struct arg *key) {
 
 /* Deletes an entry that no client asked to delete. */
 static void reclaim_link(struct db *db, struct entry **link, bool evicted) {
-    struct arg key = store_key(*link);
+    struct arg key = key_of(*link);
     if (g.on_reclaim) g.on_reclaim(db, key.p, key.n, evicted);
     unlink_entry(db, link, &key);
     *(evicted ? &store_stats.evicted : &store_stats.expired) += 1;
@@ -582,9 +575,7 @@ void store_prefetch(const struct store_lookup *l, size_t n, int step) {
 /* ==== reading an entry ======================================================================== */
 
 struct arg store_key(const struct entry *e) {
-    size_t n;
-    const char *p = key_at(e, &n);
-    return (struct arg){.p = p, .n = (uint32_t)n};
+    return key_of(e);
 }
 
 struct arg store_value(const struct entry *e) {
