@@ -626,27 +626,25 @@ static int file_append(const char *p, size_t n) {
     return fdatasync(file.fd);
 }
 
-static void chunk_work(struct job *j) {
-    if (file.fd < 0 && !file.error) file.fd = open(rdb_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (!file.error && (file.fd < 0 || file_append(j->out.buf, j->out.len) < 0 ||
-                        (j->blob && file_append(j->blob->data, j->blob_n) < 0)))
-        file.error = errno;
-    j->error = file.error;
+/* All has been appended: the file gets its name. */
+static int file_finish(void) {
+    uint64_t crc = htole64(file.crc);
+    return file_append((char *)&crc, sizeof crc) < 0 ? -1 : disk_publish(file.fd, rdb_temp, rdb_path);
 }
 
-/* The end of a snapshot: it gets its name (flag), or is given up. */
-static void file_end_work(struct job *j) {
-    uint64_t crc = htole64(file.crc);
-    if (j->flag && !file.error &&
-        (disk_write_at(file.fd, (char *)&crc, sizeof crc, file.size) < 0 ||
-         disk_publish(file.fd, rdb_temp, rdb_path) < 0))
+/* The last chunk has a flag; and an error, if the snapshot is given up. */
+static void chunk_work(struct job *j) {
+    if (j->error) file.error = j->error;
+    if (file.fd < 0 && !file.error) file.fd = open(rdb_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (!file.error && (file.fd < 0 || file_append(j->out.buf, j->out.len) < 0 ||
+                        (j->blob && file_append(j->blob->data, j->blob_n) < 0) || (j->flag && file_finish() < 0)))
         file.error = errno;
     j->error = file.error;
-    j->to = file.size + sizeof crc;
-    bool good = j->flag && !j->error;
-    if (good) j->fd = file.fd; /* for snap_open() */
+    if (!j->flag) return;
+    j->to = file.size;
+    if (!j->error) j->fd = file.fd; /* for snap_open() */
     else if (file.fd >= 0) close(file.fd);
-    if (!good) unlink(rdb_temp);
+    if (j->error) unlink(rdb_temp);
     memset(&file, 0, sizeof file);
     file.fd = -1;
 }
@@ -689,30 +687,27 @@ static void snap_over(int error, uint64_t size) {
     else if (lg.fd >= 0) trim_begin();
 }
 
-static void file_end_done(struct job *j) {
-    bool wanted = j->flag && snap.running && j->base == snap.generation;
+static void chunk_post(void);
+
+static void snap_end(int error) {
+    store_snapshot_end();
+    snap.chunk.flag = true;
+    snap.chunk.error = error;
+    chunk_post();
+}
+
+static void chunk_done(struct job *j) {
+    bool wanted = snap.running && j->base == snap.generation;
+    snap.in_flight -= j->out.len + j->blob_n;
+    if (j->blob) resp_blob_release(j->blob);
+    resp_out_free(&j->out);
     if (j->flag && !j->error) { /* it has the name, whoever may have given it up */
         if (wanted) snap_keep(j->fd, snap.offset, snap.empty);
         else snap_forget(), disk_close_later(j->fd);
     }
-    if (wanted) snap_over(j->error, j->to);
-}
-
-static void file_end(bool whole) {
-    store_snapshot_end();
-    resp_out_free(&snap.chunk.out); /* of one that is given up */
-    disk_post((struct job){.work = file_end_work, .done = file_end_done, .flag = whole, .base = snap.generation},
-              false);
-}
-
-static void chunk_done(struct job *j) {
-    snap.in_flight -= j->out.len + j->blob_n;
-    if (j->blob) resp_blob_release(j->blob);
-    resp_out_free(&j->out);
-    /* behind the walk's end the last job is on its way, and has the same error */
-    if (!j->error || !snap.running || snap.walked || j->base != snap.generation) return;
-    file_end(false);
-    snap_over(j->error, 0);
+    bool broke_off = j->error && !snap.walked; /* later, the last one is on its way, and has the same error */
+    if (wanted && broke_off) snap_end(j->error);
+    if (wanted && (broke_off || j->flag)) snap_over(j->error, j->to);
 }
 
 static void chunk_post(void) {
@@ -761,7 +756,7 @@ bool snap_ok(void) { return info.save_ok; }
 uint64_t snap_begun(void) { return snap.running ? snap.offset : UINT64_MAX; }
 
 void snap_cancel(void) {
-    if (snap.running && !snap.walked) file_end(false);
+    if (snap.running && !snap.walked) snap_end(ECANCELED);
     snap.running = false;
 }
 
@@ -774,8 +769,7 @@ bool persist_tick(int64_t budget_us) {
     while (!snap.walked && snap.in_flight <= CHUNKS_AHEAD && clock_us() - start < budget_us);
     if (!snap.walked) return more || snap.in_flight <= CHUNKS_AHEAD;
     resp_raw(&snap.chunk.out, &(char){(char)RDB_END}, 1);
-    chunk_post();
-    file_end(true);
+    snap_end(0);
     return more;
 }
 
