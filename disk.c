@@ -156,8 +156,9 @@ void disk_wait(void) {
 }
 
 static void close_work(struct job *j) { close(j->fd); }
-void disk_close_later(int fd) {
-    if (fd >= 0) disk_post((struct job){.work = close_work, .fd = fd}, false);
+void disk_close_later(int *fd) {
+    if (*fd >= 0) disk_post((struct job){.work = close_work, .fd = *fd}, false);
+    *fd = -1;
 }
 
 void disk_stop(void) {

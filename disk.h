@@ -11,7 +11,7 @@ int disk_copy(int from, uint64_t src, int to, uint64_t dst, uint64_t n);
 uint64_t disk_zero_sector(int fd, uint64_t from, uint64_t to);
 int disk_sync_folder(const char *path);                       /* what makes the name last */
 int disk_publish(int fd, const char *temp, const char *path); /* the file gets its name when it is whole, for good */
-void disk_close_later(int fd);                                /* there: closing a large file may take long */
+void disk_close_later(int *fd); /* there, as closing a large file may take long; *fd becomes -1 */
 
 /* Work for the helper thread. Which fields mean what is between work() and done(). */
 struct job {

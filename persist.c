@@ -263,7 +263,7 @@ static int log_create(uint64_t base) {
     int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && disk_write_at(fd, lines, HEADER, 0) == 0) return fd;
     hooks->say(LOG_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
-    disk_close_later(fd);
+    disk_close_later(&fd);
     return -1;
 }
 
@@ -578,8 +578,6 @@ void log_relay_abort(void) {
     lg.relay_db = lg.db;
 }
 
-static void snap_forget(void);
-
 bool persist_quiesce(bool on) {
     lg.parked = on;
     if (on) snap_cancel();
@@ -590,10 +588,9 @@ void log_adopt(const char *id, uint64_t offset, int db) {
     assert(!snap.running && !next.busy && !lg.syncing);
     if (next.fd >= 0) next_give_up(0);
     if (!lg.replaces[0]) memcpy(lg.replaces, lg.h.history, sizeof lg.replaces);
-    disk_close_later(lg.fd);
+    disk_close_later(&lg.fd);
     resp_out_free(&lg.out);
-    snap_forget();
-    lg.fd = -1;
+    disk_close_later(&snap.kept_fd);
     lg.parked = false;
     lg.trouble = FINE;
     lg.at = lg.written = lg.synced = lg.summed = lg.stretch = lg.covered = lg.data_end = lg.claimed = offset;
@@ -650,13 +647,11 @@ static void chunk_work(struct job *j) {
 }
 
 static void snap_keep(int fd, uint64_t offset, bool empty) {
-    disk_close_later(snap.kept_fd);
+    disk_close_later(&snap.kept_fd);
     snap.kept_fd = fd;
     snap.kept_empty = empty;
     snap.kept_offset = offset;
 }
-
-static void snap_forget(void) { snap_keep(-1, 0, false); }
 
 int snap_open(uint64_t *offset, uint64_t *size) {
     struct stat st;
@@ -703,7 +698,7 @@ static void chunk_done(struct job *j) {
     resp_out_free(&j->out);
     if (j->flag && !j->error) { /* it has the name, whoever may have given it up */
         if (wanted) snap_keep(j->fd, snap.offset, snap.empty);
-        else snap_forget(), disk_close_later(j->fd);
+        else disk_close_later(&snap.kept_fd), disk_close_later(&j->fd);
     }
     bool broke_off = j->error && !snap.walked; /* later, the last one is on its way, and has the same error */
     if (wanted && broke_off) snap_end(j->error);
@@ -790,13 +785,12 @@ int snap_save(void) {
 static void next_give_up(int error) {
     if (error) hooks->say(LOG_WARNING, "A new log file could not be put in place: %s", strerror(error));
     unlink(aof_temp);
-    disk_close_later(next.fd);
-    next.fd = -1;
+    disk_close_later(&next.fd);
     lg.hold_syncs = false;
 }
 
 static void next_take_over(void) {
-    disk_close_later(lg.fd);
+    disk_close_later(&lg.fd);
     lg.fd = next.fd;
     lg.h.base = next.base;
     lg.h.gen = next.gen;
@@ -1404,8 +1398,7 @@ static void follow_option(int64_t now_ms) {
     if (!opt->log_on && lg.fd >= 0 && !lg.syncing && next.fd < 0) {
         if (lg.trouble == FINE && log_end() > lg.covered) put_record();
         if (lg.trouble == FINE) write_pending();
-        disk_close_later(lg.fd);
-        lg.fd = -1;
+        disk_close_later(&lg.fd);
         lg.trouble = FINE;
         buffer_drop(0, true);
     }

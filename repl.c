@@ -114,7 +114,7 @@ void repl_follower_free(struct follower *f) {
     struct follower **at = &repl_followers;
     while (*at != f) at = &(*at)->next;
     *at = f->next;
-    disk_close_later(f->rdb_fd);
+    disk_close_later(&f->rdb_fd);
     free(f);
     log_pin(oldest_cursor());
 }
@@ -133,8 +133,9 @@ static void followers_serve(void) {
     for (const struct follower *f = repl_followers; f; f = f->next) waiting |= f->phase == REPL_WAITING && !f->done;
     if (!waiting || snap_running() || ((failed || !snap_ok()) && now - tried < 1000)) return;
     int fd = snap_open(&offset, &size);
-    disk_close_later(fd);
-    if (fd >= 0) return;
+    bool there = fd >= 0;
+    disk_close_later(&fd);
+    if (there) return;
     failed = snap_begin(false) < 0;
     if (failed) hooks->say(LOG_WARNING, "No snapshot for a follower: %s", strerror(errno));
     log_pin(oldest_cursor()); /* what is logged from here on goes with it */
@@ -199,8 +200,7 @@ int repl_send(struct follower *f) {
         f->rdb_at = (uint64_t)at;
         if (got > 0) f->acked_ms = repl_clock();
         if (f->rdb_at < f->rdb_size) return sent(got, "sending the snapshot");
-        close(f->rdb_fd);
-        f->rdb_fd = -1;
+        disk_close_later(&f->rdb_fd);
         f->phase = REPL_ONLINE;
         return f->rdb_only ? -1 : 1;
     }
@@ -236,11 +236,6 @@ const char *repl_leader(int *port) {
     return leader.state == REPL_LEADER ? NULL : leader.host;
 }
 
-static void transfer_close(void) {
-    disk_close_later(leader.file);
-    leader.file = -1;
-}
-
 /* Back to waiting. The reason is logged where it is another than the last time. */
 __attribute__((format(printf, 2, 3))) static void link_fails(bool refused, const char *fmt, ...) {
     char why[300];
@@ -253,7 +248,7 @@ __attribute__((format(printf, 2, 3))) static void link_fails(bool refused, const
     snprintf(leader.said, sizeof leader.said, "%s", why);
     if (leader.fd >= 0) close(leader.fd);
     leader.fd = -1;
-    transfer_close();
+    disk_close_later(&leader.file);
     leader.state = REPL_WAIT;
     int64_t max = refused ? REFUSED_MAX : RETRY_MAX;
     leader.retry_ms = repl_clock() + leader.delay_ms;
@@ -275,7 +270,7 @@ static void link_close(void) {
     leader.fd = -1;
     leader.aborted = loading != NULL;
     if (leader.aborted) return;
-    transfer_close();
+    disk_close_later(&leader.file);
     if (leader.state == REPL_LOADING) persist_quiesce(false);
     log_relay_abort();
 }
@@ -540,7 +535,7 @@ void repl_load(void) {
     free(r.buf);
     leader.aborted = false;
     loading = NULL;
-    transfer_close();
+    disk_close_later(&leader.file);
     store_stage_end(take);
     if (take) {
         leader.lost = false;
