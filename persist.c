@@ -653,12 +653,15 @@ static void snap_keep(int fd, uint64_t offset, bool empty) {
     snap.kept_offset = offset;
 }
 
+bool snap_there(void) {
+    bool misleads = snap.kept_empty && store_keys(store_db); /* a follower judges a leader by it: load_accepted() */
+    return snap.kept_fd >= 0 && snap.kept_offset >= lg.h.base && !misleads;
+}
+
 int snap_open(uint64_t *offset, uint64_t *size) {
     struct stat st;
+    if (!snap_there() || fstat(snap.kept_fd, &st) < 0) return -1;
     *offset = snap.kept_offset;
-    if (snap.kept_empty && store_keys(store_db))
-        return -1; /* a follower judges a leader by it: see repl.c, load_accepted() */
-    if (snap.kept_fd < 0 || snap.kept_offset < lg.h.base || fstat(snap.kept_fd, &st) < 0) return -1;
     *size = (uint64_t)st.st_size;
     return fcntl(snap.kept_fd, F_DUPFD_CLOEXEC, 0);
 }

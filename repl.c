@@ -129,13 +129,8 @@ static void followers_serve(void) {
     static bool failed;
     bool waiting = false;
     int64_t now = repl_clock();
-    uint64_t offset, size;
     for (const struct follower *f = repl_followers; f; f = f->next) waiting |= f->phase == REPL_WAITING && !f->done;
-    if (!waiting || snap_running() || ((failed || !snap_ok()) && now - tried < 1000)) return;
-    int fd = snap_open(&offset, &size);
-    bool there = fd >= 0;
-    disk_close_later(&fd);
-    if (there) return;
+    if (!waiting || snap_there() || snap_running() || ((failed || !snap_ok()) && now - tried < 1000)) return;
     failed = snap_begin(false) < 0;
     if (failed) hooks->say(LOG_WARNING, "No snapshot for a follower: %s", strerror(errno));
     log_pin(oldest_cursor()); /* what is logged from here on goes with it */
