@@ -108,7 +108,6 @@
 
 #include <endian.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/sendfile.h>
@@ -1079,15 +1078,8 @@ static struct {
     struct walk scan;
 } boot;
 
-__attribute__((format(printf, 2, 3))) static int refuse(const char *path, const char *fmt, ...) {
-    char text[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    hooks->say(LOG_WARNING, "%s: %s", path, text);
-    return -1;
-}
+/* Loading ends here: one line that says why and what to do. */
+#define refuse(...) (hooks->say(LOG_WARNING, __VA_ARGS__), -1)
 
 /* Out of the way, but not away: the file becomes path.<why>-<time>. */
 static int log_set_aside(const char *why) {
@@ -1097,7 +1089,7 @@ static int log_set_aside(const char *why) {
     boot.fd = -1;
     boot.kind = NO_LOG;
     if (rename(aof_path, to) < 0 || disk_sync_folder(aof_path) < 0)
-        return refuse(aof_path, "it could not be renamed to %s: %s", to, strerror(errno));
+        return refuse("%s: it could not be renamed to %s: %s", aof_path, to, strerror(errno));
     hooks->say(LOG_NOTICE, "%s was set aside as %s", aof_path, to);
     return 0;
 }
@@ -1109,8 +1101,8 @@ static int find_log(void) {
     boot.fd = open(aof_path, O_RDWR | O_CLOEXEC);
     if (boot.fd < 0 && errno == ENOENT) return 0;
     if (boot.fd < 0 || fstat(boot.fd, &st) < 0 || disk_read_at(boot.fd, head, HEADER, 0) < 0)
-        return refuse(aof_path, "the log could not be opened: %s", strerror(errno));
-    if (flock(boot.fd, LOCK_EX | LOCK_NB) < 0) return refuse(aof_path, "another process keeps its log there");
+        return refuse("%s: the log could not be opened: %s", aof_path, strerror(errno));
+    if (flock(boot.fd, LOCK_EX | LOCK_NB) < 0) return refuse("%s: another process keeps its log there", aof_path);
     boot.size = (uint64_t)st.st_size;
     for (size_t i = 0; i < 2; i++) {
         struct header h;
@@ -1120,7 +1112,7 @@ static int find_log(void) {
     }
     if (boot.kind == OUR_LOG && boot.size >= HEADER) return 0;
     if (boot.kind == OUR_LOG || !boot.size || !strncmp(head, "#EchoVault", boot.size < 10 ? boot.size : 10))
-        return refuse(aof_path, "the log's header is damaged. Bring back a copy of the file, or move it away.");
+        return refuse("%s: the log's header is damaged. Bring back a copy of the file, or move it away.", aof_path);
     boot.kind = PLAIN_AOF;
     return 0;
 }
@@ -1129,7 +1121,7 @@ static int find_log(void) {
 static int adopt_dump(void) {
     boot.has_rdb = access(rdb_path, F_OK) == 0;
     if (boot.has_rdb || boot.kind != NO_LOG || access("dump.rdb", F_OK) < 0) return 0;
-    if (link("dump.rdb", rdb_path) < 0) return refuse("dump.rdb", "it cannot become %s: %s", rdb_path, strerror(errno));
+    if (link("dump.rdb", rdb_path) < 0) return refuse("dump.rdb: it cannot become %s: %s", rdb_path, strerror(errno));
     hooks->say(LOG_NOTICE, "dump.rdb is taken over as %s", rdb_path);
     boot.has_rdb = true;
     return 0;
@@ -1141,7 +1133,7 @@ static int load_rdb(void) {
     char why[256];
     struct reader r = {.fd = open(rdb_path, O_RDONLY | O_CLOEXEC), .progress = load_progress};
     if (r.fd < 0 || fstat(r.fd, &st) < 0)
-        return refuse(rdb_path, "the snapshot could not be opened: %s", strerror(errno));
+        return refuse("%s: the snapshot could not be opened: %s", rdb_path, strerror(errno));
     info.load_total = info.log_base_size = r.end = (uint64_t)st.st_size;
     bool ok = rdb_load(&r, f, store_db, why);
     free(r.buf);
@@ -1151,7 +1143,7 @@ static int load_rdb(void) {
     if (!f->history[0]) memcpy(f->history, f->repl_id, sizeof f->history);
     if (!f->history[0]) snprintf(f->history, sizeof f->history, "rdb-%016" PRIx64, f->crc);
     if (ok) return 0;
-    return refuse(rdb_path, "at byte %" PRIu64 ": %s. The file is as it was: bring back a copy, or move it away.",
+    return refuse("%s: at byte %" PRIu64 ": %s. The file is as it was: bring back a copy, or move it away.", rdb_path,
                   r.at + r.pos, why);
 }
 
@@ -1165,7 +1157,7 @@ static int judge_log(void) {
         *s = (struct walk){.base = base, .foreign = foreign, .r = {.fd = boot.fd, .at = HEADER, .end = end}};
         lg.nmarks = 0;
         scan(s);
-        if (s->r.error) return refuse(aof_path, "the log could not be read: %s", s->trouble);
+        if (s->r.error) return refuse("%s: the log could not be read: %s", aof_path, s->trouble);
         uint64_t own = s->covered > foreign ? s->covered : foreign;
         hole = own < s->good ? disk_zero_sector(boot.fd, file_pos(own, base), file_pos(s->good, base)) : 0;
         if (!trouble) trouble = hole ? "zeros stand where a power cut has lost what was written" : s->trouble;
@@ -1173,11 +1165,11 @@ static int judge_log(void) {
     } while (s->trouble || hole);
     if (end == boot.size) return 0;
     if (synced_beyond(boot.fd, base, s->good, foreign, boot.size))
-        return refuse(aof_path, "at byte %" PRIu64 " the log is damaged: %s. %s", end, trouble,
+        return refuse("%s: at byte %" PRIu64 " the log is damaged: %s. %s", aof_path, end, trouble,
                       "What follows says that it had been safe on the disk, so it is no torn end. Bring back a copy, "
                       "or cut the file there and lose what follows.");
     hooks->say(LOG_WARNING, "%s: at byte %" PRIu64 " the log has a torn end: %s", aof_path, end, trouble);
-    return opt->truncate_tail ? 0 : refuse(aof_path, "with aof-load-truncated yes the torn end is left out");
+    return opt->truncate_tail ? 0 : refuse("%s: with aof-load-truncated yes the torn end is left out", aof_path);
 }
 
 /* Runs the file's bytes [from, to), which have been scanned. */
@@ -1189,7 +1181,7 @@ static int replay(int fd, uint64_t from, uint64_t to, bool plain) {
     walk(&w);
     lg.db = w.db;
     if (!w.trouble) return 0;
-    return refuse(aof_path, "the command at byte %" PRIu64 " cannot be run: %s. The file was not changed.", w.good,
+    return refuse("%s: the command at byte %" PRIu64 " cannot be run: %s. The file was not changed.", aof_path, w.good,
                   w.trouble);
 }
 
@@ -1200,13 +1192,12 @@ static int load_log(void) {
     if (judge_log() < 0) return -1;
     if (boot.has_rdb && strcmp(h->history, boot.rdb.history) != 0) {
         if (!boot.scan.data || !strcmp(h->history, boot.rdb.replaces)) return log_set_aside("old");
-        return refuse(aof_path, "the log does not belong to the snapshot %s. Move away the one that is not wanted.",
+        return refuse("%s: the log does not belong to the snapshot %s. Move away the one that is not wanted.", aof_path,
                       rdb_path);
     }
     if (h->base > from)
-        return refuse(aof_path,
-                      "the log begins at offset %" PRIu64 ", and %s is %s: bring back the snapshot before it.", h->base,
-                      rdb_path, boot.has_rdb ? "older" : "missing");
+        return refuse("%s: the log begins at offset %" PRIu64 ", and %s is %s: bring back the snapshot before it.",
+                      aof_path, h->base, rdb_path, boot.has_rdb ? "older" : "missing");
     if (boot.scan.good < from) {
         hooks->say(LOG_NOTICE, "The log ends at offset %" PRIu64 ": the snapshot is newer.", boot.scan.good);
         return log_set_aside("old");
@@ -1225,16 +1216,16 @@ static int import_aof(void) {
     snprintf(name, sizeof name, "aof-%016" PRIx64 "-%" PRIx64, crc64(0, head, n > 0 ? (size_t)n : 0), boot.size);
     if (boot.has_rdb && load_rdb() < 0) return -1;
     if (boot.has_rdb && strcmp(boot.rdb.history, name) != 0)
-        return refuse(aof_path, "this is a plain AOF, and %s is there as well. Move away the one that is not wanted.",
-                      rdb_path);
+        return refuse("%s: this is a plain AOF, and %s is there as well. Move away the one that is not wanted.",
+                      aof_path, rdb_path);
     if (boot.has_rdb) return log_set_aside("imported");
     info.load_total = boot.size;
     if (n > 5 && *head != '*' && *head != '#' && !rdb_load(&s.r, &f, store_db, why))
-        return refuse(aof_path, "at byte %" PRIu64 ": %s. The file was not changed.", s.r.at + s.r.pos, why);
+        return refuse("%s: at byte %" PRIu64 ": %s. The file was not changed.", aof_path, s.r.at + s.r.pos, why);
     uint64_t from = s.r.at + s.r.pos;
     scan(&s);
     if (s.trouble && (s.trouble != cut_off || !opt->truncate_tail))
-        return refuse(aof_path, "at byte %" PRIu64 ": %s. The file was not changed.", s.good, s.trouble);
+        return refuse("%s: at byte %" PRIu64 ": %s. The file was not changed.", aof_path, s.good, s.trouble);
     if (s.trouble) hooks->say(LOG_WARNING, "%s: %s: the first %" PRIu64 " bytes count.", aof_path, s.trouble, s.good);
     if (replay(boot.fd, from, s.good, true) < 0) return -1;
     memcpy(lg.h.history, name, sizeof name);
@@ -1280,7 +1271,7 @@ static int cut_tail(void) {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0 || disk_copy(boot.fd, cut, fd, 0, boot.size - cut) < 0 || fsync(fd) < 0 ||
         disk_sync_folder(aof_path) < 0 || ftruncate(boot.fd, (off_t)cut) < 0 || fdatasync(boot.fd) < 0)
-        return refuse(aof_path, "its torn end could not be moved to %s: %s", path, strerror(errno));
+        return refuse("%s: its torn end could not be moved to %s: %s", aof_path, path, strerror(errno));
     close(fd);
     hooks->say(LOG_WARNING, "The log's last %" PRIu64 " bytes were moved to %s", boot.size - cut, path);
     return 0;
@@ -1297,7 +1288,7 @@ static int open_log(void) {
         lg.h.gen = 2;
         if (lg.fd >= 0 && disk_publish(lg.fd, aof_temp, aof_path) == 0) return 0;
     }
-    return refuse(aof_path, "the log cannot be written: %s", strerror(errno));
+    return refuse("%s: the log cannot be written: %s", aof_path, strerror(errno));
 }
 
 /* The one sentence: the snapshot, then the log from its offset. */
@@ -1320,7 +1311,7 @@ int persist_start(const struct persist_options *options, const struct persist_ho
     info.loading = info.save_ok = info.rewrite_ok = true;
     info.save_seconds = info.rewrite_seconds = -1;
     info.last_save_s = now;
-    if (disk_start() < 0) return refuse("helper thread", "%s", strerror(errno));
+    if (disk_start() < 0) return refuse("helper thread: %s", strerror(errno));
     store_set_clock(0, STORE_EXPIRE_IGNORE);
     if (load_all() < 0) return -1;
     settle();
