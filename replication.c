@@ -26,8 +26,8 @@ static struct failover {
     enum { FAILOVER_NONE, FAILOVER_SYNC, FAILOVER_HANDOVER } state; /* a follower catches up; is asked to take over */
     char host[256];                                                 /* "": any follower */
     int port;
-    int64_t until;       /* repl_clock() */
-    bool force, expired; /* take over even if it has not caught up by then */
+    int64_t until; /* repl_clock() */
+    bool force;    /* take over even if it has not caught up by then */
 } failover;
 static const char *const failover_words[] = {"no-failover", "waiting-for-sync", "failover-in-progress"};
 
@@ -230,12 +230,10 @@ void replication_run(struct cx *cx) {
     bool none = !known && resp_arg_is(cx->argv, "function script"); /* nothing of theirs is for strings */
     uint64_t errors = cx->out->errors;
     if (c != leader) return;
-    if (!known && !none) {
-        stream_refuse(cx, "this server keeps strings only, and does not know it");
-        return;
-    }
-    if (cx->cmd && !cx_resolve(cx)) {
-        stream_refuse(cx, cx->out->last_error);
+    const char *error = known || none ? NULL : "this server keeps strings only, and does not know it";
+    if (!error && cx->cmd && !cx_resolve(cx)) error = cx->out->last_error;
+    if (error) {
+        stream_refuse(cx, error);
         return;
     }
     if (cx->cmd && cx->cmd->fn == cmd_replconf && cx->argc == 3 && resp_arg_is(&cx->argv[1], "getack")) ack_send();
@@ -307,18 +305,18 @@ static const char *link_word(void) {
 }
 
 /* Where a follower listens, as far as that is known. */
-static void follower_address(const struct follower *f, char ip[64]) {
-    struct address peer = client_peer(f->owner);
+static struct address follower_ip(const struct follower *f) {
+    struct address peer = client_peer(f->owner), ip;
     char *colon = strrchr(peer.text, ':');
     if (colon) *colon = '\0';
-    snprintf(ip, 64, "%s", *f->ip ? f->ip : peer.text + (*peer.text == '['));
-    ip[strcspn(ip, "]")] = '\0';
+    snprintf(ip.text, sizeof ip.text, "%s", *f->ip ? f->ip : peer.text + (*peer.text == '['));
+    ip.text[strcspn(ip.text, "]")] = '\0';
+    return ip;
 }
 
 void cmd_role(struct cx *cx) {
     int port;
     const char *host = repl_leader(&port);
-    char ip[64], digits[RESP_INT_MAX];
     resp_array(cx->out, host ? 5 : 3);
     resp_bulk_str(cx->out, host ? "slave" : "master");
     if (host) {
@@ -332,11 +330,9 @@ void cmd_role(struct cx *cx) {
     resp_array(cx->out, repl_count(0, false));
     for (const struct follower *f = repl_followers; f; f = f->next) {
         if (f->phase != REPL_ONLINE) continue;
-        follower_address(f, ip);
         resp_array(cx->out, 3);
-        resp_bulk_str(cx->out, ip);
-        resp_write_int(digits, f->port);
-        resp_bulk_str(cx->out, digits);
+        resp_bulk_str(cx->out, follower_ip(f).text);
+        resp_bulk_int(cx->out, f->port);
         resp_bulk_int(cx->out, (int64_t)f->acked);
     }
 }
@@ -362,10 +358,8 @@ static void info_link(struct resp_out *o, const char *host, int port) {
 
 static void info_follower(struct resp_out *o, int i, const struct follower *f) {
     static const char *const states[] = {"", "wait_bgsave", "send_bulk", "online"};
-    char ip[64];
-    follower_address(f, ip);
-    resp_printf(o, "slave%d:ip=%s,port=%d,state=%s,offset=%" PRIu64 ",lag=%" PRId64 "\r\n", i, ip, f->port,
-                states[f->phase], f->acked, f->phase == REPL_ONLINE ? (repl_clock() - f->acked_ms) / 1000 : 0);
+    resp_printf(o, "slave%d:ip=%s,port=%d,state=%s,offset=%" PRIu64 ",lag=%" PRId64 "\r\n", i, follower_ip(f).text,
+                f->port, states[f->phase], f->acked, f->phase == REPL_ONLINE ? (repl_clock() - f->acked_ms) / 1000 : 0);
 }
 
 void info_replication(struct resp_out *o) {
@@ -401,21 +395,17 @@ static void failover_end(const char *why) {
 
 /* Whether it is the one that is named, or none is. */
 static bool failover_means(const struct failover *o, const struct follower *f) {
-    char ip[64];
-    follower_address(f, ip);
-    return !*o->host || (!strcasecmp(ip, o->host) && f->port == o->port);
+    return !*o->host || (!strcasecmp(follower_ip(f).text, o->host) && f->port == o->port);
 }
 
-/* The follower that takes over: the one that was named, or any, once it has all of the log. */
-static struct follower *failover_target(void) {
+/* The follower that takes over: the one that was named, or any, once it has all of the log; late: or even before. */
+static struct follower *failover_target(bool late) {
     for (struct follower *f = repl_followers; f; f = f->next)
-        if (f->phase == REPL_ONLINE && (f->acked == log_end() || failover.expired) && failover_means(&failover, f))
-            return f;
+        if (f->phase == REPL_ONLINE && (f->acked == log_end() || late) && failover_means(&failover, f)) return f;
     return NULL;
 }
 
 static void failover_cron(void) {
-    char ip[64];
     if (failover.state == FAILOVER_HANDOVER && leader) failover_end("the follower has taken over.");
     if (failover.state == FAILOVER_HANDOVER && repl_link_state() == REPL_WAIT && repl_link_failed()) {
         replication_promote();
@@ -423,13 +413,11 @@ static void failover_cron(void) {
     }
     if (failover.state != FAILOVER_SYNC) return;
     bool late = failover.until && repl_clock() >= failover.until;
-    failover.expired = late && failover.force;
-    struct follower *f = failover_target();
+    struct follower *f = failover_target(late && failover.force);
     if (!f && late) failover_end("no follower caught up within the timeout.");
     if (!f) return;
-    follower_address(f, ip);
     failover.state = FAILOVER_HANDOVER;
-    follow(ip, f->port, true);
+    follow(follower_ip(f).text, f->port, true);
 }
 
 /* Takes FAILOVER's words. False: the error is said. */
