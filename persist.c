@@ -149,18 +149,18 @@ static struct {
     uint64_t synced, written;
     uint64_t at; /* out holds the bytes [at, at + out.len) */
     struct resp_out out;
-    int db;                             /* that the log's reader stands in */
-    bool select;                        /* say it before the next command all the same */
-    struct resp_out relay;              /* a leader's transaction, up to its EXEC */
-    int relay_db;                       /* its SELECTs */
-    int tx;                             /* commands in the open transaction; -1: none is open */
-    size_t tx_at;                       /* where in out its first one begins */
-    struct sum sum;                     /* of the bytes [stretch, summed) */
-    uint64_t stretch;                   /* the last checksum record begins here ... */
-    uint64_t covered;                   /* ... and ends here */
-    uint64_t settled;                   /* the end that the start found */
-    uint64_t summed, data_end, claimed; /* data_end: behind what is no record; claimed: said to be synced */
-    uint64_t *marks;                    /* where records begin, MARK_EVERY apart or more */
+    int db;                     /* that the log's reader stands in */
+    bool select;                /* say it before the next command all the same */
+    struct resp_out relay;      /* a leader's transaction, up to its EXEC */
+    int relay_db;               /* its SELECTs */
+    int tx;                     /* commands in the open transaction; -1: none is open */
+    size_t tx_at;               /* where in out its first one begins */
+    struct sum sum;             /* of sum.n bytes, from stretch on */
+    uint64_t stretch;           /* the last checksum record begins here ... */
+    uint64_t covered;           /* ... and ends here */
+    uint64_t settled;           /* the end that the start found */
+    uint64_t data_end, claimed; /* data_end: behind what is no record; claimed: said to be synced */
+    uint64_t *marks;            /* where records begin, MARK_EVERY apart or more */
     size_t nmarks, marks_cap;
     enum trouble trouble;
     char reason[160];
@@ -215,8 +215,8 @@ static bool file_wanted(void) { return opt->log_on && (lg.fd < 0 || lg.trouble =
 static uint64_t file_pos(uint64_t offset, uint64_t base) { return HEADER + (offset - base); }
 
 static void sum_to_end(void) {
-    if (lg.summed < log_end()) sum_add(&lg.sum, lg.out.buf + (lg.summed - lg.at), log_end() - lg.summed);
-    lg.summed = log_end();
+    uint64_t summed = lg.stretch + lg.sum.n;
+    if (summed < log_end()) sum_add(&lg.sum, lg.out.buf + (summed - lg.at), log_end() - summed);
 }
 
 /* Forgets the buffer's bytes but the last keep. forget: nothing before them can be read any more. */
@@ -302,8 +302,7 @@ static void set_live(void) {
     if (live && lg.lost) {
         take_new_id(false);
         buffer_drop(0, true);
-        lg.h.base = lg.summed = lg.stretch = lg.covered =
-            ++lg.at; /* snapshots of before, even one that runs, lack them */
+        lg.h.base = lg.stretch = lg.covered = ++lg.at; /* snapshots of before, even one that runs, lack them */
         lg.sum = (struct sum){0};
     }
     if (live) lg.lost = false;
@@ -592,7 +591,7 @@ void log_adopt(const char *id, uint64_t offset, int db) {
     disk_close_later(&snap.kept_fd);
     lg.parked = false;
     lg.trouble = FINE;
-    lg.at = lg.written = lg.synced = lg.summed = lg.stretch = lg.covered = lg.data_end = lg.claimed = offset;
+    lg.at = lg.written = lg.synced = lg.stretch = lg.covered = lg.data_end = lg.claimed = offset;
     lg.sum = (struct sum){0};
     lg.nmarks = 0;
     lg.db = db;
@@ -728,7 +727,7 @@ int snap_begin(bool rewrite) {
     if (snap.wanted) return 0;
     set_live(); /* the option may have changed this instant: what comes behind the snapshot must not go by */
     if (lg.live) put_record();
-    else if (!log_end() && !log_following()) lg.h.base = lg.at = lg.summed = 1; /* no snapshot is at 0: invariant 5 */
+    else if (!log_end() && !log_following()) lg.h.base = lg.at = lg.stretch = 1; /* no snapshot is at 0: invariant 5 */
     snap.offset = log_end();
     lg.select = true; /* what a follower's reader is told in another way: rdb_facts.stream_db */
     snap.db = -1;
@@ -1242,7 +1241,7 @@ static void settle(void) {
     const struct walk *w = &boot.scan;
     bool logged = boot.kind == OUR_LOG;
     lg.at = logged ? w->good : boot.rdb.offset;
-    lg.settled = lg.summed = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.claimed = lg.at;
+    lg.settled = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.claimed = lg.at;
     snap.offset = boot.rdb.offset;
     lg.lost = false;    /* what was replayed is counted */
     take_new_id(false); /* a history that begins is named after its first id */
