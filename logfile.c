@@ -58,7 +58,7 @@ void slot_format(char out[SLOT + 1], const struct header *h) {
     memcpy(out + SLOT - 1, "\n", 2);
 }
 
-bool slot_parse(const char in[SLOT + 1], struct header *h) {
+bool slot_parse(const char in[SLOT], struct header *h) {
     char again[SLOT + 1];
     int at = 0, n = 0, i = 0;
     *h = (struct header){0};
@@ -78,13 +78,11 @@ int record_text(char text[RECORD_TEXT], const struct sum *s, uint64_t covers, ui
 }
 
 bool record_read(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced) {
-    char text[RECORD_TEXT], *end;
-    if (n < 20 || n >= RECORD_TEXT || p[16] != ',') return false;
+    char text[RECORD_TEXT];
+    int end = 0;
     snprintf(text, sizeof text, "%.*s", (int)n, p);
-    *covers = strtoull(text + 17, &end, 16);
-    if (*end++ != ',') return false;
-    *unsynced = strtoull(end, &end, 16);
-    return end == text + n; /* and not at a zero where a sector is missing */
+    sscanf(text, "%*16c,%" SCNx64 ",%" SCNx64 "%n", covers, unsynced, &end);
+    return end && (size_t)end == n; /* and not at a zero where a sector is missing */
 }
 
 bool record_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t stretch,

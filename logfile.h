@@ -22,7 +22,7 @@ struct header {
 };
 
 void slot_format(char out[SLOT + 1], const struct header *h);
-bool slot_parse(const char in[SLOT + 1], struct header *h); /* true where all is as slot_format() writes it */
+bool slot_parse(const char in[SLOT], struct header *h); /* true where all is as slot_format() writes it */
 
 /* The sum of a stretch of the log; begins as {0}. */
 struct sum {

@@ -544,7 +544,6 @@ const char *log_known_id(void) {
 void log_continue(const char *id) {
     struct header was = lg.h;
     size_t unused = ids_unused();
-    if (!strcmp(id, lg.h.id)) return;
     if (unused) memcpy(lg.h.id, was.past[unused - 1].id, sizeof lg.h.id);
     memset(lg.h.past, 0, sizeof lg.h.past);
     memcpy(lg.h.past, was.past + unused, (PAST_IDS - unused) * sizeof *was.past);
@@ -1095,7 +1094,7 @@ static int log_set_aside(const char *why) {
 
 /* Opens the log file and says what it is. */
 static int find_log(void) {
-    char head[HEADER + 1] = "", slot[SLOT + 1] = "";
+    char head[HEADER + 1] = "";
     struct stat st;
     boot.fd = open(aof_path, O_RDWR | O_CLOEXEC);
     if (boot.fd < 0 && errno == ENOENT) return 0;
@@ -1105,8 +1104,7 @@ static int find_log(void) {
     boot.size = (uint64_t)st.st_size;
     for (size_t i = 0; i < 2; i++) {
         struct header h;
-        memcpy(slot, head + i * SLOT, SLOT);
-        if (!slot_parse(slot, &h)) boot.slot_damaged = true;
+        if (!slot_parse(head + i * SLOT, &h)) boot.slot_damaged = true;
         else if (boot.kind == NO_LOG || h.gen > boot.header.gen) boot.header = h, boot.kind = OUR_LOG;
     }
     if (boot.kind == OUR_LOG && boot.size >= HEADER) return 0;
