@@ -261,6 +261,7 @@ void repl_link_lost(const char *why, bool refused) {
 static struct reader *loading; /* NULL: nothing is being loaded */
 
 static void link_close(void) {
+    repl_drop_followers();
     if (leader.fd >= 0) close(leader.fd);
     leader.fd = -1;
     leader.aborted = loading != NULL;
@@ -272,7 +273,6 @@ static void link_close(void) {
 
 void repl_follow(const char *host, int port, bool failover) {
     link_close();
-    repl_drop_followers();
     snprintf(leader.host, sizeof leader.host, "%s", host);
     leader.port = port;
     leader.failover = failover;
@@ -287,7 +287,6 @@ void repl_follow(const char *host, int port, bool failover) {
 void repl_unfollow(void) {
     if (leader.state == REPL_LEADER) return;
     link_close();
-    repl_drop_followers();
     leader.state = REPL_LEADER;
     log_promote();
 }
@@ -295,7 +294,6 @@ void repl_unfollow(void) {
 static void link_connect(void) {
     char port[8];
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found = NULL;
-    int one = 1;
     snprintf(port, sizeof port, "%d", leader.port);
     int bad = getaddrinfo(leader.host, port, &hints, &found);
     if (bad) {
@@ -315,7 +313,7 @@ static void link_connect(void) {
         link_fails(false, "it cannot be reached: %s", strerror(bad));
         return;
     }
-    setsockopt(leader.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(leader.fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     leader.state = REPL_CONNECTING;
     leader.step = -1;
     leader.line_len = 0;
@@ -446,22 +444,19 @@ static bool mark_came(void) {
 }
 
 static void transfer_read(void) {
-    static char buf[64 << 10];
-    for (size_t all = 0; all < RECEIVE_MAX && leader.state == REPL_TRANSFER;) {
-        uint64_t left = *leader.mark ? sizeof buf : leader.size - leader.got;
-        ssize_t n = recv(leader.fd, buf, left < sizeof buf ? left : sizeof buf, 0);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-        if (n <= 0) link_fails(false, "the snapshot broke off after %" PRIu64 " bytes", leader.got);
-        else if (disk_write_at(leader.file, buf, (size_t)n, leader.got) < 0)
-            link_fails(true, "no room for its snapshot: %s", strerror(errno));
-        if (leader.state != REPL_TRANSFER) return;
-        all += (size_t)n;
-        leader.got += (uint64_t)n;
-        leader.heard_ms = repl_clock();
-        bool marked = *leader.mark && mark_came();
-        if (marked) leader.size = leader.got - MARK;
-        if (marked || leader.got == leader.size) leader.state = REPL_LOADING;
-    }
+    static char buf[RECEIVE_MAX];
+    uint64_t left = *leader.mark ? sizeof buf : leader.size - leader.got;
+    ssize_t n = recv(leader.fd, buf, left < sizeof buf ? left : sizeof buf, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0) link_fails(false, "the snapshot broke off after %" PRIu64 " bytes", leader.got);
+    else if (disk_write_at(leader.file, buf, (size_t)n, leader.got) < 0)
+        link_fails(true, "no room for its snapshot: %s", strerror(errno));
+    if (leader.state != REPL_TRANSFER) return;
+    leader.got += (uint64_t)n;
+    leader.heard_ms = repl_clock();
+    bool marked = *leader.mark && mark_came();
+    if (marked) leader.size = leader.got - MARK;
+    if (marked || leader.got == leader.size) leader.state = REPL_LOADING;
 }
 
 void repl_link_event(void) {
