@@ -319,20 +319,20 @@ static void info_memory(struct resp_out *o) {
 
 static void info_persistence(struct resp_out *o) {
     struct persist_info p = persist_info();
-    int64_t seconds = p.save_running ? store_wall_clock() / 1000 - p.save_started_s : -1;
+    int64_t seconds = snap_running() ? store_wall_clock() / 1000 - p.save_started_s : -1;
     resp_printf(o, "loading:%d\r\nrdb_changes_since_last_save:" U64 "rdb_bgsave_in_progress:%d\r\n", p.loading,
-                p.changes_since_save, p.save_running);
+                p.changes_since_save, snap_running());
     resp_printf(o, "rdb_last_save_time:" I64 "rdb_last_bgsave_status:%s\r\n", p.last_save_s, p.save_ok ? "ok" : "err");
     resp_printf(o, "rdb_last_bgsave_time_sec:" I64 "rdb_current_bgsave_time_sec:" I64, p.save_seconds, seconds);
-    resp_printf(o, "aof_enabled:%d\r\naof_rewrite_in_progress:%d\r\naof_rewrite_scheduled:0\r\n", p.log_on,
+    resp_printf(o, "aof_enabled:%d\r\naof_rewrite_in_progress:%d\r\naof_rewrite_scheduled:0\r\n", config.persist.log_on,
                 p.rewrite_running);
     resp_printf(o, "aof_last_rewrite_time_sec:" I64 "aof_last_bgrewrite_status:%s\r\naof_last_write_status:%s\r\n",
-                p.rewrite_seconds, p.rewrite_ok ? "ok" : "err", p.write_ok ? "ok" : "err");
+                p.rewrite_seconds, p.rewrite_ok ? "ok" : "err", log_error() ? "err" : "ok");
     resp_printf(o, "aof_current_rewrite_time_sec:" I64, p.rewrite_running ? seconds : -1);
-    if (p.log_on)
+    if (config.persist.log_on)
         resp_printf(o, "aof_pending_rewrite:0\r\naof_buffer_length:" U64 "aof_pending_bio_fsync:%d\r\n",
                     log_end() - log_written(), log_written() > log_synced());
-    if (p.log_on)
+    if (config.persist.log_on)
         resp_printf(o, "aof_current_size:" U64 "aof_base_size:" U64 "aof_delayed_fsync:" U64, p.log_size,
                     p.log_base_size, p.delayed_syncs);
     if (p.loading) resp_printf(o, "loading_total_bytes:" U64 "loading_loaded_bytes:" U64, p.load_total, p.load_done);

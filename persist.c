@@ -179,7 +179,6 @@ static struct {
     size_t in_flight; /* bytes that the helper has not written yet */
     struct job chunk; /* being filled */
     int db;
-    int64_t started_s;
     int kept_fd; /* the newest one that a follower can begin with, and its offset; -1: none */
     uint64_t kept_offset;
     bool empty, kept_empty; /* the one that runs, and that one, have no keys */
@@ -669,7 +668,7 @@ static void fresh_begin(void);
 static void snap_over(int error, uint64_t size) {
     snap.running = false;
     info.save_ok = !error;
-    info.save_seconds = (int64_t)time(NULL) - snap.started_s;
+    info.save_seconds = (int64_t)time(NULL) - info.save_started_s;
     if (snap.rewrite) info.rewrite_ok = !error, info.rewrite_seconds = info.save_seconds;
     if (error) hooks->say(LOG_WARNING, "The snapshot %s could not be written: %s", rdb_path, strerror(error));
     if (error) return;
@@ -735,7 +734,7 @@ int snap_begin(bool rewrite) {
     snap.generation++;
     snap.changes = store_stats.changes;
     snap.empty = !store_keys(store_db);
-    snap.started_s = (int64_t)time(NULL);
+    info.save_started_s = (int64_t)time(NULL);
     snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
     struct rdb_facts f = {.offset = snap.offset, .stream_db = log_following() ? lg.db : 0};
     memcpy(f.repl_id, lg.h.id, sizeof f.repl_id);
@@ -1352,7 +1351,7 @@ static void run_save_points(const char *points, int64_t now_s) {
     uint64_t changes = store_stats.changes - info.changes_since_save;
     int64_t since = now_s - info.last_save_s;
     char *end;
-    if (!info.save_ok && now_s - snap.started_s < 5) return; /* not at once after a failure */
+    if (!info.save_ok && now_s - info.save_started_s < 5) return; /* not at once after a failure */
     for (const char *p = points; !snap.running && !lg.parked && changes; p = end) {
         long long seconds = strtoll(p, &end, 10), least = end == p ? -1 : strtoll(end, &end, 10);
         if (least < 0) return;
@@ -1439,10 +1438,6 @@ int persist_stop(bool save) {
 struct persist_info persist_info(void) {
     struct persist_info now = info;
     now.changes_since_save = store_stats.changes - info.changes_since_save;
-    now.save_running = snap.running;
-    now.save_started_s = snap.started_s;
-    now.log_on = opt->log_on;
-    now.write_ok = lg.trouble == FINE;
     now.rewrite_running = (snap.running && snap.rewrite) || next.fd >= 0;
     now.log_size = lg.fd >= 0 ? file_pos(log_end(), lg.h.base) : 0;
     return now;

@@ -133,10 +133,9 @@ struct persist_info {
     bool loading;
     uint64_t load_total, load_done;
     uint64_t changes_since_save;
-    bool save_running, save_ok;
+    bool save_ok, rewrite_ok, rewrite_running;
     int64_t last_save_s;                  /* seconds since 1970 */
-    int64_t save_seconds, save_started_s; /* the last one's duration, -1: none; the running one's start */
-    bool log_on, rewrite_running, rewrite_ok, write_ok;
+    int64_t save_seconds, save_started_s; /* the last one's duration, -1: none; the latest one's start */
     int64_t rewrite_seconds;
     uint64_t log_size, log_base_size, delayed_syncs;
 };
