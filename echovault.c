@@ -223,6 +223,7 @@ struct client *client_new(int fd, bool is_unix) {
         free(c);
         return NULL;
     }
+    uring_open(fd);
     server.clients[fd] = c;
     server.nclients++;
     server_stats.connections++;
@@ -269,7 +270,7 @@ static void clients_reap(void) {
         struct client *c = server.dead[i];
         server.clients[c->fd] = NULL;
         server.nclients--;
-        close(c->fd);
+        uring_close(c->fd);
         if (c->flags & CLIENT_LEADER || c->follower) replication_gone(c);
         client_reset(c);
         input_free(c);

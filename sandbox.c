@@ -60,10 +60,10 @@ static struct sock_filter filter[] = {
     CALL(time),
 #endif
     /* sockets and events */
-    CALL(io_uring_enter), CALL(read), CALL(write), CALL(writev), CALL(epoll_pwait), CALL(epoll_ctl), CALL(accept4),
-    CALL(close), CALL(socket), CALL(bind), CALL(connect), CALL(setsockopt), CALL(getsockopt), CALL(getsockname),
-    CALL(getpeername), CALL(sendto), CALL(recvfrom), CALL(sendmmsg), CALL(recvmsg), CALL(sendfile), CALL(shutdown),
-    CALL(ppoll), CALL(eventfd2), CALL(fcntl), CALL(ioctl),
+    CALL(io_uring_enter), CALL(io_uring_register), CALL(read), CALL(write), CALL(writev), CALL(epoll_pwait),
+    CALL(epoll_ctl), CALL(accept4), CALL(close), CALL(socket), CALL(bind), CALL(connect), CALL(setsockopt),
+    CALL(getsockopt), CALL(getsockname), CALL(getpeername), CALL(sendto), CALL(recvfrom), CALL(sendmmsg), CALL(recvmsg),
+    CALL(sendfile), CALL(shutdown), CALL(ppoll), CALL(eventfd2), CALL(fcntl), CALL(ioctl),
     /* files */
     CALL(openat), CALL(memfd_create), CALL(lseek), CALL(pread64), CALL(pwrite64), CALL(fsync), CALL(fdatasync),
     CALL(ftruncate), CALL(flock), CALL(fchmod), CALL(fstat), CALL(newfstatat), CALL(faccessat), CALL(renameat),

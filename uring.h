@@ -16,6 +16,9 @@ struct uring_io {
 };
 
 bool uring_start(void); /* false: the kernel, or a sandbox, does not let us: plain read() and write() from now on */
+/* What is read and written here is opened before, and closed here. */
+void uring_open(int fd);
+void uring_close(int fd);
 /* Reads, or writes, all of these; at most URING_MAX. */
 void uring_read(struct uring_io *ios, size_t n);
 void uring_write(struct uring_io *ios, size_t n);

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ev import OK, PONG, Client, Error, encode, eventually, ours, seconds, unsanitized
+from ev import OK, PONG, Client, Error, best, encode, eventually, ours, seconds, unsanitized
 
 REFUSED = Error("ERR max number of clients reached")
 MEGABYTE = 1 << 20
@@ -225,6 +225,20 @@ def test_connecting_and_leaving_over_and_over(server, c):
         with server.client() as visitor:
             assert visitor("PING") == PONG
     eventually(lambda: connected(c) == 1)
+
+
+def test_what_is_closed_is_gone_at_once_and_its_descriptor_serves_the_next(server, c):
+    """Also for the kernel, which may know a socket that is served by io_uring under another name, and keep it."""
+    def closed():
+        with Crowd(server.port, 40) as crowd:
+            crowd.say(encode("PING"), b"+PONG\r\n")
+            started = time.monotonic()
+            assert c("CLIENT", "KILL", "TYPE", "normal") == 40
+            assert [s.recv(1) for s in crowd.sockets] == [b""] * 40
+            return time.monotonic() - started
+
+    for _ in range(3):
+        assert best(0.5, closed) < 0.5
 
 
 def test_output_limit_closes_a_client(start):

@@ -127,7 +127,7 @@ static void count_commands(struct slot *s, const char *p, const char *end) {
 
 static void take(struct slot *s, ssize_t n) {
     if (n > 0 && n <= READ_SIZE) count_commands(s, s->in, s->in + n);
-    else if (n != -EAGAIN) close(s->fd);
+    else if (n != -EAGAIN) uring_close(s->fd);
 }
 
 static void serve(int fd) {
@@ -167,6 +167,7 @@ static void greet(int epoll, int listener) {
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     conns[fd] = (struct conn){0};
+    uring_open(fd);
     watch(epoll, fd);
 }
 
