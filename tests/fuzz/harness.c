@@ -18,7 +18,7 @@ void harness_start(void) {
                     "4kb"};
     seam_reset();
     config_load(sizeof argv / sizeof *argv, argv);
-    server_started = true; /* it has nothing to say on standard error */
+    server.loading = false; /* it has nothing to say on standard error */
     server_start();
     config_keep();
     verbose = getenv("SEAM_LOG");
@@ -90,7 +90,7 @@ void harness_forget(void) {
     server.next_cron_ms = 0;
     server.postponed_in = PAUSE_NONE;
     server.stopping = server.files_closed = false;
-    server.next_id = server.next_gen = 0;
+    server.last_id = 0;
     resp_out_free(&turn.out);
 }
 
