@@ -51,9 +51,6 @@
 #include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/random.h>
-#define entry search_entry /* libc has a struct of that name here */
-#include <search.h>
-#undef entry
 
 #define MIN_BUCKETS  16
 #define SWEEP_SLICE  512                 /* buckets that the sweep looks at in one turn */
@@ -70,6 +67,7 @@
 #define EVICT_MOST   (32 * EVICT_SLICE)  /* ... to make up for what the turn's commands added */
 #define ONCE_USED    4                   /* how many times as idle a key counts that was used but once */
 #define LONG_KEY     255                 /* klen of keys from this length on */
+#define WATCH_LISTS  16384               /* that the watched keys are spread over */
 #define AHEAD        8                   /* how many buckets ahead is prefetched, see next_chain() */
 
 struct entry {
@@ -156,8 +154,8 @@ static struct {
     void (*emit)(int db, const struct entry *e); /* NULL: given up, but the marks are still being set */
 } snapshot;
 
-static LIST_HEAD(watch_list, store_watch) watches;
-static void *watch_tree; /* the same, by key */
+static LIST_HEAD(watch_list, store_watch) watches[WATCH_LISTS]; /* by hash */
+static size_t nwatches;
 
 /* ==== memory: entries of up to ARENA_MAX bytes in size classes of 8 bytes ==================================
  * malloc would add 8 to 23 bytes to each. A chunk of 64 KiB, aligned, serves one class; its head counts what
@@ -493,19 +491,11 @@ static inline struct entry **find_link(struct db *db, struct arg *key) {
     return link;
 }
 
-static int watch_compare(const void *a, const void *b) {
-    const struct store_watch *x = a, *y = b;
-    if (x->key.hash != y->key.hash) return x->key.hash < y->key.hash ? -1 : 1;
-    if (x->db != y->db || x->key.n != y->key.n)
-        return x->db < y->db || (x->db == y->db && x->key.n < y->key.n) ? -1 : 1;
-    return memcmp(x->key.p, y->key.p, x->key.n);
-}
-
 /* NULL: nobody watches the key. */
 static struct store_watch *watch_find(int db, struct arg *key) {
-    hash_of(key);
-    struct store_watch **found = tfind(&(const struct store_watch){.key = *key, .db = db}, &watch_tree, watch_compare);
-    return found ? *found : NULL;
+    struct store_watch *w = LIST_FIRST(&watches[hash_of(key) % WATCH_LISTS]);
+    while (w && (w->db != db || w->key.n != key->n || memcmp(w->key.p, key->p, key->n))) w = LIST_NEXT(w, link);
+    return w;
 }
 
 static void watch_touch(int db, struct arg *key) {
@@ -517,7 +507,7 @@ static void watch_touch(int db, struct arg *key) {
 static inline void note_change(struct db *db, struct entry *e, struct arg *key) {
     store_stats.changes++;
     if (e) snapshot_take(db->snapshot_id, e);
-    if (!LIST_EMPTY(&watches)) watch_touch(db->id, key);
+    if (nwatches) watch_touch(db->id, key);
 }
 
 /* Takes the entry out of its chain and frees it. */
@@ -765,8 +755,9 @@ void store_set_clock(int64_t now_ms, enum store_expiry mode) {
 
 /* A database's contents are about to be replaced: the watched keys that were or will be there change. */
 static void watch_touch_db(int id, struct db *was, struct db *becomes) {
-    for (struct store_watch *w = LIST_FIRST(&watches); w; w = LIST_NEXT(w, link))
-        if (w->db == id && (*find_link(was, &w->key) || (becomes && *find_link(becomes, &w->key)))) w->version++;
+    for (size_t i = 0; nwatches && i < WATCH_LISTS; i++)
+        for (struct store_watch *w = LIST_FIRST(&watches[i]); w; w = LIST_NEXT(w, link))
+            if (w->db == id && (*find_link(was, &w->key) || (becomes && *find_link(becomes, &w->key)))) w->version++;
 }
 
 void store_flush(struct db *db) {
@@ -900,8 +891,8 @@ struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *versio
         *w = (struct store_watch){.key = *key, .db = db->id};
         w->key.p = memcpy(w + 1, key->p, key->n);
         w->key.is_blob = false;
-        resp_need(tsearch(w, &watch_tree, watch_compare));
-        LIST_INSERT_HEAD(&watches, w, link);
+        LIST_INSERT_HEAD(&watches[hash_of(key) % WATCH_LISTS], w, link);
+        nwatches++;
     }
     w->refs++;
     *version = w->version;
@@ -915,8 +906,8 @@ bool store_watch_changed(struct store_watch *w, uint64_t version) {
 
 void store_unwatch(struct store_watch *w) {
     if (--w->refs) return;
-    tdelete(w, &watch_tree, watch_compare);
     LIST_REMOVE(w, link);
+    nwatches--;
     free(w);
 }
 
