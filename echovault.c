@@ -327,7 +327,7 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
            spare = c->in ? c->in->cap - c->in->len : 0;
     size_t queued = transaction_memory(c), n = sizeof *c + in + spare + queued + (c->in ? sizeof *c->in : 0);
     if (o) n += sizeof *o + o->cap + o->pieces_cap * sizeof *o->pieces;
-    for (uint32_t i = o ? o->first_piece : 0; o && i < o->npieces; i++) n += o->pieces[i].n / o->pieces[i].blob->refs;
+    for (uint32_t i = 0; o && i < o->npieces; i++) n += o->pieces[i].n / o->pieces[i].blob->refs;
     if (query) *query = in, *query_free = spare, *multi = queued;
     return n;
 }
@@ -405,8 +405,8 @@ static void output_end(void) {
 static size_t output_memory(const struct client *c) {
     const struct resp_out *o = c->own;
     size_t n = c->turn_end - c->turn_start + o->len - o->sent;
-    for (uint32_t i = o->first_piece; i < o->npieces; i++)
-        if (i == o->first_piece || o->pieces[i].blob != o->pieces[i - 1].blob) n += o->pieces[i].n;
+    for (uint32_t i = 0; i < o->npieces; i++)
+        if (i == 0 || o->pieces[i].blob != o->pieces[i - 1].blob) n += o->pieces[i].n;
     return n;
 }
 

@@ -396,7 +396,7 @@ static void drop_pieces(struct resp_out *o, uint32_t from) {
 }
 
 void resp_out_free(struct resp_out *o) {
-    drop_pieces(o, o->first_piece);
+    drop_pieces(o, 0);
     free(o->buf);
     free(o->pieces);
     *o = (struct resp_out){.proto = o->proto, .errors = o->errors};
@@ -422,7 +422,7 @@ static void add_piece(struct resp_out *o, size_t at, struct blob *b, char *p, si
 }
 
 void resp_truncate(struct resp_out *o, size_t len, uint32_t npieces) {
-    assert(o->sent <= len && len <= o->len && o->first_piece <= npieces && npieces <= o->npieces);
+    assert(o->sent <= len && len <= o->len && npieces <= o->npieces);
     drop_pieces(o, npieces);
     o->len = len;
 }
@@ -433,7 +433,7 @@ int resp_out_iov(const struct resp_out *o, struct iovec *iov, int max) {
     assert(max >= 2);
     int used = 0;
     size_t from = o->sent;
-    for (uint32_t i = o->first_piece; i <= o->npieces && used + 2 <= max; i++) {
+    for (uint32_t i = 0; i <= o->npieces && used + 2 <= max; i++) {
         const struct resp_piece *piece = i < o->npieces ? &o->pieces[i] : NULL;
         size_t to = piece != NULL ? piece->at : o->len;
         if (to > from) iov[used++] = (struct iovec){.iov_base = o->buf + from, .iov_len = to - from};
@@ -445,8 +445,9 @@ int resp_out_iov(const struct resp_out *o, struct iovec *iov, int max) {
 
 void resp_out_sent(struct resp_out *o, size_t n) {
     assert(n <= resp_out_pending(o));
-    while (o->first_piece < o->npieces) {
-        struct resp_piece *piece = &o->pieces[o->first_piece];
+    uint32_t done = 0;
+    for (; done < o->npieces; done++) {
+        struct resp_piece *piece = &o->pieces[done];
         size_t bytes = min_size(n, piece->at - o->sent), part = min_size(n - bytes, piece->n);
         n -= bytes + part;
         o->sent += bytes;
@@ -455,24 +456,21 @@ void resp_out_sent(struct resp_out *o, size_t n) {
         piece->n -= part;
         if (piece->n > 0) break;
         resp_blob_release(piece->blob);
-        o->first_piece++;
     }
+    o->npieces -= done;
+    if (done > 0) memmove(o->pieces, o->pieces + done, o->npieces * sizeof *o->pieces);
     o->sent += n;
     if (o->sent == 0 || o->sent < o->len - o->sent) return;
     o->len -= o->sent; /* the rest moves to the front, which is never more than was sent */
     memmove(o->buf, o->buf + o->sent, o->len);
-    o->npieces -= o->first_piece;
-    for (uint32_t i = 0; i < o->npieces; i++) {
-        o->pieces[i] = o->pieces[i + o->first_piece];
-        o->pieces[i].at -= o->sent;
-    }
-    o->sent = o->first_piece = 0;
+    for (uint32_t i = 0; i < o->npieces; i++) o->pieces[i].at -= o->sent;
+    o->sent = 0;
 }
 
 void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len) {
     assert(from->sent <= from_len && from_len <= from->len);
     uint32_t first = from->npieces;
-    while (first > from->first_piece && from->pieces[first - 1].at >= from_len) first--;
+    while (first > 0 && from->pieces[first - 1].at >= from_len) first--;
     for (uint32_t i = first; i < from->npieces; i++) {
         struct resp_piece piece = from->pieces[i];
         add_piece(to, piece.at - from_len + to->len, piece.blob, piece.p, piece.n);
@@ -603,7 +601,7 @@ static void end_later(struct resp_out *o, size_t mark, char type, size_t n, cons
     memmove(o->buf + mark + size, o->buf + mark, o->len - mark);
     memcpy(o->buf + mark, head, size);
     o->len += size;
-    for (uint32_t i = o->npieces; i > o->first_piece && o->pieces[i - 1].at > mark; i--) o->pieces[i - 1].at += size;
+    for (uint32_t i = o->npieces; i > 0 && o->pieces[i - 1].at > mark; i--) o->pieces[i - 1].at += size;
 }
 
 void resp_later_array(struct resp_out *o, size_t mark, size_t n) { end_later(o, mark, '*', n, ""); }

@@ -115,7 +115,7 @@ bool resp_split_line(struct resp_parser *p, char *line, size_t n);
 
 /* ---- output --------------------------------------------------------------------------------------------------
  * Output in the making: bytes, with blobs in between that are never copied.
- * Invariants: sent <= len <= cap; pieces are in order of at; a piece's at >= sent until it is sent. */
+ * Invariants: sent <= len <= cap; pieces are in order of at; a piece's at >= sent. */
 
 struct resp_piece { /* a blob's bytes that stand in the output behind buf[0..at) */
     size_t at;
@@ -127,11 +127,10 @@ struct resp_piece { /* a blob's bytes that stand in the output behind buf[0..at)
 struct resp_out {
     char *buf;
     size_t len, cap;
-    size_t sent; /* bytes of buf that the socket took */
-    struct resp_piece *pieces;
+    size_t sent;               /* bytes of buf that the socket took */
+    struct resp_piece *pieces; /* that are not sent yet */
     uint32_t npieces, pieces_cap;
-    uint32_t first_piece;   /* pieces before it are sent */
-    size_t piece_bytes;     /* of all unsent pieces together */
+    size_t piece_bytes;     /* of all pieces together */
     uint64_t errors;        /* error replies ever written */
     const char *last_error; /* the last one's text, without '-', ends at '\r': good until the next write */
     int proto;              /* 2 or 3 */
