@@ -341,8 +341,6 @@ bool resp_split_line(struct resp_parser *p, char *line, size_t n) {
 
 /* ---- numbers ----------------------------------------------------------------------------------------- */
 
-#define FLOAT_TEXT_MAX 5120 /* Redis's limit, too: the longest long double has 4933 digits before the point */
-
 bool resp_read_int(const char *p, size_t n, int64_t *v) {
     bool minus = n > 0 && *p == '-';
     const char *end = p + n, *s = p + minus;
@@ -354,7 +352,7 @@ bool resp_read_int(const char *p, size_t n, int64_t *v) {
 }
 
 bool resp_read_float(const char *p, size_t n, long double *v) {
-    char text[FLOAT_TEXT_MAX], *end;
+    char text[RESP_FLOAT_MAX], *end;
     if (n == 0 || n >= sizeof(text) || isspace((unsigned char)*p)) return false;
     memcpy(text, p, n);
     text[n] = '\0';
@@ -496,8 +494,8 @@ static inline char *put_header(char *p, char type, int64_t v) {
     return p + 2;
 }
 
-static inline void header(struct resp_out *o, char type, size_t n) {
-    o->len = (size_t)(put_header(resp_reserve(o, HEADER_MAX), type, (int64_t)n) - o->buf);
+static inline void header(struct resp_out *o, char type, int64_t v) {
+    o->len = (size_t)(put_header(resp_reserve(o, HEADER_MAX), type, v) - o->buf);
 }
 
 static void formatted(struct resp_out *o, const char *fmt, va_list ap) {
@@ -536,9 +534,7 @@ void resp_status(struct resp_out *o, const char *s) {
     resp_raw(o, "\r\n", 2);
 }
 
-void resp_int(struct resp_out *o, int64_t v) {
-    o->len = (size_t)(put_header(resp_reserve(o, HEADER_MAX), ':', v) - o->buf);
-}
+void resp_int(struct resp_out *o, int64_t v) { header(o, ':', v); }
 
 void resp_bulk(struct resp_out *o, const void *p, size_t n) {
     char *to = put_header(resp_reserve(o, HEADER_MAX + n + 2), '$', (int64_t)n);
@@ -555,7 +551,7 @@ void resp_bulk_int(struct resp_out *o, int64_t v) {
 }
 
 void resp_blob(struct resp_out *o, struct blob *b, size_t n) {
-    header(o, '$', n);
+    header(o, '$', (int64_t)n);
     if (n > 0) add_piece(o, o->len, resp_blob_ref(b), b->data, n);
     resp_raw(o, "\r\n", 2);
 }
@@ -576,10 +572,10 @@ void resp_quoted(struct resp_out *o, const void *p, size_t n) {
 
 void resp_null(struct resp_out *o) { resp_raw(o, o->proto == 3 ? "_\r\n" : "$-1\r\n", o->proto == 3 ? 3 : 5); }
 void resp_null_array(struct resp_out *o) { resp_raw(o, o->proto == 3 ? "_\r\n" : "*-1\r\n", o->proto == 3 ? 3 : 5); }
-void resp_array(struct resp_out *o, size_t n) { header(o, '*', n); }
-void resp_map(struct resp_out *o, size_t n) { header(o, o->proto == 3 ? '%' : '*', o->proto == 3 ? n : 2 * n); }
-void resp_set(struct resp_out *o, size_t n) { header(o, o->proto == 3 ? '~' : '*', n); }
-void resp_push(struct resp_out *o, size_t n) { header(o, o->proto == 3 ? '>' : '*', n); }
+void resp_array(struct resp_out *o, size_t n) { header(o, '*', (int64_t)n); }
+void resp_map(struct resp_out *o, size_t n) { resp_later_map(o, o->len, n); }
+void resp_set(struct resp_out *o, size_t n) { header(o, o->proto == 3 ? '~' : '*', (int64_t)n); }
+void resp_push(struct resp_out *o, size_t n) { header(o, o->proto == 3 ? '>' : '*', (int64_t)n); }
 
 void resp_pair(struct resp_out *o, const char *name, const char *value) {
     resp_bulk_str(o, name);

@@ -177,7 +177,8 @@ void resp_later_text(struct resp_out *o, size_t mark); /* the same in RESP2, in 
 
 /* ---- numbers ------------------------------------------------------------------------------------------------- */
 
-#define RESP_INT_MAX 21                                        /* characters of the longest int64, and a NUL */
+#define RESP_INT_MAX   21   /* characters of the longest int64, and a NUL */
+#define RESP_FLOAT_MAX 5120 /* of a long double, which has 4933 before the point; Redis's limit, too */
 bool resp_read_int(const char *p, size_t n, int64_t *v);       /* strict: no space, '+', leading zeros, overflow */
 int resp_write_int(char *buf, int64_t v);                      /* returns the length; adds a NUL */
 bool resp_read_float(const char *p, size_t n, long double *v); /* strict, finite or inf; not nan */

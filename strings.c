@@ -324,8 +324,6 @@ void cmd_incr(struct cx *cx) {
     resp_int(cx->out, v);
 }
 
-#define DIGITS_MAX (5 * 1024) /* of a long double: 4933 before the point, 17 behind */
-
 /* Reads a number, an integer unless real. a == NULL: *v stays as it is. False: the error is said. */
 static bool read_number(struct cx *cx, bool real, const char *name, const struct arg *a, long double *v) {
     int64_t integer = 0;
@@ -343,7 +341,7 @@ static bool read_value(struct cx *cx, bool real, const struct entry *e, long dou
 void cmd_incrbyfloat(struct cx *cx) {
     struct entry *e = store_find(cx->db, &cx->argv[1]);
     long double v = 0, by;
-    char digits[DIGITS_MAX];
+    char digits[RESP_FLOAT_MAX];
     if (!read_value(cx, true, e, &v) || !read_number(cx, true, "value", &cx->argv[2], &by) ||
         !cx_check(cx, isfinite(v += by), "ERR increment would produce NaN or Infinity"))
         return;
@@ -358,7 +356,7 @@ void cmd_incrbyfloat(struct cx *cx) {
 _Static_assert(LDBL_MANT_DIG >= 64, "a long double is too short here");
 
 static void reply_number(struct resp_out *out, bool real, long double v, char *digits) {
-    if (real) resp_write_float(digits, DIGITS_MAX, v);
+    if (real) resp_write_float(digits, RESP_FLOAT_MAX, v);
     else resp_write_int(digits, (int64_t)v);
     if (real && out->proto == 2) resp_bulk_str(out, digits);
     else resp_printf(out, "%c%s\r\n", real ? ',' : ':', digits);
@@ -398,7 +396,7 @@ void cmd_increx(struct cx *cx) {
     if (!within) sum = refused ? v : sum > most ? most : least;
     by = refused ? 0 : sum - v;
     if (!cx_check(cx, by >= low && by <= high, "ERR increment would produce NaN, Infinity or an overflow")) return;
-    char digits[DIGITS_MAX], added[DIGITS_MAX];
+    char digits[RESP_FLOAT_MAX], added[RESP_FLOAT_MAX];
     resp_array(cx->out, 2);
     reply_number(cx->out, real, sum, digits);
     reply_number(cx->out, real, by, added);
