@@ -133,7 +133,7 @@ void cmd_expire(struct cx *cx) {
 }
 
 bool cx_persist(struct cx *cx, const struct entry *e) {
-    if (!e || store_deadline(e) == STORE_NO_DEADLINE) return false;
+    if (store_deadline(e) == STORE_NO_DEADLINE) return false;
     store_set_deadline(cx->db, &cx->argv[1], STORE_NO_DEADLINE);
     cx_event(cx->db, 'g', "persist", &cx->argv[1]);
     cx_log(cx, 2, (struct arg[]){ARG("PERSIST"), cx->argv[1]});

@@ -317,7 +317,7 @@ static inline char *value_at(const struct entry *e) {
 
 struct blob *store_blob(const struct entry *e) {
     struct blob *b = NULL;
-    if (e->is_blob) memcpy(&b, value_at(e), sizeof b);
+    if (e && e->is_blob) memcpy(&b, value_at(e), sizeof b);
     return b;
 }
 
@@ -378,9 +378,8 @@ static void entry_free(struct entry *e) {
 static struct table table_new(size_t size) {
     size_t bytes = size * sizeof(struct entry *);
     store_stats.table_memory += bytes;
-    return (struct table){.buckets = bytes < REGION_SIZE ? resp_need(calloc(1, bytes)) : map(bytes),
-                          .size = size,
-                          .shift = (unsigned)__builtin_ctzll(HASHES / size)};
+    struct entry **buckets = bytes < REGION_SIZE ? resp_need(calloc(1, bytes)) : map(bytes);
+    return (struct table){buckets, size, (unsigned)__builtin_ctzll(HASHES / size)};
 }
 
 static void table_free(struct table *t) {
@@ -573,7 +572,7 @@ struct arg store_value(const struct entry *e) {
     return (struct arg){.p = e->is_blob ? store_blob(e)->data : value_at(e), .n = e->vlen};
 }
 
-int64_t store_deadline(const struct entry *e) { return e->has_deadline ? *deadline_at(e) : STORE_NO_DEADLINE; }
+int64_t store_deadline(const struct entry *e) { return e && e->has_deadline ? *deadline_at(e) : STORE_NO_DEADLINE; }
 uint32_t store_idle(const struct entry *e) { return (g.atime - (uint32_t)e->atime) & ATIME_MASK; }
 void store_set_idle(struct entry *e, uint32_t seconds) { e->atime = (g.atime - seconds) & ATIME_MASK; }
 bool store_is_raw(const struct entry *e) { return e->raw; }
@@ -648,7 +647,7 @@ static struct entry *reshape(struct db *db, struct entry **link, const struct ar
 /* A blob of e's value (of nothing where e is NULL) that nobody else holds, for e to hold, with room for n bytes and
  * some more: appending stays cheap. */
 static struct blob *own_blob(struct entry *e, size_t n) {
-    struct blob *b = e ? store_blob(e) : NULL;
+    struct blob *b = store_blob(e);
     size_t slack = n < 1024 * 1024 ? n : 1024 * 1024;
     if (b && b->refs == 1 && n <= b->cap) return b;
     if (b && b->refs == 1) {
@@ -667,12 +666,11 @@ static struct blob *own_blob(struct entry *e, size_t n) {
 
 char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
     struct entry **link = find_link(db, key), *e = *link;
-    size_t had = e ? e->vlen : 0;
-    int64_t deadline = e ? store_deadline(e) : STORE_NO_DEADLINE;
+    size_t had = store_value(e).n;
     note_change(db, e, key);
     if (e) note_access(e);
-    struct blob *b = n >= RESP_BLOB_MIN || (e && e->is_blob) ? own_blob(e, n) : NULL;
-    e = reshape(db, link, key, deadline, b ? sizeof b : n);
+    struct blob *b = n >= RESP_BLOB_MIN || store_blob(e) ? own_blob(e, n) : NULL;
+    e = reshape(db, link, key, store_deadline(e), b ? sizeof b : n);
     if (b) memcpy(value_at(e), &b, sizeof b);
     e->is_blob = b != NULL;
     e->vlen = n & 0x3fffffff;
@@ -703,8 +701,7 @@ void store_copy(const struct entry *e, struct db *dst, struct arg *to) {
     struct arg val = store_value(e);
     val.is_blob = e->is_blob;
     if (val.is_blob) resp_blob_ref(store_blob(e));
-    bool raw = e->raw;
-    store_set(dst, to, &val, store_deadline(e))->raw = raw;
+    store_set(dst, to, &val, store_deadline(e))->raw = e->raw;
 }
 
 /* ==== whole databases ========================================================================= */

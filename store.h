@@ -55,7 +55,8 @@ struct store_lookup {
 void store_prefetch(const struct store_lookup *l, size_t n, int step);
 
 struct arg store_key(const struct entry *e);
-struct arg store_value(const struct entry *e);          /* of no bytes where e is NULL; never holds the blob */
+/* Of these three e may be NULL: no bytes, no blob, no deadline. */
+struct arg store_value(const struct entry *e);          /* never holds the blob */
 struct blob *store_blob(const struct entry *e);         /* the value's blob, borrowed; NULL: it stands in the entry */
 int64_t store_deadline(const struct entry *e);          /* ms since 1970 or STORE_NO_DEADLINE */
 uint32_t store_idle(const struct entry *e);             /* seconds since the last noted access */

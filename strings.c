@@ -55,7 +55,7 @@ void cx_delete(struct cx *cx) {
 }
 
 bool cx_memory(struct cx *cx, const struct entry *e, size_t n) {
-    const struct blob *b = e ? store_blob(e) : NULL;
+    const struct blob *b = store_blob(e);
     size_t had = b && b->refs == 1 ? b->cap : 0;
     return cx_check(cx, n <= had || resp_memory_left(n - had), RESP_NO_MEMORY);
 }
@@ -147,7 +147,7 @@ static void set_with_options(struct cx *cx) {
     const struct arg *old = option(&o, IFEQ | IFNE);
     bool same = old && has_value(e, old), refused = o.words & ((e ? NX : XX) | (same ? IFNE : IFEQ));
     if (o.words & GET) cx_bulk_value(cx, e);
-    if (e && o.words & KEEPTTL) deadline = store_deadline(e);
+    if (o.words & KEEPTTL) deadline = store_deadline(e);
     if (!refused) set_and_log(cx, "set", &cx->argv[2], deadline, o.words & KEEPTTL);
     if (o.words & GET) return;
     if (refused) resp_null(cx->out);
@@ -346,7 +346,7 @@ void cmd_incrbyfloat(struct cx *cx) {
         !cx_check(cx, isfinite(v += by), "ERR increment would produce NaN or Infinity"))
         return;
     struct arg sum = {.p = digits, .n = (uint32_t)resp_write_float(digits, sizeof digits, v)};
-    set_and_log(cx, "incrbyfloat", &sum, e ? store_deadline(e) : STORE_NO_DEADLINE, true);
+    set_and_log(cx, "incrbyfloat", &sum, store_deadline(e), true);
     resp_bulk(cx->out, digits, sum.n); /* behind its events, which its client may listen to */
 }
 
@@ -364,7 +364,7 @@ static void reply_number(struct resp_out *out, bool real, long double v, char *d
 
 /* Stores what argv[1], which is e as yet, comes to. */
 static void increx_set(struct cx *cx, int words, const struct entry *e, const char *digits, int64_t deadline) {
-    int64_t before = e ? store_deadline(e) : STORE_NO_DEADLINE;
+    int64_t before = store_deadline(e);
     bool lasts = before != STORE_NO_DEADLINE, timed = words & DEADLINES && !(lasts && words & ENX);
     bool keep = !timed && !(words & PERSIST);
     if (timed && deadline <= store_now()) {
