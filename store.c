@@ -497,16 +497,12 @@ static struct store_watch *watch_find(int db, struct arg *key) {
     return w;
 }
 
-static void watch_touch(int db, struct arg *key) {
-    struct store_watch *w = watch_find(db, key);
-    if (w) w->version++;
-}
-
 /* Before an entry (NULL: a key that is not there yet) changes: invariant 5. */
 static inline void note_change(struct db *db, struct entry *e, struct arg *key) {
     store_stats.changes++;
     if (e) snapshot_take(db->snapshot_id, e);
-    if (nwatches) watch_touch(db->id, key);
+    struct store_watch *w = nwatches ? watch_find(db->id, key) : NULL;
+    if (w) w->version++;
 }
 
 /* Takes the entry out of its chain and frees it. */
@@ -992,13 +988,10 @@ bool store_make_room(size_t limit, enum store_policy policy) {
 
 /* ==== upkeep ================================================================================== */
 
-/* Looks at one bucket; returns how many entries it deleted. */
-static size_t sweep_bucket(struct db *db, struct entry **link) {
-    size_t gone = 0;
+static void sweep_chain(struct db *db, struct entry **link) {
     for (struct entry *e; (e = *link);) {
         if (store_expired(e)) {
             reclaim_link(db, link, false);
-            gone++;
             continue;
         }
         if (e->has_deadline) {
@@ -1007,16 +1000,16 @@ static size_t sweep_bucket(struct db *db, struct entry **link) {
         }
         link = &e->next;
     }
-    return gone;
 }
 
 /* One slice of the sweep, in the next database that has deadlines. Where much has expired, it earns another slice. */
 static void sweep_slice(void) {
     struct db *db = hand_database(&g.sweep, true);
-    size_t n = g.sweep_credit < SWEEP_SLICE ? g.sweep_credit : SWEEP_SLICE, gone = 0;
+    size_t n = g.sweep_credit < SWEEP_SLICE ? g.sweep_credit : SWEEP_SLICE;
+    uint64_t before = store_stats.expired;
     g.sweep_credit -= n;
-    for (; db && n && g.sweep.next < HASHES; n--) gone += sweep_bucket(db, next_chain(db, &g.sweep.next));
-    if (gone > SWEEP_SLICE / 16) g.sweep_credit += SWEEP_SLICE;
+    for (; db && n && g.sweep.next < HASHES; n--) sweep_chain(db, next_chain(db, &g.sweep.next));
+    if (store_stats.expired - before > SWEEP_SLICE / 16) g.sweep_credit += SWEEP_SLICE;
 }
 
 bool store_tick(bool sweep) {
