@@ -93,7 +93,6 @@ struct db {
     struct table t[2];
     size_t moved;
     size_t used, deadlines;
-    int id;
     int64_t avg_ttl;
     /* the running snapshot's, which go with the contents when databases are swapped */
     int snapshot_id;
@@ -117,7 +116,7 @@ struct dying {
 struct store_watch {
     LIST_ENTRY(store_watch) link;
     struct arg key; /* its bytes stand behind the struct */
-    int db;
+    struct db *db;
     uint32_t refs;
     uint64_t version;
 };
@@ -126,7 +125,7 @@ struct store_stats store_stats;
 
 static struct {
     int ndbs;
-    struct db *dbs;  /* as many, and behind them those that are staged, with ids that nobody watches */
+    struct db *dbs;  /* as many, and behind them those that are staged */
     uint64_t k0, k1; /* SipHash's key: random, so that nobody can choose keys that collide */
     unsigned short rng[3];
     int64_t now, wall;
@@ -491,7 +490,7 @@ static inline struct entry **find_link(struct db *db, struct arg *key) {
 }
 
 /* NULL: nobody watches the key. */
-static struct store_watch *watch_find(int db, struct arg *key) {
+static struct store_watch *watch_find(const struct db *db, struct arg *key) {
     struct store_watch *w = LIST_FIRST(&watches[hash_of(key) % WATCH_LISTS]);
     while (w && (w->db != db || w->key.n != key->n || memcmp(w->key.p, key->p, key->n))) w = LIST_NEXT(w, link);
     return w;
@@ -501,7 +500,7 @@ static struct store_watch *watch_find(int db, struct arg *key) {
 static inline void note_change(struct db *db, struct entry *e, struct arg *key) {
     store_stats.changes++;
     if (e) snapshot_take(db->snapshot_id, e);
-    struct store_watch *w = nwatches ? watch_find(db->id, key) : NULL;
+    struct store_watch *w = nwatches ? watch_find(db, key) : NULL;
     if (w) w->version++;
 }
 
@@ -702,9 +701,7 @@ void store_copy(const struct entry *e, struct db *dst, struct arg *to) {
 
 /* ==== whole databases ========================================================================= */
 
-static void db_init(struct db *db, int id) {
-    *db = (struct db){.id = id, .t[0] = table_new(MIN_BUCKETS), .walk = HASHES};
-}
+static void db_init(struct db *db) { *db = (struct db){.t[0] = table_new(MIN_BUCKETS), .walk = HASHES}; }
 
 void store_init(int databases) {
     uint64_t seed[3];
@@ -717,14 +714,14 @@ void store_init(int databases) {
     memcpy(g.rng, &seed[2], sizeof g.rng);
     g.ndbs = databases;
     g.dbs = resp_need(calloc(2 * (size_t)databases, sizeof *g.dbs));
-    for (int i = 0; i < 2 * databases; i++) db_init(&g.dbs[i], i);
+    for (int i = 0; i < 2 * databases; i++) db_init(&g.dbs[i]);
 }
 
 int store_databases(void) { return g.ndbs; }
 struct db *store_db(int id) {
     return &g.dbs[id];
 }
-int store_db_id(const struct db *db) { return db->id; }
+int store_db_id(const struct db *db) { return (int)(db - g.dbs); }
 size_t store_size(const struct db *db) { return db->used; }
 size_t store_volatile(const struct db *db) { return db->deadlines; }
 int64_t store_avg_ttl(const struct db *db) { return db->avg_ttl; }
@@ -746,15 +743,16 @@ void store_set_clock(int64_t now_ms, enum store_expiry mode) {
     g.atime = (uint32_t)(now_ms / 1000) & ATIME_MASK;
 }
 
-/* A database's contents are about to be replaced: the watched keys that were or will be there change. */
-static void watch_touch_db(int id, struct db *was, struct db *becomes) {
+/* A database's contents are about to be replaced (to go, where it is the same): the watched keys that were or will be
+ * there change. */
+static void watch_touch_db(struct db *was, struct db *becomes) {
     for (size_t i = 0; nwatches && i < WATCH_LISTS; i++)
         for (struct store_watch *w = LIST_FIRST(&watches[i]); w; w = LIST_NEXT(w, link))
-            if (w->db == id && (*find_link(was, &w->key) || (becomes && *find_link(becomes, &w->key)))) w->version++;
+            if (w->db == was && (*find_link(was, &w->key) || *find_link(becomes, &w->key))) w->version++;
 }
 
 void store_flush(struct db *db) {
-    watch_touch_db(db->id, db, NULL);
+    watch_touch_db(db, db);
     store_stats.changes += db->used;
     for (int i = 0; i < 2 && db->t[i].buckets; i++) {
         struct dying *d = resp_need(malloc(sizeof *d));
@@ -762,17 +760,15 @@ void store_flush(struct db *db) {
         g.dying = d;
     }
     g.rehashes -= rehashing(db);
-    db_init(db, db->id);
+    db_init(db);
 }
 
 void store_swap(struct db *a, struct db *b) {
-    watch_touch_db(a->id, a, b);
-    watch_touch_db(b->id, b, a);
+    watch_touch_db(a, b);
+    watch_touch_db(b, a);
     struct db t = *a;
     *a = *b;
     *b = t;
-    b->id = a->id;
-    a->id = t.id;
     store_stats.changes++;
 }
 
@@ -878,10 +874,10 @@ void store_snapshot_end(void) {
 
 struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *version) {
     store_peek(db, key); /* one that has expired goes now, not as a change later */
-    struct store_watch *w = watch_find(db->id, key);
+    struct store_watch *w = watch_find(db, key);
     if (!w) {
         w = resp_need(malloc(sizeof *w + key->n));
-        *w = (struct store_watch){.key = *key, .db = db->id};
+        *w = (struct store_watch){.key = *key, .db = db};
         w->key.p = memcpy(w + 1, key->p, key->n);
         w->key.is_blob = false;
         LIST_INSERT_HEAD(&watches[hash_of(key) % WATCH_LISTS], w, link);
@@ -893,7 +889,7 @@ struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *versio
 }
 
 bool store_watch_changed(struct store_watch *w, uint64_t version) {
-    store_peek(&g.dbs[w->db], &w->key); /* it may have expired */
+    store_peek(w->db, &w->key); /* it may have expired */
     return w->version != version;
 }
 
