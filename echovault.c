@@ -69,11 +69,10 @@ struct segment {
     struct client *c;
     char *buf;
     size_t len;
-    size_t resume;     /* a command that has to wait begins here; NOWHERE: none does */
+    size_t resume;     /* a command that has to wait begins here; len: none does */
     size_t reply_mark; /* output that waited when its first command began */
     char error[64];    /* of the protocol, the segment's last command */
 };
-#define NOWHERE SIZE_MAX
 
 /* A complete command that waits for its place in the batch. */
 struct pending {
@@ -94,7 +93,7 @@ struct window {
 static struct {
     struct client *reads[URING_MAX]; /* whose sockets have input that is to be read now */
     size_t nreads;
-    char *slots; /* one for each, SLOT bytes apart */
+    char slots[URING_MAX][SLOT]; /* one for each */
     struct resp_parser parser;
     struct arg *args;
     size_t nargs, args_cap;
@@ -221,6 +220,7 @@ struct client *client_new(int fd, bool is_unix) {
     c->created = c->active = server.now_s;
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = client_key(c)};
     if (epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev)) {
+        close(fd);
         free(c);
         return NULL;
     }
@@ -233,9 +233,7 @@ struct client *client_new(int fd, bool is_unix) {
 
 struct client *client_new_link(int fd) {
     epoll_ctl(server.epoll, EPOLL_CTL_DEL, fd, NULL);
-    struct client *c = client_new(fd, false);
-    if (!c) close(fd);
-    return c;
+    return client_new(fd, false);
 }
 
 int client_silence(const struct client *c) { return (int)(server.now_s - c->active); }
@@ -566,7 +564,7 @@ static void parser_leave(struct resp_parser *p, struct resp_parser *own) {
 static void segment_parse(struct client *c, char *buf, size_t len) {
     if (turn.nbatch == BATCH_MAX || turn.nsegments == BATCH_MAX) batch_run();
     struct segment *s = &turn.segments[turn.nsegments++];
-    *s = (struct segment){.c = c, .buf = buf, .len = len, .resume = NOWHERE};
+    *s = (struct segment){.c = c, .buf = buf, .len = len, .resume = len};
     struct resp_parser *p = c->in ? &c->in->parser : &turn.parser;
     enum resp_result r = RESP_OK;
     p->strict = !client_authed(c);
@@ -595,7 +593,7 @@ static void segment_parse(struct client *c, char *buf, size_t len) {
         batch_add(cmd, p);
         if (p->strict) break; /* AUTH would raise the limits for what follows */
     }
-    if (r == RESP_OK && p->pos < len) s->resume = p->pos; /* no room: the rest in the next batch */
+    if (r == RESP_OK) s->resume = p->pos; /* no room: the rest in the next batch */
     if (c->in) return;
     if (r == RESP_MORE && p->start < len) {
         input_new(c, buf + p->start, len - p->start);
@@ -609,7 +607,7 @@ static void segment_parse(struct client *c, char *buf, size_t len) {
  * has to wait is parsed again later, from its first byte. */
 static void segment_finish(struct segment *s) {
     struct client *c = s->c;
-    bool waits = s->resume != NOWHERE, own = c->in && c->in->buf == s->buf;
+    bool waits = s->resume < s->len, own = c->in && c->in->buf == s->buf;
     if (waits && !own) {
         input_free(c);
         input_new(c, s->buf + s->resume, s->len - s->resume);
@@ -627,9 +625,18 @@ static void segment_finish(struct segment *s) {
     client_count_memory(c);
 }
 
-/* A client whose earlier input can go on without another read. */
-static void client_resume(struct client *c) {
-    if (c->in && !(c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER))) segment_parse(c, c->in->buf, c->in->len);
+/* Clients whose earlier input can go on without another read. */
+static void again_run(void) {
+    size_t n = turn.nagain;
+    for (size_t i = 0; i < n; i++) {
+        struct client *c = client_of(turn.again[i]);
+        if (!c) continue;
+        c->flags &= ~(uint32_t)CLIENT_AGAIN;
+        if (c->in && !(c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER))) segment_parse(c, c->in->buf, c->in->len);
+    }
+    batch_run(); /* before a read moves the bytes of those inputs */
+    turn.nagain -= n;
+    memmove(turn.again, turn.again + n, turn.nagain * sizeof *turn.again);
 }
 
 /* Where the next read of a client with an input of its own goes: into the value that comes, or behind what is there. */
@@ -671,11 +678,9 @@ static bool input_bounded(struct client *c) {
 
 /* A read of c's has brought so many bytes to this place, where they belong (or -errno). */
 static void client_got(struct client *c, char *at, ssize_t got) {
-    if (got <= 0) {
-        bool over = got == 0 || (got != -EAGAIN && got != -EINTR);
-        if (over && !(c->flags & CLIENT_TOUCHED)) client_close(c); /* else after its replies: the end is met again */
-        return;
-    }
+    if (got <= 0 && got != -EAGAIN && got != -EINTR && !(c->flags & CLIENT_TOUCHED))
+        client_close(c); /* else after its replies: the end is met again */
+    if (got <= 0) return;
     server_stats.net_in += (uint64_t)got;
     server_stats.reads++;
     c->active = server.now_s;
@@ -693,7 +698,7 @@ static void reads_run(void) {
     if (turn.nbatch) batch_run(); /* the slots may hold its arguments */
     for (size_t i = 0; i < turn.nreads; i++) {
         struct client *c = turn.reads[i];
-        ios[i] = (struct uring_io){c->fd, turn.slots + i * SLOT, READ_MAX, 0};
+        ios[i] = (struct uring_io){c->fd, turn.slots[i], READ_MAX, 0};
         if (c->in) ios[i].p = input_room(c, &ios[i].n);
     }
     uring_read(ios, turn.nreads);
@@ -953,17 +958,16 @@ static const char *refusal(const struct cx *cx) {
     return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 }
 
-static bool is_paused(const struct cx *cx) {
+/* Keeps the command for later where there is a pause that is for it, too. */
+static bool postpone(struct cx *cx) {
     enum pause pause = client_paused();
     if (!pause || cx->client->flags & (CLIENT_LEADER | CLIENT_FOLLOWER)) return false;
     uint32_t flags = cx->cmd->flags | (cx->cmd->fn == cmd_exec ? transaction_flags(cx->client) : 0);
-    return pause == PAUSE_ALL || flags & (CMD_WRITE | CMD_MAY_REPLICATE);
-}
-
-static void postpone(struct cx *cx) {
-    if (client_paused() > server.postponed_in) server.postponed_in = client_paused();
+    if (pause != PAUSE_ALL && !(flags & (CMD_WRITE | CMD_MAY_REPLICATE))) return false;
+    if (pause > server.postponed_in) server.postponed_in = pause;
     cx->client->postponed = queued_new(cx);
     client_block(cx->client);
+    return true;
 }
 
 static void cx_dispatch(struct cx *cx) {
@@ -978,8 +982,8 @@ static void cx_dispatch(struct cx *cx) {
         server_count_error(cx->out->last_error);
         return;
     }
-    if (is_paused(cx)) postpone(cx);
-    else if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
+    if (postpone(cx)) return;
+    if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
     else cx_call(cx);
 }
 
@@ -1117,9 +1121,9 @@ static void signals_set_up(void) {
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL); /* before the helper thread starts: it inherits the mask */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* the log file is opened anew for every line */
     server.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (server.signals < 0) die("signalfd: %s", strerror(errno));
 }
@@ -1146,11 +1150,9 @@ static void clock_read(void) {
 
 static void signal_read(void) {
     struct signalfd_siginfo info;
-    while (read(server.signals, &info, sizeof info) == (ssize_t)sizeof info) {
-        if (info.ssi_signo == SIGHUP) continue; /* the log file is opened anew for every line */
-        server_log(LOG_NOTICE, "Received %s, scheduling shutdown...", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
-        server.stopping = true;
-    }
+    if (read(server.signals, &info, sizeof info) != (ssize_t)sizeof info) return;
+    server_log(LOG_NOTICE, "Received %s, scheduling shutdown...", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+    server.stopping = true;
 }
 
 static void client_event(struct client *c, uint32_t events) {
@@ -1220,18 +1222,8 @@ static bool server_turn(int wait_ms) {
     int64_t began = snap_running() ? observe_clock() : 0;
     clock_read();
     server.out_of_memory = !resp_memory_left(TURN_MEMORY + 4 * store_stats.table_memory);
-    size_t nagain = turn.nagain;
-    for (size_t i = 0; i < nagain; i++) {
-        struct client *c = client_of(turn.again[i]);
-        if (!c) continue;
-        c->flags &= ~(uint32_t)CLIENT_AGAIN;
-        client_resume(c);
-    }
-    if (nagain) {
-        batch_run(); /* before a read moves the bytes of those inputs */
-        turn.nagain -= nagain;
-        memmove(turn.again, turn.again + nagain, turn.nagain * sizeof *turn.again);
-    }
+    bool idle = n == 0 && !turn.nagain;
+    if (turn.nagain) again_run();
     events_handle(events, n);
     postponed_run();
     bool due = store_wall_clock() >= server.next_cron_ms || server.next_cron_ms > store_wall_clock() + CRON_MS;
@@ -1252,7 +1244,7 @@ static bool server_turn(int wait_ms) {
         if (at) at = observe_event(EVENT_SNAPSHOT, at);
         log_flush();
         if (at) observe_event(EVENT_WRITE, at);
-        more |= replication_turn(n == 0 && !nagain);
+        more |= replication_turn(idle);
     }
     clients_flush();
     clients_evict();
@@ -1281,9 +1273,8 @@ static void descriptors_set_up(void) {
     struct rlimit limit;
     rlim_t reserve = 32, want = (rlim_t)config.maxclients + reserve;
     if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want) return;
-    rlim_t had = limit.rlim_cur;
-    limit.rlim_cur = limit.rlim_max < want ? limit.rlim_max : want;
-    if (setrlimit(RLIMIT_NOFILE, &limit)) limit.rlim_cur = had;
+    struct rlimit more = {limit.rlim_max < want ? limit.rlim_max : want, limit.rlim_max};
+    if (!setrlimit(RLIMIT_NOFILE, &more)) limit = more;
     if (limit.rlim_cur >= want) return;
     if (limit.rlim_cur <= reserve)
         die("The limit of %lu open files (ulimit -n) is too low", (unsigned long)limit.rlim_cur);
@@ -1321,12 +1312,10 @@ static void supervisor_notify(const char *text) {
 /* What is not on the disk yet goes there. False: it could not, the server should stay. */
 static bool server_close_files(bool save) {
     clock_read();
-    if (persist_stop(save) == 0) {
-        replication_farewell();
-        return true;
-    }
-    server_log(LOG_WARNING, "The data could not be brought to the disk");
-    return false;
+    bool closed = !persist_stop(save);
+    if (closed) replication_farewell();
+    else server_log(LOG_WARNING, "The data could not be brought to the disk");
+    return closed;
 }
 
 void server_stop(struct cx *cx, bool save, bool nosave, bool force) {
@@ -1349,7 +1338,6 @@ static void server_start(void) {
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server.epoll < 0) die("epoll_create1: %s", strerror(errno));
     descriptors_set_up();
-    turn.slots = resp_need(malloc(URING_MAX * SLOT));
     if (config.io_uring && !uring_start())
         server_log(LOG_VERBOSE, "No io_uring here: one system call for each read and write");
     resp_parser_init(&turn.parser);

@@ -79,6 +79,7 @@ static void refuse(int fd, const char *text) {
     close(fd);
 }
 
+static const char too_many_told[] = "-ERR max number of clients reached\r\n";
 static const char stranger_told[] =
     "-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
     "default user. In this mode connections are only accepted from the loopback interface. Set a password with "
@@ -111,7 +112,7 @@ static void accept_without_descriptors(int listener) {
     }
     close(spare_fd);
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) refuse(fd, "-ERR max number of clients reached\r\n");
+    if (fd >= 0) refuse(fd, too_many_told);
     spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -124,14 +125,10 @@ void listen_accept(int listener) {
             if (errno == EMFILE || errno == ENFILE) accept_without_descriptors(listener);
             return;
         }
-        if (is_stranger(&ss)) {
-            refuse(fd, stranger_told);
-        } else if (client_count() >= (size_t)config.maxclients) {
-            refuse(fd, "-ERR max number of clients reached\r\n");
-        } else {
-            if (ss.ss_family != AF_UNIX) socket_tune(fd);
-            if (!client_new(fd, ss.ss_family == AF_UNIX)) close(fd);
-        }
+        if (ss.ss_family != AF_UNIX) socket_tune(fd);
+        if (is_stranger(&ss)) refuse(fd, stranger_told);
+        else if (client_count() >= (size_t)config.maxclients) refuse(fd, too_many_told);
+        else client_new(fd, ss.ss_family == AF_UNIX);
     }
 }
 
