@@ -167,18 +167,26 @@ static struct client *client_of(uint64_t key) {
     return c && client_key(c) == key && !(c->flags & CLIENT_CLOSING) ? c : NULL;
 }
 
-static void client_arm(struct client *c) {
-    struct epoll_event ev = {.data.u64 = client_key(c)};
-    if (!(c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER))) ev.events |= EPOLLIN;
-    if (c->flags & CLIENT_WANT_WRITE) ev.events |= EPOLLOUT;
-    if (c->wait_until || c->postponed) ev.events |= EPOLLRDHUP; /* to hear when it leaves */
-    epoll_ctl(server.epoll, EPOLL_CTL_MOD, c->fd, &ev);
+/* From now on fd's events are these, under this key, whatever they were before. */
+static bool watch(int fd, uint32_t events, uint64_t key) {
+    struct epoll_event ev = {.events = events, .data.u64 = key};
+    return !epoll_ctl(server.epoll, EPOLL_CTL_MOD, fd, &ev) || !epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static bool client_arm(struct client *c) {
+    uint32_t events = c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER) ? 0 : EPOLLIN;
+    if (c->flags & CLIENT_WANT_WRITE) events |= EPOLLOUT;
+    if (c->wait_until || c->postponed) events |= EPOLLRDHUP; /* to hear when it leaves */
+    return watch(c->fd, events, client_key(c));
+}
+
+void server_watch(int fd) {
+    if (!watch(fd, EPOLLIN, (uint32_t)fd)) die("epoll_ctl: %s", strerror(errno));
 }
 
 /* The socket of the link to a leader, while repl.c speaks over it. */
 static void link_watch(int fd, bool output) {
-    struct epoll_event ev = {.events = output ? EPOLLOUT : EPOLLIN, .data.u64 = (uint32_t)fd};
-    if (epoll_ctl(server.epoll, EPOLL_CTL_MOD, fd, &ev)) epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev);
+    watch(fd, output ? EPOLLOUT : EPOLLIN, (uint32_t)fd);
     server.link_fd = fd;
 }
 
@@ -218,8 +226,7 @@ struct client *client_new(int fd, bool is_unix) {
     *c = (struct client){.fd = fd, .id = server.last_id, .proto = 2};
     c->flags = (is_unix ? CLIENT_UNIX : 0) | (*config.requirepass ? 0 : CLIENT_AUTHED);
     c->created = c->active = server.now_s;
-    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = client_key(c)};
-    if (epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev)) {
+    if (!client_arm(c)) {
         close(fd);
         free(c);
         return NULL;
@@ -229,11 +236,6 @@ struct client *client_new(int fd, bool is_unix) {
     server.nclients++;
     server_stats.connections++;
     return c;
-}
-
-struct client *client_new_link(int fd) {
-    epoll_ctl(server.epoll, EPOLL_CTL_DEL, fd, NULL);
-    return client_new(fd, false);
 }
 
 int client_silence(const struct client *c) { return (int)(server.now_s - c->active); }
@@ -549,15 +551,10 @@ static void batch_add(struct pending *cmd, struct resp_parser *p) {
 
 /* The cut-off command that the turn's parser is at goes on in *own, with no more memory than it needs. */
 static void parser_leave(struct resp_parser *p, struct resp_parser *own) {
-    struct arg *argv = p->argv;
-    int cap = p->cap;
     *own = *p;
     own->cap = p->argc + (p->todo < 16 ? p->todo : 16);
-    own->argv = resp_need(malloc((size_t)own->cap * sizeof *argv));
-    if (argv) memcpy(own->argv, argv, (size_t)p->argc * sizeof *argv);
+    own->argv = resp_need(realloc(p->argv, (size_t)(own->cap + 1) * sizeof *p->argv)); /* never nothing */
     resp_parser_init(p);
-    p->argv = argv;
-    p->cap = cap;
 }
 
 /* Parses what c has sent, as far as the batch has room, into pending commands of a new segment. */
@@ -883,7 +880,7 @@ static __attribute__((noinline)) void unknown_command(struct cx *cx) {
 
 bool cx_resolve(struct cx *cx) {
     if (!cx->cmd) {
-        if (cx->client && (resp_arg_is(&cx->argv[0], "post") || resp_arg_is(&cx->argv[0], "host:"))) {
+        if (cx->client && resp_arg_is(&cx->argv[0], "post host:")) {
             server_log(LOG_WARNING,
                        "A client that speaks HTTP was closed: perhaps a browser was made to send requests here");
             client_close(cx->client);
@@ -892,14 +889,12 @@ bool cx_resolve(struct cx *cx) {
         return false;
     }
     if (cx->cmd->flags & CMD_CONTAINER && cx->argc > 1) {
-        const struct command *sub = command_find_sub(cx->cmd, &cx->argv[1]);
-        if (!sub) {
-            resp_errorf(cx->out, "ERR unknown subcommand '%.*s'. Try %s HELP.",
-                        (int)(cx->argv[1].n < 128 ? cx->argv[1].n : 128), cx->argv[1].p, command_title(cx->cmd));
-            cx->cmd = NULL; /* it counts for nobody */
+        const struct command *container = cx->cmd;
+        const struct arg *sub = &cx->argv[1];
+        cx->cmd = command_find_sub(container, sub); /* NULL: it counts for nobody */
+        if (!cx_checkf(cx, cx->cmd, "ERR unknown subcommand '%.*s'. Try %s HELP.", (int)(sub->n < 128 ? sub->n : 128),
+                       sub->p, command_title(container)))
             return false;
-        }
-        cx->cmd = sub;
     }
     bool well = cx->cmd->arity > 0 ? cx->argc == cx->cmd->arity : cx->argc >= -cx->cmd->arity;
     if (!well) cx_arity_error(cx);
@@ -958,10 +953,10 @@ static const char *refusal(const struct cx *cx) {
     return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 }
 
-/* Keeps the command for later where there is a pause that is for it, too. */
+/* Keeps the command for later where the pause is for it, too. */
 static bool postpone(struct cx *cx) {
     enum pause pause = client_paused();
-    if (!pause || cx->client->flags & (CLIENT_LEADER | CLIENT_FOLLOWER)) return false;
+    if (cx->client->flags & (CLIENT_LEADER | CLIENT_FOLLOWER)) return false;
     uint32_t flags = cx->cmd->flags | (cx->cmd->fn == cmd_exec ? transaction_flags(cx->client) : 0);
     if (pause != PAUSE_ALL && !(flags & (CMD_WRITE | CMD_MAY_REPLICATE))) return false;
     if (pause > server.postponed_in) server.postponed_in = pause;
@@ -982,7 +977,7 @@ static void cx_dispatch(struct cx *cx) {
         server_count_error(cx->out->last_error);
         return;
     }
-    if (postpone(cx)) return;
+    if (client_paused() && postpone(cx)) return;
     if (c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
     else cx_call(cx);
 }
@@ -1126,11 +1121,6 @@ static void signals_set_up(void) {
     signal(SIGHUP, SIG_IGN); /* the log file is opened anew for every line */
     server.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (server.signals < 0) die("signalfd: %s", strerror(errno));
-}
-
-void server_watch(int fd) {
-    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint32_t)fd};
-    if (epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev)) die("epoll_ctl: %s", strerror(errno));
 }
 
 /* ==== the turn ================================================================================ */

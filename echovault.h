@@ -201,7 +201,6 @@ enum { WAIT_OVER = 1, WAIT_FAILED = 2 }; /* wait_until, when CLIENT UNBLOCK has 
 struct client *client_next(struct client *after); /* NULL: the first; all that are not closing, by descriptor */
 void client_close(struct client *c);              /* marks only */
 struct client *client_new(int fd, bool is_unix);  /* NULL: it cannot be watched, and is closed */
-struct client *client_new_link(int fd);           /* the same of a socket that we have opened */
 void client_touch(struct client *c);              /* it has something to be sent at the end of the turn */
 int client_silence(const struct client *c);       /* seconds since it last sent something */
 void clients_forget_offsets(void);                /* those of the log mean something else from now on */

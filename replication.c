@@ -184,7 +184,7 @@ static void ack_send(void) {
 }
 
 static void stream_begin(int fd) {
-    leader = client_new_link(fd);
+    leader = client_new(fd, false);
     if (!leader) {
         repl_link_lost("no connection can be made of it", false);
         return;
