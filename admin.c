@@ -424,7 +424,7 @@ void cmd_info(struct cx *cx) {
     resp_later_text(cx->out, mark);
 }
 
-/* ==== the clock, saving, the end, HELP ========================================================================= */
+/* ==== the clock, saving, HELP ================================================================================== */
 
 void cmd_time(struct cx *cx) {
     int64_t us = store_clock_ns(CLOCK_REALTIME) / 1000;
@@ -455,15 +455,6 @@ void cmd_bgrewriteaof(struct cx *cx) {
     else if (snap_running()) resp_status(cx->out, "Background append only file rewriting scheduled");
     else if (snap_begin(true)) resp_errorf(cx->out, "ERR %s", strerror(errno));
     else resp_status(cx->out, "Background append only file rewriting started");
-}
-
-void cmd_shutdown(struct cx *cx) {
-    enum { SAVE = 1, NOSAVE = 2, NOW = 4, FORCE = 8 }; /* there are no lagging followers to wait for: NOW is always */
-    struct cx_options o;
-    if (cx->argc == 2 && given(cx, "abort")) resp_error(cx->out, "ERR No shutdown in progress.");
-    else if (cx_options(cx, 1, "save nosave now force", 0, 0, &o) &&
-             cx_check(cx, !(o.words & SAVE && o.words & NOSAVE), "ERR syntax error"))
-        server_stop(cx, o.words & SAVE, o.words & NOSAVE, o.words & FORCE);
 }
 
 void cmd_help(struct cx *cx) {
@@ -551,13 +542,20 @@ static void debug_object(struct cx *cx) {
                     (const void *)store_value(e).p, cx_encoding(e), store_idle(e));
 }
 
+/* --enable-debug-command local: to who comes over loopback or a Unix socket. */
+static bool debug_permitted(const struct client *c) {
+    struct address peer = client_peer(c);
+    bool local = c->flags & CLIENT_UNIX || !strncmp(peer.text, "127.", 4) || !strncmp(peer.text, "[::1]", 5);
+    return config.enable_debug_command == DEBUG_YES || (config.enable_debug_command == DEBUG_LOCAL && local);
+}
+
 void cmd_debug(struct cx *cx) {
     struct arg *what = &cx->argv[1], *value = &cx->argv[2];
     bool one = cx->argc == 2, two = cx->argc == 3, reload = one && resp_arg_is(what, "reload");
     bool digest = one && resp_arg_is(what, "digest"), object = two && resp_arg_is(what, "object");
     const char *error = NULL;
     long double seconds;
-    if (!cx_check(cx, config_permits(config.enable_debug_command, cx->client),
+    if (!cx_check(cx, debug_permitted(cx->client),
                   "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run "
                   "it from a local connection, otherwise you need to set this option in the configuration file, and "
                   "then restart the server."))

@@ -419,12 +419,6 @@ void config_load(int argc, char **argv) {
 
 /* ==== CONFIG =================================================================================================== */
 
-bool config_permits(int permit, const struct client *c) {
-    if (permit != PERMIT_LOCAL) return permit == PERMIT_YES;
-    struct address peer = client_peer(c);
-    return c->flags & CLIENT_UNIX || !strncmp(peer.text, "127.", 4) || !strncmp(peer.text, "[::1]", 5);
-}
-
 void cmd_config_get(struct cx *cx) {
     size_t mark = resp_later(cx->out), pairs = 0;
     for (const struct option *o = options; o < options + OPTIONS; o++) {

@@ -867,15 +867,16 @@ void cx_call(struct cx *cx) {
     if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 
-/* Apart, so that only who comes here pays for its array's canary. */
-static __attribute__((noinline)) void unknown_command(struct cx *cx) {
-    char args[160] = "";
-    size_t n = 0;
-    for (int i = 1; i < cx->argc && n < 128; i++)
-        n += (size_t)snprintf(args + n, sizeof args - n, "'%.*s' ",
-                              (int)(cx->argv[i].n < 128 - n ? cx->argv[i].n : 128 - n), cx->argv[i].p);
-    resp_errorf(cx->out, "ERR unknown command '%.*s', with args beginning with: %s",
-                (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, args);
+static void unknown_command(struct cx *cx) {
+    struct resp_out args = {0};
+    for (int i = 1; i < cx->argc && args.len < 128; i++) {
+        size_t n = cx->argv[i].n, room = 128 - args.len;
+        resp_printf(&args, "'%.*s' ", (int)(n < room ? n : room), cx->argv[i].p);
+    }
+    resp_errorf(cx->out, "ERR unknown command '%.*s', with args beginning with: %.*s",
+                (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, (int)args.len,
+                args.len ? args.buf : "");
+    resp_out_free(&args);
 }
 
 bool cx_resolve(struct cx *cx) {
@@ -1308,10 +1309,17 @@ static bool server_close_files(bool save) {
     return closed;
 }
 
-void server_stop(struct cx *cx, bool save, bool nosave, bool force) {
-    bool snapshot = save || (!nosave && !config.persist.log_on && *config.save);
+void cmd_shutdown(struct cx *cx) {
+    enum { SAVE = 1, NOSAVE = 2, NOW = 4, FORCE = 8 }; /* there are no lagging followers to wait for: NOW is always */
+    struct cx_options o;
+    bool abort = cx->argc == 2 && resp_arg_is(&cx->argv[1], "abort");
+    if (!cx_check(cx, !abort, "ERR No shutdown in progress.") ||
+        !cx_options(cx, 1, "save nosave now force", 0, 0, &o) ||
+        !cx_check(cx, !(o.words & SAVE && o.words & NOSAVE), "ERR syntax error"))
+        return;
+    bool snapshot = o.words & SAVE || (!(o.words & NOSAVE) && !config.persist.log_on && *config.save);
     server_log(LOG_NOTICE, "User requested shutdown...");
-    bool closed = server.loading || server_close_files(snapshot) || force; /* loading changes no file */
+    bool closed = server.loading || server_close_files(snapshot) || o.words & FORCE; /* loading changes no file */
     if (!cx_check(cx, closed, "ERR Errors trying to SHUTDOWN. Check logs.")) return;
     server.stopping = server.files_closed = true;
     client_close(cx->client);

@@ -300,11 +300,10 @@ struct memory {               /* bytes: by the data, of that by tables; of the p
 } server_memory(void);
 void server_sample(void);                  /* ten times a second: what INFO tells rates and peaks from */
 void server_count_error(const char *text); /* an error reply, as resp_out.last_error has it */
-void server_stop(struct cx *cx, bool save, bool nosave, bool force); /* SHUTDOWN; may reply an error */
-void server_watch(int fd);                                           /* for input, by the reactor */
-void listen_all(void);            /* listens as the options say, or ends the server (listen.c) */
-void listen_unix(void);           /* the same for --unixsocket */
-void listen_accept(int listener); /* takes who waits there */
+void server_watch(int fd);                 /* for input, by the reactor */
+void listen_all(void);                     /* listens as the options say, or ends the server (listen.c) */
+void listen_unix(void);                    /* the same for --unixsocket */
+void listen_accept(int listener);          /* takes who waits there */
 void listen_end(void);
 void sandbox_user(void);         /* root becomes --user, or the server ends (sandbox.c) */
 void sandbox_calls(void);        /* --seccomp: from now on, and in threads made from now on */
@@ -353,12 +352,10 @@ struct config {
     struct repl_options repl;
     bool replica_read_only, replica_serve_stale_data;
     int repl_ping_period, replica_priority, min_replicas_to_write, min_replicas_max_lag; /* seconds, but for counts */
-    int enable_debug_command;                                                            /* enum permit */
+    enum { DEBUG_NO, DEBUG_YES, DEBUG_LOCAL } enable_debug_command;
 };
 extern struct config config;
-enum permit { PERMIT_NO, PERMIT_YES, PERMIT_LOCAL };
-bool config_permits(int permit, const struct client *c); /* PERMIT_LOCAL: who comes over loopback or a Unix socket */
-const char *config_text(const char *option);             /* as CONFIG GET answers it; good until the next call */
+const char *config_text(const char *option); /* as CONFIG GET answers it; good until the next call */
 
 /* Reads argv (an optional file first, then --name value ...). Exits with one line that names what is wrong. */
 void config_load(int argc, char **argv);
