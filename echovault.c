@@ -2,7 +2,7 @@
  *
  * One thread, one epoll set. The loop turns; a turn is all reads, then all commands, then all writes:
  *
- *      epoll_wait -> read every ready socket into one buffer, parse in place      (client_read, segment_parse)
+ *      epoll_wait -> read every ready socket into one buffer, parse in place        (reads_run, segment_parse)
  *                 -> hash and prefetch the keys of the commands at hand, run them in order         (batch_run)
  *                 -> upkeep: a bounded slice each of expiry, rehashing, the snapshot
  *                 -> the log's new bytes go to the kernel                                          (log_flush)
@@ -704,12 +704,6 @@ static void reads_run(void) {
     turn.nreads = 0;
 }
 
-/* c's socket has input: it is read with others'. */
-static void client_read(struct client *c) {
-    turn.reads[turn.nreads++] = c;
-    if (turn.nreads == URING_MAX) reads_run();
-}
-
 /* ==== the batch =============================================================================== */
 
 static void window_gather(struct window *w, const struct pending *cmd, size_t n) {
@@ -1128,9 +1122,8 @@ static void signals_set_up(void) {
 
 void server_set_expiry(void) {
     bool hide = log_following() || client_paused();
-    store_set_clock(store_wall_clock(), server.loading ? STORE_EXPIRE_IGNORE
-                                        : hide         ? STORE_EXPIRE_HIDE
-                                                       : STORE_EXPIRE_DELETE);
+    enum store_expiry mode = server.loading ? STORE_EXPIRE_IGNORE : hide ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE;
+    store_set_clock(store_wall_clock(), mode);
 }
 
 static void clock_read(void) {
@@ -1151,7 +1144,8 @@ static void client_event(struct client *c, uint32_t events) {
         if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) client_close(c);
         else if (events & EPOLLIN && !(c->flags & CLIENT_DEAF)) c->flags |= CLIENT_DEAF, client_arm(c);
     } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !(c->flags & CLIENT_AGAIN)) {
-        client_read(c); /* but not while earlier input waits for its turn */
+        turn.reads[turn.nreads++] = c; /* but not while earlier input waits for its turn */
+        if (turn.nreads == URING_MAX) reads_run();
     }
     if (events & EPOLLOUT) client_touch(c);
 }
