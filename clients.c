@@ -142,10 +142,8 @@ struct filter {
 static bool equals(const struct arg *a, const char *text) { return a->n == strlen(text) && !memcmp(a->p, text, a->n); }
 
 static bool filter_takes(const struct filter *f, const struct client *c) {
-    if ((f->id && f->id != (int64_t)c->id) || (f->class >= 0 && f->class != client_class(c)) ||
-        (f->user && c->flags & CLIENT_LEADER))
-        return false;
-    return (!f->peer || equals(f->peer, address_of(c, false).text)) &&
+    return (!f->id || f->id == (int64_t)c->id) && (f->class < 0 || f->class == client_class(c)) &&
+           !(f->user && c->flags & CLIENT_LEADER) && (!f->peer || equals(f->peer, address_of(c, false).text)) &&
            (!f->local || equals(f->local, address_of(c, true).text));
 }
 

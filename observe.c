@@ -96,14 +96,13 @@ void cmd_slowlog_reset(struct cx *cx) {
 /* ==== MONITOR ================================================================================================== */
 
 static struct client **monitors;
-static size_t nmonitors;
+static size_t nmonitors, monitors_cap;
 
 void cmd_monitor(struct cx *cx) {
     if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR MONITOR isn't allowed for DENY BLOCKING client") ||
         cx->client->flags & (CLIENT_MONITOR | CLIENT_FOLLOWER))
         return;
-    monitors = resp_need(realloc(monitors, (nmonitors + 1) * sizeof(struct client *)));
-    monitors[nmonitors++] = cx->client;
+    PUSH(monitors, nmonitors, monitors_cap, cx->client);
     cx->client->flags |= CLIENT_MONITOR;
     resp_ok(cx->out);
 }
