@@ -214,12 +214,6 @@ struct cursor {
     const char *bad; /* not NULL: malformed */
 };
 
-/* Memory that a decoded string can stand in; kept from one to the next. */
-struct scratch {
-    char *p;
-    size_t cap;
-};
-
 static const unsigned char *take(struct cursor *c, uint64_t n) {
     if (n > (uint64_t)(c->end - c->p)) {
         c->lack = n;
@@ -278,14 +272,14 @@ static bool lzf_expand(const unsigned char *in, size_t n, char *out, size_t want
     return at == want;
 }
 
-static char *room_for(struct arg *a, struct scratch *s, size_t n) {
-    if (s->cap <= n && !(s->p = realloc(s->p, s->cap = n + 64))) abort(); /* never NULL, not even for nothing */
-    *a = (struct arg){.p = s->p, .n = (uint32_t)n};
-    return s->p;
+static char *room_for(struct arg *a, struct resp_out *room, size_t n) {
+    char *p = resp_reserve(room, n + 1); /* never NULL, not even for nothing */
+    *a = (struct arg){.p = p, .n = (uint32_t)n};
+    return p;
 }
 
-/* A string: a slice of what is parsed, or decoded into s. */
-static bool get_string(struct cursor *c, struct arg *a, struct scratch *s) {
+/* A string: a slice of what is parsed, or decoded into room, which serves one after the other. */
+static bool get_string(struct cursor *c, struct arg *a, struct resp_out *room) {
     int encoding;
     uint64_t n, packed = 0;
     const unsigned char *p;
@@ -295,20 +289,20 @@ static bool get_string(struct cursor *c, struct arg *a, struct scratch *s) {
         if (n > VALUE_MAX || n / 264 > (encoding ? packed : n)) c->bad = "a string of impossible length";
         if (c->bad || !(p = take(c, encoding ? packed : n))) return false;
         *a = (struct arg){.p = (const char *)p, .n = (uint32_t)n};
-        if (encoding && !lzf_expand(p, packed, room_for(a, s, n), n)) c->bad = "a compressed string that is damaged";
+        if (encoding && !lzf_expand(p, packed, room_for(a, room, n), n)) c->bad = "a compressed string that is damaged";
         return !c->bad;
     }
     int bytes = 1 << (encoding & 3);
     if (!(p = take(c, (uint64_t)bytes))) return false;
     uint64_t raw = little(p, bytes);
     int64_t v = bytes == 1 ? (int8_t)raw : bytes == 2 ? (int16_t)raw : (int32_t)raw;
-    a->n = (uint32_t)resp_write_int(room_for(a, s, RESP_INT_MAX), v);
+    a->n = (uint32_t)resp_write_int(room_for(a, room, RESP_INT_MAX), v);
     return true;
 }
 
 const char *rdb_restore(const char *p, size_t n, struct arg *val) {
     static const char checksum[] = "ERR DUMP payload version or checksum are wrong", format[] = "ERR Bad data format";
-    static struct scratch scratch;
+    static struct resp_out room;
     static char type[96];
     if (n < 10) return checksum;
     const unsigned char *tail = (const unsigned char *)p + n - 10;
@@ -316,7 +310,7 @@ const char *rdb_restore(const char *p, size_t n, struct arg *val) {
     if (little(tail, 2) > RDB_VERSION_MAX || (sum && sum != crc64(0, p, n - 8))) return checksum;
     struct cursor c = {.p = (const unsigned char *)p + 1, .end = tail};
     if (n < 11) return format;
-    if (*p == 0) return get_string(&c, val, &scratch) && c.p == c.end ? NULL : format;
+    if (*p == 0) return get_string(&c, val, &room) && c.p == c.end ? NULL : format;
     snprintf(type, sizeof type, "%s: a value of RDB type %d; only strings (type 0) are kept here", format,
              (unsigned char)*p);
     return type;
@@ -327,7 +321,7 @@ const char *rdb_restore(const char *p, size_t n, struct arg *val) {
 struct item {
     struct db *db;
     struct arg key, val;
-    struct scratch room[2];
+    struct resp_out room[2]; /* decoded strings stand there */
     int64_t deadline;
 };
 
@@ -459,11 +453,10 @@ static void run_steps(struct loader *l) {
 /* The version; -1: it is none that can be read. */
 static int read_magic(struct loader *l) {
     struct reader *r = l->r;
-    int version = 0;
     char magic[10] = "";
     if (reader_fill(r, 9)) memcpy(magic, r->buf + r->pos, 9);
     bool valkey = !strcmp(magic, "VALKEY080");
-    for (int i = 5; i < 9; i++) version = magic[i] >= '0' && magic[i] <= '9' ? version * 10 + magic[i] - '0' : -99999;
+    int version = strspn(magic + 5, "0123456789") == 4 ? atoi(magic + 5) : -1;
     if (!valkey && strncmp(magic, "REDIS", 5) != 0) snprintf(l->why, 256, "it is not an RDB file");
     else if (!valkey && (version < 1 || version > RDB_VERSION_MAX))
         snprintf(l->why, 256, "its version is '%s', and this server reads up to %d", magic + 5, RDB_VERSION_MAX);
@@ -504,7 +497,7 @@ bool rdb_load(struct reader *r, struct rdb_facts *f, struct db *(*database)(int 
     if (r->error) snprintf(why, 256, "reading it failed: %s", strerror(r->error));
     f->placed = f->placed && strlen(f->repl_id) == 40;
     if (!f->placed) f->offset = 0, f->repl_id[0] = '\0';
-    for (int i = 0; i < 2 * BATCH; i++) free(l.batch[i / 2].room[i % 2].p);
+    for (int i = 0; i < 2 * BATCH; i++) resp_out_free(&l.batch[i / 2].room[i % 2]);
     if (why[0]) free(r->buf), r->buf = NULL;
     return !why[0];
 }
