@@ -468,18 +468,16 @@ static int read_magic(struct loader *l) {
 static void check_sum(struct loader *l) {
     struct reader *r = l->r;
     reader_pass(r);
-    uint64_t crc = l->facts->crc, said;
+    r->passed = NULL; /* it does not cover itself */
     if (!reader_fill(r, 8)) {
         snprintf(l->why, 256, "it is cut off: its checksum is missing");
         return;
     }
-    said = little((unsigned char *)r->buf + r->pos, 8);
+    uint64_t crc = l->facts->crc, said = little((unsigned char *)r->buf + r->pos, 8);
     if (said && said != crc)
         snprintf(l->why, 256, "its checksum is %016llx, but its bytes give %016llx: it is damaged",
                  (unsigned long long)said, (unsigned long long)crc);
     r->pos += 8;
-    r->seen = r->pos;
-    l->facts->crc = crc;
 }
 
 bool rdb_load(struct reader *r, struct rdb_facts *f, struct db *(*database)(int id), char why[256]) {
