@@ -152,7 +152,6 @@ static struct {
     int db;                     /* that the log's reader stands in */
     bool select;                /* say it before the next command all the same */
     struct resp_out relay;      /* a leader's transaction, up to its EXEC */
-    int relay_db;               /* its SELECTs */
     int tx;                     /* commands in the open transaction; -1: none is open */
     size_t tx_at;               /* where in out its first one begins */
     struct sum sum;             /* of sum.n bytes, from stretch on */
@@ -543,7 +542,7 @@ const char *log_known_id(void) {
 void log_continue(const char *id) {
     struct header was = lg.h;
     size_t unused = ids_unused();
-    if (unused) memcpy(lg.h.id, was.past[unused - 1].id, sizeof lg.h.id);
+    memmove(lg.h.id, log_known_id(), sizeof lg.h.id);
     memset(lg.h.past, 0, sizeof lg.h.past);
     memcpy(lg.h.past, was.past + unused, (PAST_IDS - unused) * sizeof *was.past);
     if (strcmp(id, lg.h.id) != 0) keep_id();
@@ -551,28 +550,23 @@ void log_continue(const char *id) {
     header_say();
 }
 
-bool log_relay(const struct arg *argv, int argc) {
-    int word = argc <= 2 ? resp_arg_flag(argv, "multi exec ping select") : 0;
+bool log_relay(const struct arg *argv, int argc, int db) {
+    int word = argc <= 2 ? resp_arg_flag(argv, "multi exec ping") : 0;
     bool inside = lg.relay.len > 0, record = word == 4 && argc == 2;
     uint64_t at = log_end();
-    int64_t db;
     if (record) sum_to_end();
     if (record && (inside || !record_fits(&lg.sum, &argv[1], at, lg.h.base, lg.stretch, ALL))) return false;
-    if (word == 8 && argc == 2 && resp_read_int(argv[1].p, argv[1].n, &db)) lg.relay_db = (int)db;
     put_command(inside || word == 1 ? &lg.relay : &lg.out, argv, argc);
     if (record) chain_on(at);
     if (word == 1 || (inside && word != 2)) return true;
     note_mark(at); /* redis-server's bytes have no records */
     if (inside) resp_raw(&lg.out, lg.relay.buf, lg.relay.len);
     if (inside) resp_out_free(&lg.relay);
-    lg.db = lg.relay_db;
+    lg.db = db;
     return true;
 }
 
-void log_relay_abort(void) {
-    resp_out_free(&lg.relay);
-    lg.relay_db = lg.db;
-}
+void log_relay_abort(void) { resp_out_free(&lg.relay); }
 
 bool persist_quiesce(bool on) {
     lg.parked = on;

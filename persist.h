@@ -88,11 +88,11 @@ void log_promote(void); /* ... until here: a new id, the old one becomes the sec
 bool log_following(void);
 const char *log_known_id(void);    /* the id to ask a leader with for what follows log_end() */
 void log_continue(const char *id); /* the leader goes on from log_end(), under this id */
-/* A command of the leader's has been run (one in a transaction: kept for it). Its bytes follow; those of a transaction
- * with its EXEC. */
-bool log_relay(const struct arg *argv, int argc); /* false: a checksum that does not fit */
-void log_relay_abort(void);                       /* the transaction that has begun will not be ended */
-int log_db(void);                                 /* the database that the log's reader stands in at the end */
+/* A command of the leader's has been run (one in a transaction: kept for it), and left its reader in db. Its bytes
+ * follow; those of a transaction with its EXEC. False: a checksum that does not fit. */
+bool log_relay(const struct arg *argv, int argc, int db);
+void log_relay_abort(void); /* the transaction that has begun will not be ended */
+int log_db(void);           /* the database that the log's reader stands in at the end */
 /* What is written and synced is over, and nothing begins, no snapshot either; false: not yet. Ends with log_adopt() or
  * persist_quiesce(false). */
 bool persist_quiesce(bool on);

@@ -242,7 +242,7 @@ void replication_run(struct cx *cx) {
     else if (known) cx_call(cx);
     store_set_clock(store_wall_clock(), STORE_EXPIRE_HIDE);
     if (cx->out->errors != errors) stream_refuse(cx, cx->out->last_error);
-    else if (!log_relay(cx->argv, cx->argc)) stream_refuse(cx, "what came before it does not fit this checksum");
+    else if (!log_relay(cx->argv, cx->argc, c->db)) stream_refuse(cx, "what came before it does not fit this checksum");
 }
 
 void replication_promote(void) {
