@@ -1164,10 +1164,8 @@ static int judge_log(void) {
 
 /* Runs the file's bytes [from, to), which have been scanned. */
 static int replay(int fd, uint64_t from, uint64_t to, bool plain) {
-    struct walk w = {.r = {.fd = fd, .at = from, .end = to, .passed = replay_passed},
-                     .each = replay_each,
-                     .plain = plain,
-                     .db = plain ? 0 : boot.rdb.stream_db};
+    struct walk w = {.each = replay_each, .plain = plain, .db = boot.rdb.stream_db};
+    w.r = (struct reader){.fd = fd, .at = from, .end = to, .passed = replay_passed};
     walk(&w);
     lg.db = w.db;
     if (!w.trouble) return 0;
