@@ -933,7 +933,7 @@ static struct db *hand_database(struct hand *h, bool with_deadline) {
     for (int i = 0; i <= g.ndbs; i++) {
         struct db *db = &g.dbs[h->db];
         if (h->next < HASHES && (with_deadline ? db->deadlines : db->used)) return db;
-        *h = (struct hand){.db = (h->db + 1) % g.ndbs};
+        *h = (struct hand){.db = h->db + 1 < g.ndbs ? h->db + 1 : 0};
     }
     return NULL;
 }
