@@ -360,19 +360,14 @@ static const char *type_name(int type) {
 /* An entry from its type byte on. */
 static void step_entry(struct loader *l, struct cursor *c, int type) {
     struct item *it = &l->batch[l->n];
-    if (type >= 0xF0) {
-        snprintf(l->why, 256, "opcode 0x%02X is nothing that this server knows", (unsigned)type);
-        return;
-    }
-    if (!get_string(c, &it->key, &it->room[0])) return;
-    if (type != 0) {
+    if (type >= 0xF0) snprintf(l->why, 256, "opcode 0x%02X is nothing that this server knows", (unsigned)type);
+    if (l->why[0] || !get_string(c, &it->key, &it->room[0])) return;
+    if (type != 0)
         snprintf(l->why, 256,
                  "the key '%.*s' is of type %s (%d), and this server keeps strings only: delete such keys "
                  "where the file comes from and save it again",
                  it->key.n < 64 ? (int)it->key.n : 64, it->key.p, type_name(type), type);
-        return;
-    }
-    if (!get_string(c, &it->val, &it->room[1])) return;
+    if (l->why[0] || !get_string(c, &it->val, &it->room[1])) return;
     it->db = l->db;
     it->deadline = l->deadline;
     l->deadline = STORE_NO_DEADLINE;
@@ -469,10 +464,8 @@ static void check_sum(struct loader *l) {
     struct reader *r = l->r;
     reader_pass(r);
     r->passed = NULL; /* it does not cover itself */
-    if (!reader_fill(r, 8)) {
-        snprintf(l->why, 256, "it is cut off: its checksum is missing");
-        return;
-    }
+    if (!reader_fill(r, 8)) snprintf(l->why, 256, "it is cut off: its checksum is missing");
+    if (l->why[0]) return;
     uint64_t crc = l->facts->crc, said = little((unsigned char *)r->buf + r->pos, 8);
     if (said && said != crc)
         snprintf(l->why, 256, "its checksum is %016llx, but its bytes give %016llx: it is damaged",

@@ -464,13 +464,10 @@ void repl_link_event(void) {
     int error = 0;
     socklen_t n = sizeof error;
     if (leader.state == REPL_CONNECTING && leader.step < 0) {
-        getsockopt(leader.fd, SOL_SOCKET, SO_ERROR, &error, &n);
-        if (error) {
-            link_fails(false, "it cannot be reached: %s", strerror(error));
-            return;
-        }
         hooks->watch(leader.fd, false);
-        say_next(-1);
+        getsockopt(leader.fd, SOL_SOCKET, SO_ERROR, &error, &n);
+        if (error) link_fails(false, "it cannot be reached: %s", strerror(error));
+        else say_next(-1);
     }
     while (leader.state == REPL_CONNECTING && link_line(line)) line_read(line);
     while (leader.state == REPL_TRANSFER && !leader.size && !*leader.mark && link_line(line)) size_read(line);
