@@ -412,26 +412,25 @@ static void size_read(const char *line) {
     else link_fails(false, "it answers: %s", line + 1);
 }
 
-/* Takes one line off the socket, no byte more. False: it is not whole yet, or the link has failed. */
-static bool link_line(char line[ANSWER_MAX]) {
+/* Takes one line off the socket, no byte more; good until the next. NULL: not whole yet, or the link has failed. */
+static const char *link_line(void) {
     char *at = leader.line + leader.line_len;
     size_t room = ANSWER_MAX - leader.line_len;
     ssize_t n = recv(leader.fd, at, room, MSG_PEEK);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return NULL;
     char *end = n > 0 ? memchr(at, '\n', (size_t)n) : NULL;
     if (n > 0) n = recv(leader.fd, at, end ? (size_t)(end + 1 - at) : (size_t)n, 0);
     if (n == 0) link_fails(false, "it closed the connection");
     else if (n < 0) link_fails(false, "%s", strerror(errno));
     else if (!end && (size_t)n == room) link_fails(false, "it does not speak this protocol");
-    if (n <= 0) return false;
+    if (n <= 0) return NULL;
     leader.line_len += (size_t)n;
     leader.heard_ms = repl_clock();
-    if (!end) return false;
+    if (!end) return NULL;
     *end = '\0';
     if (end > leader.line && end[-1] == '\r') end[-1] = '\0';
-    memcpy(line, leader.line, leader.line_len);
     leader.line_len = 0;
-    return true;
+    return leader.line;
 }
 
 /* ---- the snapshot comes in ------------------------------------------------------------------------------ */
@@ -460,7 +459,7 @@ static void transfer_read(void) {
 }
 
 void repl_link_event(void) {
-    char line[ANSWER_MAX];
+    const char *line;
     int error = 0;
     socklen_t n = sizeof error;
     if (leader.state == REPL_CONNECTING && leader.step < 0) {
@@ -469,8 +468,8 @@ void repl_link_event(void) {
         if (error) link_fails(false, "it cannot be reached: %s", strerror(error));
         else say_next(-1);
     }
-    while (leader.state == REPL_CONNECTING && link_line(line)) line_read(line);
-    while (leader.state == REPL_TRANSFER && !leader.size && !*leader.mark && link_line(line)) size_read(line);
+    while (leader.state == REPL_CONNECTING && (line = link_line())) line_read(line);
+    while (leader.state == REPL_TRANSFER && !leader.size && !*leader.mark && (line = link_line())) size_read(line);
     if (leader.state == REPL_TRANSFER && (leader.size || *leader.mark)) transfer_read();
 }
 
