@@ -258,10 +258,6 @@ void cmd_config_resetstat(struct cx *cx) {
     resp_ok(cx->out);
 }
 
-/* The rest of a line whose field has such a number. */
-#define U64 "%" PRIu64 "\r\n"
-#define I64 "%" PRId64 "\r\n"
-
 static void put_bytes(struct resp_out *o, const char *name, int64_t bytes) {
     double v = (double)bytes;
     int unit = 0;

@@ -259,6 +259,10 @@ enum pubsub_kind { PUBSUB_CHANNEL, PUBSUB_PATTERN, PUBSUB_SHARD, PUBSUB_KINDS };
 size_t pubsub_count(const struct client *c, enum pubsub_kind kind); /* how many c has; NULL: that anybody has */
 void pubsub_forget(struct client *c);                               /* ends all that c has, without a word */
 
+/* The rest of a line of INFO's whose field has such a number. */
+#define U64 "%" PRIu64 "\r\n"
+#define I64 "%" PRId64 "\r\n"
+
 /* ---- replication (replication.c) -------------------------------------------------------------- */
 
 void replication_start(void); /* follows, where --replicaof says so */

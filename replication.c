@@ -341,17 +341,16 @@ static void info_link(struct resp_out *o, const char *host, int port) {
     struct repl_transfer t = repl_transfer();
     bool transfer = repl_link_state() == REPL_TRANSFER || repl_link_state() == REPL_LOADING;
     resp_printf(o, "master_host:%s\r\nmaster_port:%d\r\nmaster_link_status:%s\r\n", host, port, leader ? "up" : "down");
-    resp_printf(o, "master_last_io_seconds_ago:%" PRId64 "\r\nmaster_sync_in_progress:%d\r\n",
+    resp_printf(o, "master_last_io_seconds_ago:" I64 "master_sync_in_progress:%d\r\n",
                 leader ? (int64_t)client_silence(leader) : -1, transfer);
-    resp_printf(o, "slave_read_repl_offset:%" PRIu64 "\r\nslave_repl_offset:%" PRIu64 "\r\n", log_end(), log_end());
+    resp_printf(o, "slave_read_repl_offset:" U64 "slave_repl_offset:" U64, log_end(), log_end());
     if (transfer)
         resp_printf(o,
-                    "master_sync_total_bytes:%" PRId64 "\r\nmaster_sync_read_bytes:%" PRId64
-                    "\r\nmaster_sync_left_bytes:%" PRId64 "\r\nmaster_sync_perc:%.2f\r\n"
-                    "master_sync_last_io_seconds_ago:%" PRId64 "\r\n",
+                    "master_sync_total_bytes:" I64 "master_sync_read_bytes:" I64 "master_sync_left_bytes:" I64
+                    "master_sync_perc:%.2f\r\nmaster_sync_last_io_seconds_ago:" I64,
                     t.total, t.read, t.total < 0 ? -1 : t.total - t.read,
                     t.total > 0 ? 100.0 * (double)t.read / (double)t.total : 0.0, t.heard_s);
-    if (!leader) resp_printf(o, "master_link_down_since_seconds:%" PRId64 "\r\n", t.down_s);
+    if (!leader) resp_printf(o, "master_link_down_since_seconds:" I64, t.down_s);
     resp_printf(o, "slave_priority:%d\r\nslave_read_only:%d\r\nreplica_announced:1\r\n", config.replica_priority,
                 config.replica_read_only);
 }
@@ -377,11 +376,9 @@ void info_replication(struct resp_out *o) {
         if (f->phase != REPL_NEW) info_follower(o, i++, f);
     resp_printf(o, "master_failover_state:%s\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\n",
                 failover_words[failover.state], log_id(), has_id2 ? log_id2() : none);
-    resp_printf(o, "master_repl_offset:%" PRIu64 "\r\nsecond_repl_offset:%" PRId64 "\r\nrepl_backlog_active:1\r\n",
-                log_end(), has_id2 ? (int64_t)log_id2_end() + 1 : -1);
-    resp_printf(o,
-                "repl_backlog_size:%" PRId64 "\r\nrepl_backlog_first_byte_offset:%" PRIu64
-                "\r\nrepl_backlog_histlen:%" PRIu64 "\r\n",
+    resp_printf(o, "master_repl_offset:" U64 "second_repl_offset:" I64 "repl_backlog_active:1\r\n", log_end(),
+                has_id2 ? (int64_t)log_id2_end() + 1 : -1);
+    resp_printf(o, "repl_backlog_size:" I64 "repl_backlog_first_byte_offset:" U64 "repl_backlog_histlen:" U64,
                 config.persist.backlog, log_base() + 1, log_end() - log_base());
 }
 
