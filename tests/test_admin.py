@@ -42,6 +42,7 @@ def test_kill_answers_as_redis(c, oracle, args):
 
 def test_kill_by_address_old_and_new(both):
     with both.client() as c, both.client() as first, both.client() as second, both.client() as third:
+        assert [each("PING") for each in (first, second, third)] == [PONG] * 3  # so that all have been accepted
         assert c("CLIENT", "KILL", address(first)) == OK and ended(first)
         assert c("CLIENT", "KILL", address(first)) == Error("ERR No such client")
         assert c("CLIENT", "KILL", "ADDR", address(second)) == 1 and ended(second)
