@@ -108,8 +108,8 @@ bool snap_running(void);
 bool snap_ok(void);  /* the last one did not fail */
 int snap_save(void); /* SAVE: the same walk in one go, written, synced, renamed; -1: say() told why */
 void snap_cancel(void);
-/* The newest snapshot that the log goes on from: a descriptor, the caller's, of the whole file. -1: there is none. */
-bool snap_there(void);
+bool snap_there(void); /* one that the log goes on from */
+/* The newest of those: a descriptor, the caller's, of the whole file. -1: there is none. */
 int snap_open(uint64_t *offset, uint64_t *size);
 uint64_t snap_begun(void); /* the offset of the one that runs; UINT64_MAX: none does */
 

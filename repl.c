@@ -295,12 +295,7 @@ static void link_connect(void) {
     char port[8];
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found = NULL;
     snprintf(port, sizeof port, "%d", leader.port);
-    int bad = getaddrinfo(leader.host, port, &hints, &found);
-    if (bad) {
-        link_fails(false, "%s", gai_strerror(bad));
-        return;
-    }
-    bad = ECONNREFUSED;
+    int unknown = getaddrinfo(leader.host, port, &hints, &found), bad = ECONNREFUSED;
     for (struct addrinfo *a = found; a && leader.fd < 0; a = a->ai_next) {
         leader.fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (leader.fd < 0 || connect(leader.fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS) continue;
@@ -308,11 +303,10 @@ static void link_connect(void) {
         close(leader.fd);
         leader.fd = -1;
     }
-    freeaddrinfo(found);
-    if (leader.fd < 0) {
-        link_fails(false, "it cannot be reached: %s", strerror(bad));
-        return;
-    }
+    if (!unknown) freeaddrinfo(found);
+    if (unknown) link_fails(false, "%s", gai_strerror(unknown));
+    else if (leader.fd < 0) link_fails(false, "it cannot be reached: %s", strerror(bad));
+    if (leader.fd < 0) return;
     setsockopt(leader.fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     leader.state = REPL_CONNECTING;
     leader.step = -1;
