@@ -1079,6 +1079,7 @@ static int log_set_aside(const char *why) {
     close(boot.fd);
     boot.fd = -1;
     boot.kind = NO_LOG;
+    lg.nmarks = 0; /* they are places in that file */
     if (rename(aof_path, to) < 0 || disk_sync_folder(aof_path) < 0)
         return refuse("%s: it could not be renamed to %s: %s", aof_path, to, strerror(errno));
     hooks->say(LOG_NOTICE, "%s was set aside as %s", aof_path, to);

@@ -215,6 +215,26 @@ def test_a_log_that_ends_before_the_snapshot_is_set_aside(tmp_path):
     assert try_start(tmp_path)[0] == found
 
 
+def test_the_log_after_one_that_was_set_aside_begins_where_its_own_commands_do(tmp_path):
+    with Durable(tmp_path, repl_backlog_size=16384) as s, s.client() as c:
+        c("SET", "a", "x" * 1000)
+        c("SET", "b", "y" * 70000)
+        eventually(lambda: b"$4\r\nPING" in read(aof(tmp_path)))
+        c("SAVE")
+        s.kill()
+    data = read(aof(tmp_path))
+    write(aof(tmp_path), data[:data.rindex(b"*2\r\n$4\r\nPING")])  # a power cut has taken what followed the last sync
+    with Durable(tmp_path, repl_backlog_size=16384) as s, s.client() as c:
+        for i in range(4):
+            assert c("SET", f"k{i}", "q" * 18000) == OK
+            c("BGSAVE")
+            eventually(lambda: not info(c, "rdb_bgsave_in_progress") and not info(c, "aof_rewrite_in_progress"))
+        expected = state(c)
+        s.kill()
+    assert "could not be put in place" not in s.output()
+    assert try_start(tmp_path)[0] == expected
+
+
 def test_a_snapshot_put_over_a_log_without_data(tmp_path, snapshot):
     with Durable(tmp_path):
         pass
