@@ -484,7 +484,7 @@ static void client_flush(struct client *c) {
         iov[0] = (struct iovec){.iov_base = turn.out.buf ? turn.out.buf + c->turn_start : NULL,
                                 .iov_len = c->turn_end - c->turn_start};
         int n = 1 + (c->own ? resp_out_iov(c->own, iov + 1, 63) : 0);
-        if (!(c->flags & CLIENT_WANT_WRITE)) output_warm(iov, n); /* else its socket takes little at a time */
+        if (!(c->flags & CLIENT_WANT_WRITE)) output_warm(iov + 1, n - 1); /* else its socket takes little at a time */
         sent = writev(c->fd, iov, n);
         if (sent < 0) sent = -errno;
         server_stats.writes++;
