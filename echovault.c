@@ -456,14 +456,14 @@ static void wait_check(struct client *c);
  * line after the other; reads that nobody waits for run far ahead: a GET of 1 MB costs 0.90 of what it does without. */
 static void output_warm(const struct iovec *iov, int n) {
     const size_t line = 64, page = 4096;
-    size_t left = WARM_MAX;
-    for (int i = 0; i < n; i++) {
-        const volatile char *p = iov[i].iov_base;
-        for (size_t at = 0; iov[i].iov_len >= RESP_BLOB_MIN && at < iov[i].iov_len && left > 0; at += line) {
+    for (size_t left = WARM_MAX; n > 0; n--, iov++) {
+        const volatile char *p = iov->iov_base;
+        size_t some = iov->iov_len < RESP_BLOB_MIN ? 0 : iov->iov_len < left ? iov->iov_len : left;
+        for (size_t at = 0; at < some; at += line) {
             __builtin_prefetch((const char *)p + at + page); /* its address is looked up meanwhile */
             (void)p[at];
-            left -= line;
         }
+        left -= some;
     }
 }
 
@@ -1309,8 +1309,8 @@ static bool server_close_files(bool save) {
 void cmd_shutdown(struct cx *cx) {
     enum { SAVE = 1, NOSAVE = 2, NOW = 4, FORCE = 8 }; /* there are no lagging followers to wait for: NOW is always */
     struct cx_options o;
-    bool abort = cx->argc == 2 && resp_arg_is(&cx->argv[1], "abort");
-    if (!cx_check(cx, !abort, "ERR No shutdown in progress.") ||
+    bool stays = cx->argc == 2 && resp_arg_is(&cx->argv[1], "abort");
+    if (!cx_check(cx, !stays, "ERR No shutdown in progress.") ||
         !cx_options(cx, 1, "save nosave now force", 0, 0, &o) ||
         !cx_check(cx, !(o.words & SAVE && o.words & NOSAVE), "ERR syntax error"))
         return;
