@@ -50,7 +50,8 @@ def run(build, target, seconds):
     edges = re.findall(r" cov: (\d+)", text)
     n, bad = int(counts[1]) if counts else 0, BAD.search(text)
     verdict = f", FAILED: {bad[0] if bad else f'status {status}'}" if bad or status else ""
-    print(f"{target}: {n} executions, {n / max(seconds, 1):.0f} a second, {edges[-1] if edges else 0} edges{verdict}", flush=True)
+    line = f"{target}: {n} executions, {n / max(seconds, 1):.0f} a second, {edges[-1] if edges else 0} edges{verdict}\n"
+    print(line, end="", flush=True)  # in one go: others print theirs at the same moment
     if verdict:
         print("\n".join(line for line in text.splitlines() if not re.match(r"#\d+\s+[A-Z]|\s+NEW_FUNC", line))[-6000:], flush=True)
     return n, bool(verdict)
