@@ -168,25 +168,28 @@ static struct client *client_of(uint64_t key) {
 }
 
 /* From now on fd's events are these, under this key, whatever they were before. */
-static bool watch(int fd, uint32_t events, uint64_t key) {
+static bool watch(int op, int fd, uint32_t events, uint64_t key) {
     struct epoll_event ev = {.events = events, .data.u64 = key};
-    return !epoll_ctl(server.epoll, EPOLL_CTL_MOD, fd, &ev) || !epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &ev);
+    return !epoll_ctl(server.epoll, op, fd, &ev) ||
+           (errno == EEXIST && !epoll_ctl(server.epoll, EPOLL_CTL_MOD, fd, &ev));
 }
 
-static bool client_arm(struct client *c) {
-    uint32_t events = c->flags & (CLIENT_DEAF | CLIENT_CLOSE_AFTER) ? 0 : EPOLLIN;
-    if (c->flags & CLIENT_WANT_WRITE) events |= EPOLLOUT;
-    if (c->wait_until || c->postponed) events |= EPOLLRDHUP; /* to hear when it leaves */
-    return watch(c->fd, events, client_key(c));
+/* A client's events are edges: each is told once, and the kernel need not look at the socket again to see whether it
+ * was taken care of. What is left there all the same (behind a full read, while the client is blocked, ...) is told of
+ * when the client is armed again. */
+static bool client_arm(struct client *c, int op) {
+    uint32_t output = c->flags & CLIENT_WANT_WRITE ? EPOLLOUT : 0;
+    c->flags &= ~(uint32_t)CLIENT_UNREAD;
+    return watch(op, c->fd, EPOLLET | EPOLLIN | EPOLLRDHUP | output, client_key(c));
 }
 
 void server_watch(int fd) {
-    if (!watch(fd, EPOLLIN, (uint32_t)fd)) die("epoll_ctl: %s", strerror(errno));
+    if (!watch(EPOLL_CTL_ADD, fd, EPOLLIN, (uint32_t)fd)) die("epoll_ctl: %s", strerror(errno));
 }
 
 /* The socket of the link to a leader, while repl.c speaks over it. */
 static void link_watch(int fd, bool output) {
-    watch(fd, output ? EPOLLOUT : EPOLLIN, (uint32_t)fd);
+    watch(EPOLL_CTL_ADD, fd, output ? EPOLLOUT : EPOLLIN, (uint32_t)fd);
     server.link_fd = fd;
 }
 
@@ -226,7 +229,7 @@ struct client *client_new(int fd, bool is_unix) {
     *c = (struct client){.fd = fd, .id = server.last_id, .proto = 2};
     c->flags = (is_unix ? CLIENT_UNIX : 0) | (*config.requirepass ? 0 : CLIENT_AUTHED);
     c->created = c->active = server.now_s;
-    if (!client_arm(c)) {
+    if (!client_arm(c, EPOLL_CTL_ADD)) {
         close(fd);
         free(c);
         return NULL;
@@ -341,18 +344,10 @@ static void client_again(struct client *c) {
     PUSH(turn.again, turn.nagain, turn.again_cap, client_key(c));
 }
 
-/* Nothing more of it is run until client_unblock(). */
-static void client_block(struct client *c) {
-    c->flags |= CLIENT_BLOCKED;
-    client_arm(c); /* to hear when it leaves */
-}
-
 /* Unless something else, too, keeps it blocked. */
 static void client_unblock(struct client *c) {
     if (c->wait_until || c->postponed || c->flags & CLIENT_HELD) return;
-    uint32_t before = c->flags;
-    c->flags &= ~(uint32_t)(CLIENT_BLOCKED | CLIENT_DEAF);
-    if (before & CLIENT_DEAF) client_arm(c);
+    c->flags &= ~(uint32_t)CLIENT_BLOCKED;
     client_again(c);
 }
 
@@ -445,7 +440,7 @@ static void client_sent(struct client *c, size_t all, bool held, ssize_t sent) {
     c->flags = wait ? c->flags | CLIENT_WANT_WRITE : c->flags & ~(uint32_t)CLIENT_WANT_WRITE;
     if (c->flags & CLIENT_CLOSE_AFTER && !c->own) client_close(c);
     if (c->flags & CLIENT_CLOSING) return;
-    if (before != c->flags || c->flags & CLIENT_CLOSE_AFTER) client_arm(c);
+    if (before != c->flags || wait) client_arm(c, EPOLL_CTL_MOD);
     if (c->own) output_check_limits(c);
     client_count_memory(c);
 }
@@ -629,6 +624,7 @@ static void again_run(void) {
         struct client *c = client_of(turn.again[i]);
         if (!c) continue;
         c->flags &= ~(uint32_t)CLIENT_AGAIN;
+        if (c->flags & CLIENT_UNREAD) client_arm(c, EPOLL_CTL_MOD);
         if (c->in && !(c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER))) segment_parse(c, c->in->buf, c->in->len);
     }
     batch_run(); /* before a read moves the bytes of those inputs */
@@ -673,10 +669,12 @@ static bool input_bounded(struct client *c) {
     return false;
 }
 
-/* A read of c's has brought so many bytes to this place, where they belong (or -errno). */
-static void client_got(struct client *c, char *at, ssize_t got) {
-    if (got <= 0 && got != -EAGAIN && got != -EINTR && !(c->flags & CLIENT_TOUCHED))
-        client_close(c); /* else after its replies: the end is met again */
+/* A read of c's is over: what it brought is where it belongs. */
+static void client_got(struct client *c, const struct uring_io *io) {
+    ssize_t got = io->result;
+    bool end = got <= 0 && got != -EAGAIN && got != -EINTR;
+    if (end && !(c->flags & CLIENT_TOUCHED)) client_close(c); /* else after its replies */
+    else if (got == (ssize_t)io->n || c->flags & CLIENT_UNREAD) client_arm(c, EPOLL_CTL_MOD);
     if (got <= 0) return;
     server_stats.net_in += (uint64_t)got;
     server_stats.reads++;
@@ -685,7 +683,7 @@ static void client_got(struct client *c, char *at, ssize_t got) {
     else if (c->in) c->in->len += (size_t)got;
     if (!input_bounded(c)) return;
     if (c->in) segment_parse(c, c->in->buf, c->in->len);
-    else segment_parse(c, at, (size_t)got);
+    else segment_parse(c, io->p, (size_t)got);
 }
 
 /* Reads the sockets whose turn has come, all at once: each into a slot of the turn's buffer, unless it goes on with
@@ -700,7 +698,7 @@ static void reads_run(void) {
     }
     uring_read(ios, turn.nreads);
     for (size_t i = 0; i < turn.nreads; i++)
-        if (!(turn.reads[i]->flags & CLIENT_CLOSING)) client_got(turn.reads[i], ios[i].p, ios[i].result);
+        if (!(turn.reads[i]->flags & CLIENT_CLOSING)) client_got(turn.reads[i], &ios[i]);
     turn.nreads = 0;
 }
 
@@ -959,7 +957,7 @@ static bool postpone(struct cx *cx) {
     if (pause != PAUSE_ALL && !(flags & (CMD_WRITE | CMD_MAY_REPLICATE))) return false;
     if (pause > server.postponed_in) server.postponed_in = pause;
     cx->client->postponed = queued_new(cx);
-    client_block(cx->client);
+    cx->client->flags |= CLIENT_BLOCKED;
     return true;
 }
 
@@ -1043,7 +1041,7 @@ static void wait_begin(struct cx *cx, bool local, int64_t followers, int64_t unt
     }
     c->wait_until = until ? until : INT64_MAX;
     if (followers) replication_getack();
-    client_block(c);
+    c->flags |= CLIENT_BLOCKED;
     client_touch(c);
 }
 
@@ -1143,11 +1141,13 @@ static void signal_read(void) {
 }
 
 static void client_event(struct client *c, uint32_t events) {
-    if (c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER)) {
-        if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) client_close(c);
-        else if (events & EPOLLIN && !(c->flags & CLIENT_DEAF)) c->flags |= CLIENT_DEAF, client_arm(c);
-    } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !(c->flags & CLIENT_AGAIN)) {
-        turn.reads[turn.nreads++] = c; /* but not while earlier input waits for its turn */
+    bool waits = c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER), half = c->wait_until || c->postponed;
+    uint32_t end = EPOLLHUP | EPOLLERR | (half ? EPOLLRDHUP : 0); /* when nothing comes any more of what it waits for */
+    if (waits && events & end) client_close(c);
+    /* Earlier input goes first, and the end of all comes behind what one read may bring. */
+    if (waits || c->flags & CLIENT_AGAIN || events & EPOLLRDHUP) c->flags |= CLIENT_UNREAD;
+    if (!waits && !(c->flags & CLIENT_AGAIN) && events & ~(uint32_t)EPOLLOUT) {
+        turn.reads[turn.nreads++] = c;
         if (turn.nreads == URING_MAX) reads_run();
     }
     if (events & EPOLLOUT) client_touch(c);

@@ -2,9 +2,9 @@
  *
  * So many of a thousand calls (FAULT_RATE) that read or write are cut short, interrupted by a signal (EINTR), or, on a
  * socket, refused for the moment (EAGAIN); FAULT_SEED makes it other ones. All of that is allowed to any kernel at any
- * time. FAULT_COUNT names a file that says at the end how many there were. FAULT_CLOCK names a file of eight bytes: the
- * milliseconds by which the wall clock is wrong, at once. FAULT_NO_IPV6 is a kernel that is built, or was started,
- * without.
+ * time, as long as epoll then tells of the socket anew, also where its events are edges (epoll(7)). FAULT_COUNT names a
+ * file that says at the end how many there were. FAULT_CLOCK names a file of eight bytes: the milliseconds by which the
+ * wall clock is wrong, at once. FAULT_NO_IPV6 is a kernel that is built, or was started, without.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,6 +25,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t state, rate, faults;
 static const volatile int64_t *wrong_ms;
 static int no_ipv6;
+static struct {
+    int epoll;
+    struct epoll_event event;
+} watched[1024]; /* by descriptor */
 
 #define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
@@ -54,6 +58,11 @@ static uint64_t random_below(uint64_t n) {
     return r;
 }
 
+int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
+    if (op != EPOLL_CTL_DEL) watched[fd].epoll = epoll, watched[fd].event = *event;
+    return REAL(epoll_ctl)(epoll, op, fd, event);
+}
+
 /* Whether this call fails, with errno; or is cut short: *n is less then. */
 static int fault(size_t *n, int is_socket) {
     if (random_below(1000) >= rate) return 0;
@@ -65,7 +74,15 @@ static int fault(size_t *n, int is_socket) {
     return 1;
 }
 
-ssize_t recv(int fd, void *p, size_t n, int flags) { return fault(&n, 1) ? -1 : REAL(recv)(fd, p, n, flags); }
+ssize_t recv(int fd, void *p, size_t n, int flags) {
+    size_t whole = n;
+    int failed = fault(&n, 1), error = errno;
+    ssize_t got = failed ? -1 : REAL(recv)(fd, p, n, flags);
+    if (failed || n < whole) REAL(epoll_ctl)(watched[fd].epoll, EPOLL_CTL_MOD, fd, &watched[fd].event);
+    if (failed) errno = error;
+    return got;
+}
+
 ssize_t send(int fd, const void *p, size_t n, int flags) { return fault(&n, 1) ? -1 : REAL(send)(fd, p, n, flags); }
 ssize_t pread(int fd, void *p, size_t n, off_t at) { return fault(&n, 0) ? -1 : REAL(pread)(fd, p, n, at); }
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at) { return fault(&n, 0) ? -1 : REAL(pwrite)(fd, p, n, at); }
