@@ -176,11 +176,13 @@ static bool watch(int op, int fd, uint32_t events, uint64_t key) {
 
 /* A client's events are edges: each is told once, and the kernel need not look at the socket again to see whether it
  * was taken care of. What is left there all the same (behind a full read, while the client is blocked, ...) is told of
- * when the client is armed again. */
+ * when the client is armed again; who can read nothing now is not told twice. Left out: what follows urgent data, or a
+ * descriptor sent along, behind which a read ends though the socket is not empty; it is read with what comes next. */
 static bool client_arm(struct client *c, int op) {
-    uint32_t output = c->flags & CLIENT_WANT_WRITE ? EPOLLOUT : 0;
-    c->flags &= ~(uint32_t)CLIENT_UNREAD;
-    return watch(op, c->fd, EPOLLET | EPOLLIN | EPOLLRDHUP | output, client_key(c));
+    bool told = c->flags & CLIENT_UNREAD && c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER);
+    uint32_t events = (told ? 0 : EPOLLIN) | (c->flags & CLIENT_WANT_WRITE ? EPOLLOUT : 0);
+    if (!told) c->flags &= ~(uint32_t)CLIENT_UNREAD;
+    return watch(op, c->fd, EPOLLET | EPOLLRDHUP | events, client_key(c));
 }
 
 void server_watch(int fd) {
@@ -427,7 +429,8 @@ static void output_check_limits(struct client *c) {
 
 /* So many bytes of all that c had to get went out (or it was -errno). */
 static void client_sent(struct client *c, size_t all, bool held, ssize_t sent) {
-    if (sent < 0 && sent != -EAGAIN && sent != -EINTR) client_close(c);
+    bool full = sent == -EAGAIN; /* when it no longer is, is an edge */
+    if (sent < 0 && !full && sent != -EINTR) client_close(c);
     if (sent < 0) sent = 0;
     server_stats.net_out += (uint64_t)sent;
     if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
@@ -440,7 +443,7 @@ static void client_sent(struct client *c, size_t all, bool held, ssize_t sent) {
     c->flags = wait ? c->flags | CLIENT_WANT_WRITE : c->flags & ~(uint32_t)CLIENT_WANT_WRITE;
     if (c->flags & CLIENT_CLOSE_AFTER && !c->own) client_close(c);
     if (c->flags & CLIENT_CLOSING) return;
-    if (before != c->flags || wait) client_arm(c, EPOLL_CTL_MOD);
+    if (before != c->flags || (wait && !full)) client_arm(c, EPOLL_CTL_MOD);
     if (c->own) output_check_limits(c);
     client_count_memory(c);
 }

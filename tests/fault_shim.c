@@ -74,24 +74,31 @@ static int fault(size_t *n, int is_socket) {
     return 1;
 }
 
-ssize_t recv(int fd, void *p, size_t n, int flags) {
-    size_t whole = n;
-    int failed = fault(&n, 1), error = errno;
-    ssize_t got = failed ? -1 : REAL(recv)(fd, p, n, flags);
-    if (failed || n < whole) REAL(epoll_ctl)(watched[fd].epoll, EPOLL_CTL_MOD, fd, &watched[fd].event);
-    if (failed) errno = error;
-    return got;
+/* The same on a socket that epoll watches. */
+static int socket_fault(int fd, size_t *n) {
+    size_t whole = *n;
+    int failed = fault(n, 1), error = errno;
+    if (failed || *n < whole) REAL(epoll_ctl)(watched[fd].epoll, EPOLL_CTL_MOD, fd, &watched[fd].event);
+    errno = error;
+    return failed;
 }
 
-ssize_t send(int fd, const void *p, size_t n, int flags) { return fault(&n, 1) ? -1 : REAL(send)(fd, p, n, flags); }
+ssize_t recv(int fd, void *p, size_t n, int flags) { return socket_fault(fd, &n) ? -1 : REAL(recv)(fd, p, n, flags); }
 ssize_t pread(int fd, void *p, size_t n, off_t at) { return fault(&n, 0) ? -1 : REAL(pread)(fd, p, n, at); }
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at) { return fault(&n, 0) ? -1 : REAL(pwrite)(fd, p, n, at); }
-ssize_t sendfile(int to, int from, off_t *at, size_t n) { return fault(&n, 1) ? -1 : REAL(sendfile)(to, from, at, n); }
+
+ssize_t send(int fd, const void *p, size_t n, int flags) {
+    return socket_fault(fd, &n) ? -1 : REAL(send)(fd, p, n, flags);
+}
+
+ssize_t sendfile(int to, int from, off_t *at, size_t n) {
+    return socket_fault(to, &n) ? -1 : REAL(sendfile)(to, from, at, n);
+}
 
 /* Short: a part of the first piece. */
 ssize_t writev(int fd, const struct iovec *iov, int count) {
     size_t n = iov->iov_len;
-    if (fault(&n, 1)) return -1;
+    if (socket_fault(fd, &n)) return -1;
     if (n == iov->iov_len) return REAL(writev)(fd, iov, count);
     return REAL(writev)(fd, &(struct iovec){iov->iov_base, n}, 1);
 }

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ev import OK, encode, ours
+from ev import OK, encode, eventually, ours
 
 pytestmark = ours
 
@@ -74,6 +74,37 @@ def test_clients_that_leave_while_they_wait_are_forgotten(server, c):
             waiting.send(encode("WAITAOF", "0", "1", "0"))
     time.sleep(0.3)
     assert len(c("CLIENT", "LIST").splitlines()) <= 2
+
+
+@pytest.mark.parametrize("wait", [("WAIT", "1", "0"), ("WAITAOF", "0", "1", "0")], ids=lambda words: words[0])
+def test_a_client_that_waits_with_its_socket_full_both_ways_costs_nothing(server, c, wait):
+    def ran_seconds():
+        with open(f"/proc/{server.process.pid}/schedstat") as f:
+            return int(f.read().split()[0]) / 1e9
+
+    value = "x" * (10 << 20)
+    c("SET", "big", value)
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.settimeout(20)
+        stuck.connect(("127.0.0.1", server.port))
+        stuck.sendall(encode("GET", "big"))
+        time.sleep(0.3)
+        stuck.sendall(encode(*wait))
+        waiting = eventually(lambda: [line for line in c("CLIENT", "LIST").splitlines() if b"flags=b" in line])[0]
+        stuck.sendall(encode("PING"))
+        time.sleep(0.1)
+        before = ran_seconds()
+        time.sleep(0.5)
+        assert ran_seconds() - before < 0.25
+        assert c("CLIENT", "UNBLOCK", waiting.split()[0].removeprefix(b"id=")) == 1
+        with stuck.makefile("rb") as replies:
+            assert replies.readline() == b"$%d\r\n" % len(value) and len(replies.read(len(value) + 2)) == len(value) + 2
+            if wait[0] == "WAIT":
+                assert replies.readline() == b":0\r\n"
+            else:
+                assert [replies.readline() for _ in range(3)] == [b"*2\r\n", b":0\r\n", b":0\r\n"]
+            assert replies.readline() == b"+PONG\r\n"
 
 
 def test_no_reply_to_a_waitaof_that_is_to_be_skipped(server):
