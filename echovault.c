@@ -311,8 +311,13 @@ void client_reset(struct client *c) {
     if (!*config.requirepass) c->flags |= CLIENT_AUTHED;
 }
 
+/* The client's own output, made where there is none: then what it has of the turn's moves there. */
 static struct resp_out *client_own(struct client *c) {
-    if (!c->own) c->own = resp_need(calloc(1, sizeof *c->own));
+    if (!c->own) {
+        c->own = resp_need(calloc(1, sizeof *c->own));
+        if (c->turn_end > c->turn_start) resp_raw(c->own, turn.out.buf + c->turn_start, c->turn_end - c->turn_start);
+        c->turn_end = c->turn_start;
+    }
     c->own->proto = c->proto;
     return c->own;
 }
@@ -358,21 +363,10 @@ static bool output_held(const struct client *c) { return c->hold > log_safe(); }
 
 /* ==== output ================================================================================== */
 
-/* What the socket did not take becomes the client's own output; its part of the turn's comes first. */
-static void output_keep(struct client *c, size_t sent) {
-    size_t part = c->turn_end - c->turn_start, skip = sent < part ? sent : part;
-    if (part > skip) {
-        struct resp_out *rest = resp_need(calloc(1, sizeof *rest));
-        rest->proto = c->proto;
-        resp_raw(rest, turn.out.buf + c->turn_start + skip, part - skip);
-        if (c->own) {
-            resp_out_move(rest, c->own, 0);
-            output_free(c);
-        }
-        c->own = rest;
-    } else if (c->own) {
-        resp_out_sent(c->own, sent - skip);
-    }
+/* The socket took so much of what c has to get: the rest becomes, or stays, the client's own output. */
+static void output_sent(struct client *c, size_t sent) {
+    if (c->own) resp_out_sent(c->own, sent);
+    else if ((c->turn_start += sent) < c->turn_end) client_own(c);
     c->turn_start = c->turn_end = 0;
     if (c->own && !resp_out_pending(c->own)) output_free(c);
 }
@@ -381,7 +375,7 @@ static void output_keep(struct client *c, size_t sent) {
 static void output_begin(struct client *c) {
     turn.current = c;
     /* A second time in one turn, the parts would not be in one piece. */
-    if (!c->own && c->turn_end > c->turn_start) output_keep(c, 0);
+    if (c->turn_end > c->turn_start) client_own(c);
     if (!c->own) c->turn_start = c->turn_end = turn.out.len;
     turn.out.proto = c->proto;
 }
@@ -390,18 +384,16 @@ static void output_end(void) {
     struct client *c = turn.current;
     turn.current = NULL;
     if (!c) return;
-    if (!c->own) c->turn_end = turn.out.len;
-    if (!c->own && turn.out.npieces) { /* blobs in between: only outputs of clients keep them */
+    if (!c->own && turn.out.npieces) /* blobs in between: only outputs of clients keep them */
         resp_out_move(client_own(c), &turn.out, c->turn_start);
-        c->turn_end = c->turn_start;
-    }
+    else if (!c->own) c->turn_end = turn.out.len;
     if (c->own || c->turn_end > c->turn_start) client_touch(c);
 }
 
 /* What the output costs: a blob that is sent over and over again is there only once. */
 static size_t output_memory(const struct client *c) {
     const struct resp_out *o = c->own;
-    size_t n = c->turn_end - c->turn_start + o->len - o->sent;
+    size_t n = o->len - o->sent;
     for (uint32_t i = 0; i < o->npieces; i++)
         if (i == 0 || o->pieces[i].blob != o->pieces[i - 1].blob) n += o->pieces[i].n;
     return n;
@@ -427,15 +419,14 @@ static void output_check_limits(struct client *c) {
     client_close(c);
 }
 
-/* So many bytes of all that c had to get went out (or it was -errno). */
-static void client_sent(struct client *c, size_t all, bool held, ssize_t sent) {
+/* So many bytes of what c had to get went out (or it was -errno). */
+static void client_sent(struct client *c, bool held, ssize_t sent) {
     bool full = sent == -EAGAIN; /* when it no longer is, is an edge */
     if (sent < 0 && !full && sent != -EINTR) client_close(c);
     if (sent < 0) sent = 0;
     server_stats.net_out += (uint64_t)sent;
     if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
-    if ((size_t)sent < all || c->own) output_keep(c, (size_t)sent);
-    c->turn_start = c->turn_end = 0;
+    output_sent(c, (size_t)sent);
     int more = c->flags & CLIENT_FOLLOWER && !c->own ? repl_send(c->follower) : 0;
     if (more < 0) client_close(c);
     bool wait = (c->own && !held) || more > 0;
@@ -468,7 +459,7 @@ static void output_warm(const struct iovec *iov, int n) {
 /* Output that waited before, or has to: one write for all that c has to get. */
 static void client_flush(struct client *c) {
     if (c->wait_until) wait_check(c);
-    size_t all = (c->own ? resp_out_pending(c->own) : 0) + c->turn_end - c->turn_start;
+    if (c->turn_end > c->turn_start) client_own(c);
     bool held = output_held(c);
     ssize_t sent = 0;
     if (held) c->flags |= CLIENT_HELD | CLIENT_BLOCKED;
@@ -477,17 +468,15 @@ static void client_flush(struct client *c) {
         c->flags &= ~(uint32_t)CLIENT_HELD;
         client_unblock(c);
     }
-    if (all && !held) {
+    if (c->own && resp_out_pending(c->own) && !held) {
         struct iovec iov[64];
-        iov[0] = (struct iovec){.iov_base = turn.out.buf ? turn.out.buf + c->turn_start : NULL,
-                                .iov_len = c->turn_end - c->turn_start};
-        int n = 1 + (c->own ? resp_out_iov(c->own, iov + 1, 63) : 0);
-        if (!(c->flags & CLIENT_WANT_WRITE)) output_warm(iov + 1, n - 1); /* else its socket takes little at a time */
+        int n = resp_out_iov(c->own, iov, 64);
+        if (!(c->flags & CLIENT_WANT_WRITE)) output_warm(iov, n); /* else its socket takes little at a time */
         sent = writev(c->fd, iov, n);
         if (sent < 0) sent = -errno;
         server_stats.writes++;
     }
-    client_sent(c, all, held, sent);
+    client_sent(c, held, sent);
 }
 
 /* The turn's replies to clients for whom nothing else waits, all at once. */
@@ -501,7 +490,7 @@ static void flush_together(struct client **clients, size_t n) {
     server_stats.writes += n;
     for (size_t i = 0; i < n; i++) {
         clients[i]->hold = 0;
-        client_sent(clients[i], ios[i].n, false, ios[i].result);
+        client_sent(clients[i], false, ios[i].result);
     }
 }
 

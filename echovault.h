@@ -170,8 +170,8 @@ enum client_flag {
 };
 
 /* A connection. An idle one costs this struct and nothing else.
- * Invariants: in == NULL unless a command is cut off or input waits; own == NULL unless output waits;
- * CLOSING is final; freed only by the reaper, after the turn. */
+ * Invariants: in == NULL unless a command is cut off or input waits; own == NULL unless output waits, and then there is
+ * no part of the turn's; CLOSING is final; freed only by the reaper, after the turn. */
 struct client {
     int fd, db;
     uint64_t id;
