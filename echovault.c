@@ -351,13 +351,6 @@ static void client_again(struct client *c) {
     PUSH(turn.again, turn.nagain, turn.again_cap, client_key(c));
 }
 
-/* Unless something else, too, keeps it blocked. */
-static void client_unblock(struct client *c) {
-    if (c->wait_until || c->postponed || c->flags & CLIENT_HELD) return;
-    c->flags &= ~(uint32_t)CLIENT_BLOCKED;
-    client_again(c);
-}
-
 /* Its replies must not leave yet: what they report is not as safe as the policy promises. */
 static bool output_held(const struct client *c) { return c->hold > log_safe(); }
 
@@ -462,11 +455,11 @@ static void client_flush(struct client *c) {
     if (c->turn_end > c->turn_start) client_own(c);
     bool held = output_held(c);
     ssize_t sent = 0;
-    if (held) c->flags |= CLIENT_HELD | CLIENT_BLOCKED;
-    else c->hold = 0;
-    if (!held && c->flags & CLIENT_HELD) {
-        c->flags &= ~(uint32_t)CLIENT_HELD;
-        client_unblock(c);
+    c->flags = held ? c->flags | CLIENT_HELD | CLIENT_BLOCKED : c->flags & ~(uint32_t)CLIENT_HELD;
+    if (!held) c->hold = 0;
+    if (c->flags & CLIENT_BLOCKED && !held && !c->wait_until && !c->postponed) { /* what it waited for is over */
+        c->flags &= ~(uint32_t)CLIENT_BLOCKED;
+        client_again(c);
     }
     if (c->own && resp_out_pending(c->own) && !held) {
         struct iovec iov[64];
@@ -1004,7 +997,7 @@ static void postponed_run(void) {
         client_run(c, q->cmd, q->argv, q->argc);
         output_end();
         queued_free(q);
-        client_unblock(c);
+        client_touch(c); /* it may go on */
     }
 }
 
@@ -1071,7 +1064,6 @@ static void wait_check(struct client *c) {
     else if (!silent) wait_reply(c, client_own(c));
     if (demoted) c->flags |= CLIENT_CLOSE_AFTER;
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
-    client_unblock(c);
 }
 
 /* ==== replay: the log's commands at the start, without a client =============================== */
