@@ -266,12 +266,14 @@ static void put_bytes(struct resp_out *o, const char *name, int64_t bytes) {
 }
 
 static void info_server(struct resp_out *o) {
+    static char run_id[41]; /* new every start */
     struct utsname system;
     uname(&system);
+    if (!*run_id) log_make_id(run_id);
     resp_printf(o, "redis_version:%s\r\nechovault_version:%s\r\nredis_mode:standalone\r\nos:%s %s %s\r\n",
                 REDIS_VERSION, ECHOVAULT_VERSION, system.sysname, system.release, system.machine);
     resp_printf(o, "arch_bits:%zu\r\nmultiplexing_api:epoll\r\nprocess_id:%d\r\nrun_id:%s\r\ntcp_port:%d\r\n",
-                8 * sizeof(void *), (int)getpid(), server_run_id(), config.port);
+                8 * sizeof(void *), (int)getpid(), run_id, config.port);
     int64_t now = store_wall_clock(), uptime = (now - server_stats.started_ms) / 1000;
     resp_printf(o, "server_time_usec:" I64 "uptime_in_seconds:" I64 "uptime_in_days:" I64, now * 1000, uptime,
                 uptime / 86400);

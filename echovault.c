@@ -129,7 +129,6 @@ static struct {
     bool out_of_memory; /* for this turn's small needs and the table's growth there may not be enough */
     uint32_t now_s;
     int64_t next_cron_ms;
-    char run_id[41];
 } server = {.loading = true};
 
 /* ==== the server's log ======================================================================== */
@@ -1238,8 +1237,6 @@ static void breathe(void) {
 
 /* ==== the beginning and the end =============================================================== */
 
-const char *server_run_id(void) { return server.run_id; }
-
 /* Raises the limit of descriptors to what maxclients needs, or lowers maxclients to what the limit gives. */
 static void descriptors_set_up(void) {
     struct rlimit limit;
@@ -1312,7 +1309,6 @@ static void server_start(void) {
     if (config.supervised == SUPERVISED_SYSTEMD && !supervisor())
         server_log(LOG_WARNING, "--supervised systemd: NOTIFY_SOCKET is not set, so nobody is told of the start");
     if (config.daemonize && !supervisor() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
-    log_make_id(server.run_id);
     signals_set_up();
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server.epoll < 0) die("epoll_create1: %s", strerror(errno));

@@ -309,9 +309,8 @@ void listen_all(void);                     /* listens as the options say, or end
 void listen_unix(void);                    /* the same for --unixsocket */
 void listen_accept(int listener);          /* takes who waits there */
 void listen_end(void);
-void sandbox_user(void);         /* root becomes --user, or the server ends (sandbox.c) */
-void sandbox_calls(void);        /* --seccomp: from now on, and in threads made from now on */
-const char *server_run_id(void); /* 40 hex digits, new every start */
+void sandbox_user(void);  /* root becomes --user, or the server ends (sandbox.c) */
+void sandbox_calls(void); /* --seccomp: from now on, and in threads made from now on */
 
 void server_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The server cannot go on: one line that says why and what to do. */
