@@ -244,10 +244,6 @@ struct client *client_new(int fd, bool is_unix) {
 
 int client_silence(const struct client *c) { return (int)(server.now_s - c->active); }
 
-void clients_forget_offsets(void) {
-    for (struct client *c = client_next(NULL); c; c = client_next(c)) c->hold = c->last_write = 0;
-}
-
 void client_close(struct client *c) {
     if (c->flags & CLIENT_CLOSING) return;
     c->flags |= CLIENT_CLOSING;

@@ -203,7 +203,6 @@ void client_close(struct client *c);              /* marks only */
 struct client *client_new(int fd, bool is_unix);  /* NULL: it cannot be watched, and is closed */
 void client_touch(struct client *c);              /* it has something to be sent at the end of the turn */
 int client_silence(const struct client *c);       /* seconds since it last sent something */
-void clients_forget_offsets(void);                /* those of the log mean something else from now on */
 void client_close_after_reply(struct client *c);
 void client_reset(struct client *c);              /* RESET: as just connected */
 struct resp_out *client_output(struct client *c); /* for what c did not ask for at this moment (push messages) */

@@ -260,7 +260,7 @@ static void follow(const char *host, int port, bool takes_over) {
     free(config.replicaof);
     config.replicaof = resp_need(strdup(text));
     if (leader) stream_end(NULL, false);
-    clients_forget_offsets();
+    for (struct client *c = client_next(NULL); c; c = client_next(c)) c->hold = c->last_write = 0; /* of another log */
     repl_follow(host, port, takes_over);
     server_set_expiry();
     server_log(LOG_NOTICE, "Following %s:%d.", host, port);
