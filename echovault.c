@@ -1350,7 +1350,7 @@ int main(int argc, char **argv) {
     supervisor_notify("STATUS=Stopping\nSTOPPING=1");
     if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);
-    listen_end();
+    if (*config.unixsocket) unlink(config.unixsocket);
     server_log(LOG_NOTICE, "EchoVault is now ready to exit, bye bye...");
     return 0;
 }

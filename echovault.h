@@ -307,9 +307,8 @@ void server_watch(int fd);                 /* for input, by the reactor */
 void listen_all(void);                     /* listens as the options say, or ends the server (listen.c) */
 void listen_unix(void);                    /* the same for --unixsocket */
 void listen_accept(int listener);          /* takes who waits there */
-void listen_end(void);
-void sandbox_user(void);  /* root becomes --user, or the server ends (sandbox.c) */
-void sandbox_calls(void); /* --seccomp: from now on, and in threads made from now on */
+void sandbox_user(void);                   /* root becomes --user, or the server ends (sandbox.c) */
+void sandbox_calls(void);                  /* --seccomp: from now on, and in threads made from now on */
 
 void server_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The server cannot go on: one line that says why and what to do. */

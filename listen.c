@@ -131,7 +131,3 @@ void listen_accept(int listener) {
         else client_new(fd, ss.ss_family == AF_UNIX);
     }
 }
-
-void listen_end(void) {
-    if (*config.unixsocket) unlink(config.unixsocket);
-}
