@@ -281,8 +281,8 @@ void info_replication(struct resp_out *o); /* for INFO */
 /* ---- looking at what runs (observe.c) -------------------------------------------------------- */
 
 enum observed { EVENT_COMMAND, EVENT_FAST, EVENT_EXPIRE, EVENT_EVICT, EVENT_SNAPSHOT, EVENT_WRITE, EVENTS };
-extern bool observe_all;                                                  /* brief commands are looked at as well */
-int64_t observe_clock(void);                                              /* monotonic, ns */
+extern bool observe_all; /* brief commands are looked at as well */
+static inline int64_t observe_clock(void) { return store_clock_ns(CLOCK_MONOTONIC); } /* ns */
 int64_t observe_look(const struct cx *cx, int64_t began);                 /* it has run; returns how long it took, ns */
 int64_t observe_event(enum observed event, int64_t began);                /* it is over; returns the clock */
 void observe_share(const struct command *const *rows, int n, int64_t ns); /* among brief commands that ran */

@@ -252,8 +252,6 @@ void cmd_latency_doctor(struct cx *cx) {
 
 /* ==== how long commands take =================================================================================== */
 
-int64_t observe_clock(void) { return store_clock_ns(CLOCK_MONOTONIC); }
-
 void observe_share(const struct command *const *rows, int n, int64_t ns) {
     uint64_t share = (uint64_t)ns / (uint64_t)n, units = (share ? share - 1 : 0) / NS_FIRST;
     int bucket = units ? 64 - __builtin_clzll(units) : 0;
