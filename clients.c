@@ -212,40 +212,33 @@ void cmd_client_unblock(struct cx *cx) {
 static struct {
     bool all;
     int64_t until;
-} pauses[PAUSE_PURPOSES];
+} pausing; /* as CLIENT PAUSE said */
 
-void client_pause(enum pause_purpose purpose, bool all, int64_t until_ms) {
-    bool runs = pauses[purpose].until >= store_wall_clock();
-    pauses[purpose].all = all || (runs && pauses[purpose].all);
-    if (!runs || until_ms > pauses[purpose].until) pauses[purpose].until = until_ms;
-}
-
-void client_unpause(enum pause_purpose purpose) {
-    pauses[purpose].until = 0;
+void client_unpause(void) {
+    pausing.until = 0;
     server_set_expiry(); /* changes that follow in this turn must see what has expired go */
 }
 
 enum pause client_paused(void) {
-    enum pause strictest = PAUSE_NONE;
-    for (int i = 0; i < PAUSE_PURPOSES; i++)
-        if (pauses[i].until >= store_wall_clock() && strictest != PAUSE_ALL)
-            strictest = pauses[i].all ? PAUSE_ALL : PAUSE_WRITES;
-    return strictest;
+    bool runs = pausing.until >= store_wall_clock();
+    return runs && pausing.all ? PAUSE_ALL : runs || replication_failing_over() ? PAUSE_WRITES : PAUSE_NONE;
 }
 
+/* A pause that runs is only made stricter, longer. */
 void cmd_client_pause(struct cx *cx) {
     int64_t until;
-    bool all = cx->argc == 3 || resp_arg_is(&cx->argv[3], "all");
+    bool all = cx->argc == 3 || resp_arg_is(&cx->argv[3], "all"), runs = pausing.until >= store_wall_clock();
     if (!cx_at_most(cx, 4) ||
         !cx_check(cx, all || resp_arg_is(&cx->argv[3], "write"), "ERR CLIENT PAUSE mode must be WRITE or ALL") ||
         !cx_timeout(cx, 2, &until))
         return;
-    client_pause(PAUSE_BY_COMMAND, all, until);
+    pausing.all = all || (runs && pausing.all);
+    if (!runs || until > pausing.until) pausing.until = until;
     resp_ok(cx->out);
 }
 
 void cmd_client_unpause(struct cx *cx) {
-    client_unpause(PAUSE_BY_COMMAND);
+    client_unpause();
     resp_ok(cx->out);
 }
 

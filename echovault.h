@@ -221,13 +221,10 @@ void client_count_memory(struct client *c); /* notes what it has become, where c
 void clients_evict(void);                   /* keeps maxmemory-clients */
 void client_describe(struct resp_out *o, const struct cx *cx, const struct client *c); /* its line of CLIENT LIST */
 
-/* Pausing (clients.c): until a time, or the end is said, nothing of ordinary clients is run, or no changes. Nothing
- * expires meanwhile. Each purpose has a pause of its own; the strictest counts. */
-enum pause_purpose { PAUSE_BY_COMMAND, PAUSE_BY_FAILOVER, PAUSE_PURPOSES };
+/* Pausing (clients.c): until a time, or the end is said, nothing of ordinary clients is run, or no changes, as during a
+ * failover. Nothing expires meanwhile. */
 enum pause { PAUSE_NONE, PAUSE_WRITES, PAUSE_ALL };
-/* One that runs is only made stricter, longer. */
-void client_pause(enum pause_purpose purpose, bool all, int64_t until_ms);
-void client_unpause(enum pause_purpose purpose);
+void client_unpause(void);
 enum pause client_paused(void);
 
 /* A command that is kept for later. */
@@ -275,6 +272,7 @@ void replication_refuse(const char *why);  /* what the leader sends is no stream
 void replication_gone(struct client *c);   /* c is about to be freed */
 void replication_promote(void);            /* from follower to leader */
 bool replication_enough(void);             /* min-replicas-to-write is met */
+bool replication_failing_over(void);       /* FAILOVER is under way */
 void replication_getack(void);             /* somebody waits for followers */
 bool replication_link_up(void);            /* the leader's stream comes */
 void info_replication(struct resp_out *o); /* for INFO */

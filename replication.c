@@ -113,6 +113,8 @@ void replication_getack(void) {
     asked = log_end();
 }
 
+bool replication_failing_over(void) { return failover.state != FAILOVER_NONE; }
+
 bool replication_enough(void) {
     int64_t lag = (int64_t)config.min_replicas_max_lag * 1000;
     return log_following() || !config.min_replicas_to_write || !lag ||
@@ -387,7 +389,7 @@ void info_replication(struct resp_out *o) {
 static void failover_end(const char *why) {
     server_log(LOG_NOTICE, "FAILOVER: %s", why);
     failover.state = FAILOVER_NONE;
-    client_unpause(PAUSE_BY_FAILOVER);
+    server_set_expiry();
 }
 
 /* Whether it is the one that is named, or none is. */
@@ -467,7 +469,6 @@ void cmd_failover(struct cx *cx) {
         cx_check(cx, !*f.host || target, "ERR FAILOVER target HOST and PORT is not a replica.") &&
         cx_check(cx, !*f.host || target->phase == REPL_ONLINE, "ERR FAILOVER target replica is not online.")) {
         failover = f;
-        client_pause(PAUSE_BY_FAILOVER, false, INT64_MAX);
         replication_getack();
         server_log(LOG_NOTICE, "FAILOVER: writes wait until a follower has all of the log.");
         resp_ok(cx->out);

@@ -78,7 +78,7 @@ void harness_kill(void) {
     persist_forget();
     repl_forget();
     replication_forget();
-    for (int i = 0; i < PAUSE_PURPOSES; i++) client_unpause((enum pause_purpose)i);
+    client_unpause();
 }
 
 void harness_forget(void) {
