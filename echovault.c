@@ -349,6 +349,71 @@ static void client_again(struct client *c) {
 /* Its replies must not leave yet: what they report is not as safe as the policy promises. */
 static bool output_held(const struct client *c) { return c->hold > log_safe(); }
 
+/* ==== WAIT and WAITAOF ======================================================================== */
+
+static bool wait_over(const struct client *c) {
+    bool local = !c->wait_local || (config.persist.log_on && log_synced() >= c->last_write);
+    return local && (int64_t)repl_count(c->last_write, c->wait_aof) >= c->wait_followers;
+}
+
+static void wait_reply(const struct client *c, struct resp_out *out) {
+    if (c->wait_aof) resp_array(out, 2);
+    if (c->wait_aof) resp_int(out, config.persist.log_on && log_synced() >= c->last_write);
+    resp_int(out, (int64_t)repl_count(c->last_write, c->wait_aof));
+}
+
+/* Blocks until the log, as far as c has changed it, is where it is wanted. Inside a transaction nothing waits. */
+static void wait_begin(struct cx *cx, bool local, int64_t followers, int64_t until) {
+    struct client *c = cx->client;
+    c->wait_aof = cx->cmd->fn == cmd_waitaof;
+    c->wait_local = local;
+    c->wait_followers = followers;
+    if (c->flags & CLIENT_MULTI || wait_over(c)) {
+        wait_reply(c, cx->out);
+        return;
+    }
+    c->wait_until = until ? until : INT64_MAX;
+    if (followers) replication_getack();
+    c->flags |= CLIENT_BLOCKED;
+    client_touch(c);
+}
+
+void cmd_wait(struct cx *cx) {
+    int64_t followers, until;
+    if (cx_check(cx, !log_following(),
+                 "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica "
+                 "is configured to be writable (which is not the default) writes to replicas are just local and are "
+                 "not propagated.") &&
+        cx_int(cx, 1, &followers) && cx_timeout(cx, 2, &until))
+        wait_begin(cx, false, followers, until);
+}
+
+void cmd_waitaof(struct cx *cx) {
+    int64_t local, followers, until;
+    if (cx_int(cx, 1, &local) && cx_int(cx, 2, &followers) &&
+        cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") &&
+        cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") && cx_timeout(cx, 3, &until) &&
+        cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") &&
+        cx_check(cx, !local || config.persist.log_on,
+                 "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
+        wait_begin(cx, local, followers, until);
+}
+
+/* If c has waited long enough, it hears how far the log is. */
+static void wait_check(struct client *c) {
+    bool demoted = log_following(), silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP);
+    bool failed = c->wait_until == WAIT_FAILED;
+    if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) return;
+    c->wait_until = 0;
+    if (!silent && (demoted || failed))
+        resp_errorf(client_own(c), "UNBLOCKED %s",
+                    failed ? "client unblocked via CLIENT UNBLOCK"
+                           : "force unblock from blocking operation, instance state changed (master -> replica?)");
+    else if (!silent) wait_reply(c, client_own(c));
+    if (demoted) c->flags |= CLIENT_CLOSE_AFTER;
+    c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
+}
+
 /* ==== output ================================================================================== */
 
 /* The socket took so much of what c has to get: the rest becomes, or stays, the client's own output. */
@@ -426,8 +491,6 @@ static void client_sent(struct client *c, bool held, ssize_t sent) {
     if (c->own) output_check_limits(c);
     client_count_memory(c);
 }
-
-static void wait_check(struct client *c);
 
 /* Brings long values near before a write copies them. Where they lie in memory alone, the kernel's copy waits for one
  * line after the other; reads that nobody waits for run far ahead: a GET of 1 MB costs 0.90 of what it does without. */
@@ -994,71 +1057,6 @@ static void postponed_run(void) {
         queued_free(q);
         client_touch(c); /* it may go on */
     }
-}
-
-/* ==== WAIT and WAITAOF ======================================================================== */
-
-static bool wait_over(const struct client *c) {
-    bool local = !c->wait_local || (config.persist.log_on && log_synced() >= c->last_write);
-    return local && (int64_t)repl_count(c->last_write, c->wait_aof) >= c->wait_followers;
-}
-
-static void wait_reply(const struct client *c, struct resp_out *out) {
-    if (c->wait_aof) resp_array(out, 2);
-    if (c->wait_aof) resp_int(out, config.persist.log_on && log_synced() >= c->last_write);
-    resp_int(out, (int64_t)repl_count(c->last_write, c->wait_aof));
-}
-
-/* Blocks until the log, as far as c has changed it, is where it is wanted. Inside a transaction nothing waits. */
-static void wait_begin(struct cx *cx, bool local, int64_t followers, int64_t until) {
-    struct client *c = cx->client;
-    c->wait_aof = cx->cmd->fn == cmd_waitaof;
-    c->wait_local = local;
-    c->wait_followers = followers;
-    if (c->flags & CLIENT_MULTI || wait_over(c)) {
-        wait_reply(c, cx->out);
-        return;
-    }
-    c->wait_until = until ? until : INT64_MAX;
-    if (followers) replication_getack();
-    c->flags |= CLIENT_BLOCKED;
-    client_touch(c);
-}
-
-void cmd_wait(struct cx *cx) {
-    int64_t followers, until;
-    if (cx_check(cx, !log_following(),
-                 "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica "
-                 "is configured to be writable (which is not the default) writes to replicas are just local and are "
-                 "not propagated.") &&
-        cx_int(cx, 1, &followers) && cx_timeout(cx, 2, &until))
-        wait_begin(cx, false, followers, until);
-}
-
-void cmd_waitaof(struct cx *cx) {
-    int64_t local, followers, until;
-    if (cx_int(cx, 1, &local) && cx_int(cx, 2, &followers) &&
-        cx_check(cx, local >= 0 && local <= 1, "ERR value is out of range, must be between 0 and 1") &&
-        cx_check(cx, followers >= 0, "ERR value is out of range, must be positive") && cx_timeout(cx, 3, &until) &&
-        cx_check(cx, !log_following(), "ERR WAITAOF cannot be used with replica instances.") &&
-        cx_check(cx, !local || config.persist.log_on,
-                 "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."))
-        wait_begin(cx, local, followers, until);
-}
-
-/* If c has waited long enough, it hears how far the log is. */
-static void wait_check(struct client *c) {
-    bool demoted = log_following(), silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP);
-    bool failed = c->wait_until == WAIT_FAILED;
-    if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) return;
-    c->wait_until = 0;
-    if (!silent && (demoted || failed))
-        resp_errorf(client_own(c), "UNBLOCKED %s",
-                    failed ? "client unblocked via CLIENT UNBLOCK"
-                           : "force unblock from blocking operation, instance state changed (master -> replica?)");
-    else if (!silent) wait_reply(c, client_own(c));
-    if (demoted) c->flags |= CLIENT_CLOSE_AFTER;
-    c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
 }
 
 /* ==== replay: the log's commands at the start, without a client =============================== */
