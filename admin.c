@@ -540,20 +540,14 @@ static void debug_object(struct cx *cx) {
                     (const void *)store_value(e).p, cx_encoding(e), store_idle(e));
 }
 
-/* --enable-debug-command local: to who comes over loopback or a Unix socket. */
-static bool debug_permitted(const struct client *c) {
-    struct address peer = client_peer(c);
-    bool local = c->flags & CLIENT_UNIX || !strncmp(peer.text, "127.", 4) || !strncmp(peer.text, "[::1]", 5);
-    return config.enable_debug_command == DEBUG_YES || (config.enable_debug_command == DEBUG_LOCAL && local);
-}
-
 void cmd_debug(struct cx *cx) {
     struct arg *what = &cx->argv[1], *value = &cx->argv[2];
     bool one = cx->argc == 2, two = cx->argc == 3, reload = one && resp_arg_is(what, "reload");
     bool digest = one && resp_arg_is(what, "digest"), object = two && resp_arg_is(what, "object");
     const char *error = NULL;
     long double seconds;
-    if (!cx_check(cx, debug_permitted(cx->client),
+    bool local = config.enable_debug_command == DEBUG_LOCAL && cx->client->flags & CLIENT_LOCAL;
+    if (!cx_check(cx, local || config.enable_debug_command == DEBUG_YES,
                   "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run "
                   "it from a local connection, otherwise you need to set this option in the configuration file, and "
                   "then restart the server."))

@@ -218,7 +218,7 @@ static void output_free(struct client *c) {
 
 static bool client_authed(const struct client *c) { return c->flags & CLIENT_AUTHED || !*config.requirepass; }
 
-struct client *client_new(int fd, bool is_unix) {
+struct client *client_new(int fd, uint32_t flags) {
     if (fd >= server.clients_cap) {
         int cap = fd + 1024;
         server.clients = resp_need(realloc(server.clients, (size_t)cap * sizeof *server.clients));
@@ -228,7 +228,7 @@ struct client *client_new(int fd, bool is_unix) {
     struct client *c = resp_need(malloc(sizeof *c));
     if (!(uint32_t)++server.last_id) server.last_id++; /* its key would be that of no client */
     *c = (struct client){.fd = fd, .id = server.last_id, .proto = 2};
-    c->flags = (is_unix ? CLIENT_UNIX : 0) | (*config.requirepass ? 0 : CLIENT_AUTHED);
+    c->flags = flags | (*config.requirepass ? 0 : CLIENT_AUTHED);
     c->created = c->active = server.now_s;
     if (!client_arm(c, EPOLL_CTL_ADD)) {
         close(fd);

@@ -161,6 +161,7 @@ enum client_flag {
     CLIENT_BLOCKED = 1 << 11,    /* nothing more is read or run until something happens */
     CLIENT_TOUCHED = 1 << 12,    /* stands in the list of those to be written to at the end of the turn */
     CLIENT_UNIX = 1 << 13,
+    CLIENT_LOCAL = 1 << 20, /* comes from this machine: over a Unix socket or loopback */
     CLIENT_MONITOR = 1 << 14,
     CLIENT_LEADER = 1 << 15,   /* the link to our leader */
     CLIENT_FOLLOWER = 1 << 16, /* a follower's link */
@@ -198,11 +199,11 @@ struct client {
 };
 enum { WAIT_OVER = 1, WAIT_FAILED = 2 }; /* wait_until, when CLIENT UNBLOCK has ended it: as TIMEOUT, as ERROR */
 
-struct client *client_next(struct client *after); /* NULL: the first; all that are not closing, by descriptor */
-void client_close(struct client *c);              /* marks only */
-struct client *client_new(int fd, bool is_unix);  /* NULL: it cannot be watched, and is closed */
-void client_touch(struct client *c);              /* it has something to be sent at the end of the turn */
-int client_silence(const struct client *c);       /* seconds since it last sent something */
+struct client *client_next(struct client *after);  /* NULL: the first; all that are not closing, by descriptor */
+void client_close(struct client *c);               /* marks only */
+struct client *client_new(int fd, uint32_t flags); /* NULL: it cannot be watched, and is closed */
+void client_touch(struct client *c);               /* it has something to be sent at the end of the turn */
+int client_silence(const struct client *c);        /* seconds since it last sent something */
 void client_close_after_reply(struct client *c);
 void client_reset(struct client *c);              /* RESET: as just connected */
 struct resp_out *client_output(struct client *c); /* for what c did not ask for at this moment (push messages) */

@@ -85,12 +85,10 @@ static const char stranger_told[] =
     "default user. In this mode connections are only accepted from the loopback interface. Set a password with "
     "requirepass, or turn protected mode off with 'CONFIG SET protected-mode no' from the loopback interface.\r\n";
 
-/* Protected mode: open to the world without a password is hardly what anyone wants. */
-static bool is_stranger(const struct sockaddr_storage *ss) {
-    if (!config.protected_mode || *config.requirepass) return false;
-    if (ss->ss_family == AF_INET) return (ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) != 127;
-    if (ss->ss_family == AF_INET6) return !IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)ss)->sin6_addr);
-    return false;
+static bool is_local(const struct sockaddr_storage *ss) {
+    if (ss->ss_family == AF_INET) return (ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) == 127;
+    if (ss->ss_family == AF_INET6) return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)ss)->sin6_addr);
+    return true;
 }
 
 static void socket_tune(int fd) {
@@ -125,9 +123,11 @@ void listen_accept(int listener) {
             if (errno == EMFILE || errno == ENFILE) accept_without_descriptors(listener);
             return;
         }
-        if (ss.ss_family != AF_UNIX) socket_tune(fd);
-        if (is_stranger(&ss)) refuse(fd, stranger_told);
+        bool is_unix = ss.ss_family == AF_UNIX, local = is_local(&ss);
+        if (!is_unix) socket_tune(fd);
+        /* Open to the world without a password is hardly what anyone wants. */
+        if (!local && config.protected_mode && !*config.requirepass) refuse(fd, stranger_told);
         else if (client_count() >= (size_t)config.maxclients) refuse(fd, too_many_told);
-        else client_new(fd, ss.ss_family == AF_UNIX);
+        else client_new(fd, (is_unix ? CLIENT_UNIX : 0) | (local ? CLIENT_LOCAL : 0));
     }
 }

@@ -186,7 +186,7 @@ static void ack_send(void) {
 }
 
 static void stream_begin(int fd) {
-    leader = client_new(fd, false);
+    leader = client_new(fd, 0);
     if (!leader) {
         repl_link_lost("no connection can be made of it", false);
         return;
