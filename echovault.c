@@ -940,56 +940,45 @@ bool cx_resolve(struct cx *cx) {
     return well;
 }
 
-/* Why c may change nothing now: on a follower, with too few of them, or while the disk does not keep its promise. */
-static const char *write_refusal(const struct client *c) {
-    static char text[256];
-    const char *why = log_error();
-    if (c->flags & CLIENT_LEADER) return NULL;
-    if (log_following() && config.replica_read_only) return "READONLY You can't write against a read only replica.";
-    if (!replication_enough()) return "NOREPLICAS Not enough good replicas to write.";
-    if (why) {
-        snprintf(text, sizeof text, "MISCONF Errors writing to the AOF file: %s", why);
-        return text;
-    }
-    if (!config.stop_writes_on_bgsave_error || !*config.save || snap_ok()) return NULL;
-    return "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
-           "Commands that may modify the data set are disabled, because this instance is configured to report "
-           "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the "
-           "Redis logs for details about the RDB error.";
-}
-
+/* Changes are refused on a follower, with too few of them, and while the disk does not keep its promise. */
 bool cx_may_write(struct cx *cx) {
-    const char *why = write_refusal(cx->client);
-    return cx_check(cx, !why, why);
+    const char *why = log_error();
+    if (cx->client->flags & CLIENT_LEADER) return true;
+    return cx_check(cx, !log_following() || !config.replica_read_only,
+                    "READONLY You can't write against a read only replica.") &&
+           cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.") &&
+           cx_checkf(cx, !why, "MISCONF Errors writing to the AOF file: %s", why) &&
+           cx_check(cx, snap_ok() || !config.stop_writes_on_bgsave_error || !*config.save,
+                    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
+                    "Commands that may modify the data set are disabled, because this instance is configured to report "
+                    "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check "
+                    "the Redis logs for details about the RDB error.");
 }
 
-/* Why this command may not run now, NULL: it may. */
-static const char *refusal(const struct cx *cx) {
-    static char text[192];
+/* Whether the command may run now; false: the error is said. */
+static bool may_run(struct cx *cx) {
     const struct client *c = cx->client;
-    const struct command *cmd = cx->cmd;
-    uint32_t flags = cmd->flags;
-    if (!client_authed(c) && !(cmd->flags & CMD_NO_AUTH)) return "NOAUTH Authentication required.";
-    if (server.loading && !(cmd->flags & CMD_LOADING)) return "LOADING Redis is loading the dataset in memory";
-    if (c->flags & CLIENT_MULTI && cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
-    if (c->flags & CLIENT_MULTI) /* queueing takes memory, too */
-        flags |= cmd->fn == cmd_exec ? transaction_flags(c) : cmd->flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
-    if (config.maxmemory && flags & CMD_DENYOOM && !make_room())
-        return "OOM command not allowed when used memory > 'maxmemory'.";
-    if (server.out_of_memory && flags & CMD_DENYOOM) return RESP_NO_MEMORY;
-    if (c->subs && c->proto == 2 && !(cmd->flags & CMD_IN_RESP2_SUB)) {
-        snprintf(text, sizeof text,
-                 "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
-                 "this context",
-                 cx->cmd->name);
-        return text;
-    }
-    if (c->flags & CLIENT_MONITOR && cmd->flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE))
-        return "ERR Replica can't interact with the keyspace";
-    const char *why = cmd->flags & CMD_WRITE ? write_refusal(c) : NULL;
-    if (why || cmd->flags & CMD_STALE || config.replica_serve_stale_data || !log_following() || replication_link_up())
-        return why;
-    return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
+    uint32_t flags = cx->cmd->flags, tx = 0;
+    bool multi = c->flags & CLIENT_MULTI;
+    if (multi) /* queueing takes memory, too */
+        tx = cx->cmd->fn == cmd_exec ? transaction_flags(c) : flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
+    bool grows = (flags | tx) & CMD_DENYOOM;
+    return cx_check(cx, client_authed(c) || flags & CMD_NO_AUTH, "NOAUTH Authentication required.") &&
+           cx_check(cx, !server.loading || flags & CMD_LOADING, "LOADING Redis is loading the dataset in memory") &&
+           cx_check(cx, !multi || !(flags & CMD_NO_MULTI), "ERR Command not allowed inside a transaction") &&
+           cx_check(cx, !grows || !config.maxmemory || make_room(),
+                    "OOM command not allowed when used memory > 'maxmemory'.") &&
+           cx_check(cx, !grows || !server.out_of_memory, RESP_NO_MEMORY) &&
+           cx_checkf(cx, !c->subs || c->proto > 2 || flags & CMD_IN_RESP2_SUB,
+                     "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed "
+                     "in this context",
+                     cx->cmd->name) &&
+           cx_check(cx, !(c->flags & CLIENT_MONITOR && flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE)),
+                    "ERR Replica can't interact with the keyspace") &&
+           (!(flags & CMD_WRITE) || cx_may_write(cx)) &&
+           cx_check(cx,
+                    config.replica_serve_stale_data || flags & CMD_STALE || !log_following() || replication_link_up(),
+                    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
 }
 
 /* Keeps the command for later where the pause is for it, too. */
@@ -1007,9 +996,7 @@ static bool postpone(struct cx *cx) {
 static void cx_dispatch(struct cx *cx) {
     struct client *c = cx->client;
     size_t len = cx->out->len;
-    bool known = cx_resolve(cx);
-    const char *why = known ? refusal(cx) : NULL;
-    if (!known || !cx_check(cx, !why, why)) {
+    if (!cx_resolve(cx) || !may_run(cx)) {
         if (cx->cmd) cx->cmd->stats->rejected++;
         if (cx->cmd && cx->cmd->fn == cmd_exec) transaction_abort(cx, len);
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
