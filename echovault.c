@@ -902,9 +902,14 @@ void cx_call(struct cx *cx) {
     if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 
-/* Apart, so that only who comes here pays for it. */
-static __attribute__((noinline)) void unknown_command(struct cx *cx) {
+/* Says so and returns false. Apart, so that only who comes here pays for it. */
+static __attribute__((noinline)) bool unknown_command(struct cx *cx) {
     struct resp_out args = {0};
+    if (cx->client && resp_arg_is(&cx->argv[0], "post host:")) {
+        server_log(LOG_WARNING,
+                   "A client that speaks HTTP was closed: perhaps a browser was made to send requests here");
+        client_close(cx->client);
+    }
     for (int i = 1; i < cx->argc && args.len < 128; i++) {
         size_t n = cx->argv[i].n, room = 128 - args.len;
         resp_printf(&args, "'%.*s' ", (int)(n < room ? n : room), cx->argv[i].p);
@@ -913,18 +918,11 @@ static __attribute__((noinline)) void unknown_command(struct cx *cx) {
                 (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, (int)args.len,
                 args.len ? args.buf : "");
     resp_out_free(&args);
+    return false;
 }
 
 bool cx_resolve(struct cx *cx) {
-    if (!cx->cmd) {
-        if (cx->client && resp_arg_is(&cx->argv[0], "post host:")) {
-            server_log(LOG_WARNING,
-                       "A client that speaks HTTP was closed: perhaps a browser was made to send requests here");
-            client_close(cx->client);
-        }
-        unknown_command(cx);
-        return false;
-    }
+    if (!cx->cmd) return unknown_command(cx);
     if (cx->cmd->flags & CMD_CONTAINER && cx->argc > 1) {
         const struct command *sub = command_find_sub(cx->cmd, &cx->argv[1]);
         if (!sub) {
