@@ -416,12 +416,12 @@ static void wait_check(struct client *c) {
 
 /* ==== output ================================================================================== */
 
-/* The socket took so much of what c has to get: the rest becomes, or stays, the client's own output. */
-static void output_sent(struct client *c, size_t sent) {
+/* What the socket did not take becomes, or stays, the client's own output. Apart, as it is rare. */
+static __attribute__((noinline)) void output_keep(struct client *c, size_t sent) {
+    c->turn_start += sent; /* without a part of the turn's, that says nothing */
     if (c->own) resp_out_sent(c->own, sent);
-    else if ((c->turn_start += sent) < c->turn_end) client_own(c);
-    c->turn_start = c->turn_end = 0;
-    if (c->own && !resp_out_pending(c->own)) output_free(c);
+    else client_own(c);
+    if (!resp_out_pending(c->own)) output_free(c);
 }
 
 /* c's commands begin to run: its replies go to the end of the shared output, unless older ones still wait. */
@@ -479,7 +479,8 @@ static void client_sent(struct client *c, bool held, ssize_t sent) {
     if (sent < 0) sent = 0;
     server_stats.net_out += (uint64_t)sent;
     if (sent && !(c->flags & (CLIENT_LEADER | CLIENT_FOLLOWER))) c->active = server.now_s;
-    output_sent(c, (size_t)sent);
+    if (c->own || (size_t)sent < c->turn_end - c->turn_start) output_keep(c, (size_t)sent);
+    c->turn_start = c->turn_end = 0;
     int more = c->flags & CLIENT_FOLLOWER && !c->own ? repl_send(c->follower) : 0;
     if (more < 0) client_close(c);
     bool wait = (c->own && !held) || more > 0;
@@ -940,12 +941,11 @@ bool cx_resolve(struct cx *cx) {
 
 /* Changes are refused on a follower, with too few of them, and while the disk does not keep its promise. */
 bool cx_may_write(struct cx *cx) {
-    const char *why = log_error();
     if (cx->client->flags & CLIENT_LEADER) return true;
     return cx_check(cx, !log_following() || !config.replica_read_only,
                     "READONLY You can't write against a read only replica.") &&
            cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.") &&
-           cx_checkf(cx, !why, "MISCONF Errors writing to the AOF file: %s", why) &&
+           cx_checkf(cx, !log_error(), "MISCONF Errors writing to the AOF file: %s", log_error()) &&
            cx_check(cx, snap_ok() || !config.stop_writes_on_bgsave_error || !*config.save,
                     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
                     "Commands that may modify the data set are disabled, because this instance is configured to report "
