@@ -111,12 +111,14 @@ void cmd_client_list(struct cx *cx) {
 
 void cmd_client_reply(struct cx *cx) {
     bool on = resp_arg_is(&cx->argv[2], "on"), off = resp_arg_is(&cx->argv[2], "off");
-    uint32_t *flags = &cx->client->flags;
+    struct client *c = cx->client;
     if (!cx_check(cx, on || off || resp_arg_is(&cx->argv[2], "skip"), "ERR syntax error")) return;
-    if (on) *flags &= ~(uint32_t)(CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT);
-    else if (off) *flags |= CLIENT_REPLY_OFF;
-    else if (!(*flags & CLIENT_REPLY_OFF)) *flags |= CLIENT_REPLY_SKIP_NEXT;
-    if (on) resp_ok(cx->out);
+    if (off) c->flags |= CLIENT_REPLY_OFF;
+    else if (!on && !(c->flags & CLIENT_REPLY_OFF)) c->skip |= 2;
+    if (!on) return;
+    c->flags &= ~(uint32_t)CLIENT_REPLY_OFF;
+    c->skip = 0;
+    resp_ok(cx->out);
 }
 
 /* NO-EVICT and NO-TOUCH. */

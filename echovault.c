@@ -301,8 +301,8 @@ void client_reset(struct client *c) {
     c->name = NULL;
     c->db = 0;
     c->proto = 2;
-    c->flags &= (uint32_t) ~(CLIENT_AUTHED | CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_REPLY_SKIP_NEXT |
-                             CLIENT_NO_EVICT | CLIENT_NO_TOUCH);
+    c->skip = 0;
+    c->flags &= (uint32_t) ~(CLIENT_AUTHED | CLIENT_REPLY_OFF | CLIENT_NO_EVICT | CLIENT_NO_TOUCH);
     if (!*config.requirepass) c->flags |= CLIENT_AUTHED;
 }
 
@@ -319,7 +319,7 @@ static struct resp_out *client_own(struct client *c) {
 
 struct resp_out *client_output(struct client *c) {
     client_touch(c);
-    if (c == turn.current && c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) {
+    if (c == turn.current && client_is_silent(c)) {
         turn.pushed.proto = c->proto;
         return &turn.pushed;
     }
@@ -401,7 +401,7 @@ void cmd_waitaof(struct cx *cx) {
 
 /* If c has waited long enough, it hears how far the log is. */
 static void wait_check(struct client *c) {
-    bool demoted = log_following(), silent = c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP);
+    bool demoted = log_following(), silent = client_is_silent(c);
     bool failed = c->wait_until == WAIT_FAILED;
     if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) return;
     c->wait_until = 0;
@@ -411,7 +411,7 @@ static void wait_check(struct client *c) {
                            : "force unblock from blocking operation, instance state changed (master -> replica?)");
     else if (!silent) wait_reply(c, client_own(c));
     if (demoted) c->flags |= CLIENT_CLOSE_AFTER;
-    c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
+    c->skip = 0;
 }
 
 /* ==== output ================================================================================== */
@@ -1020,12 +1020,10 @@ static void client_run(struct client *c, const struct command *cmd, struct arg *
     if (c->flags & CLIENT_LEADER) replication_run(&cx);
     else cx_dispatch(&cx);
     c->last_cmd = cx.cmd;
-    if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) resp_truncate(cx.out, len, pieces);
+    if (client_is_silent(c)) resp_truncate(cx.out, len, pieces);
     if (turn.pushed.len) resp_out_move(cx.out, &turn.pushed, 0);
     if (c->wait_until || c->postponed) return; /* its reply is still to come */
-    c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
-    if (c->flags & CLIENT_REPLY_SKIP_NEXT) c->flags |= CLIENT_REPLY_SKIP;
-    c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP_NEXT;
+    c->skip >>= 1;
 }
 
 /* What was put off runs when no pause is as strict any more; it may be put off again. */

@@ -153,8 +153,6 @@ enum client_flag {
     CLIENT_MULTI_BAD = 1 << 3,   /* a command could not be queued: EXEC will refuse */
     CLIENT_AUTHED = 1 << 4,
     CLIENT_REPLY_OFF = 1 << 5,
-    CLIENT_REPLY_SKIP = 1 << 6, /* this command's reply is dropped */
-    CLIENT_REPLY_SKIP_NEXT = 1 << 7,
     CLIENT_NO_EVICT = 1 << 8,
     CLIENT_NO_TOUCH = 1 << 9,
     CLIENT_WANT_WRITE = 1 << 10, /* EPOLLOUT is armed */
@@ -193,7 +191,7 @@ struct client {
     size_t counted;            /* of its memory, what maxmemory-clients has it for */
     uint32_t created, active;  /* seconds of a clock that never jumps */
     uint32_t over_soft_since;  /* when its output passed the soft limit; 0: it is below */
-    uint8_t proto;             /* 2 or 3 */
+    uint8_t proto, skip;       /* 2 or 3; the replies to drop, by bit: this command's, the next one's */
     bool wait_local, wait_aof; /* for our own disk; for disks, not for memory */
     int64_t wait_followers;    /* for so many */
 };
@@ -205,6 +203,7 @@ struct client *client_new(int fd, uint32_t flags); /* NULL: it cannot be watched
 void client_touch(struct client *c);               /* it has something to be sent at the end of the turn */
 int client_silence(const struct client *c);        /* seconds since it last sent something */
 void client_close_after_reply(struct client *c);
+static inline bool client_is_silent(const struct client *c) { return c->flags & CLIENT_REPLY_OFF || c->skip & 1; }
 void client_reset(struct client *c);              /* RESET: as just connected */
 struct resp_out *client_output(struct client *c); /* for what c did not ask for at this moment (push messages) */
 struct address {

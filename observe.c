@@ -125,7 +125,7 @@ static void monitors_feed(const struct cx *cx) {
     }
     resp_raw(&line, "\r\n", 2);
     for (size_t i = 0; i < nmonitors; i++)
-        if (!(monitors[i]->flags & (CLIENT_CLOSING | CLIENT_CLOSE_AFTER | CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)))
+        if (!(monitors[i]->flags & (CLIENT_CLOSING | CLIENT_CLOSE_AFTER)) && !client_is_silent(monitors[i]))
             resp_raw(client_output(monitors[i]), line.buf, line.len);
     resp_out_free(&line);
 }
