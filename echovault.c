@@ -868,12 +868,6 @@ static bool make_room(void) {
     return done;
 }
 
-/* Is its time not worth a look at the clock? */
-static bool is_brief(const struct cx *cx) {
-    return cx->cmd->flags & CMD_BRIEF && cx->argc <= BRIEF_ARGS && !observe_all && cx->client &&
-           !(cx->client->flags & CLIENT_MULTI);
-}
-
 /* Runs the command and draws the consequences of what it did. */
 void cx_call(struct cx *cx) {
     uint64_t before = own_changes(), errors = cx->out->errors;
@@ -881,7 +875,9 @@ void cx_call(struct cx *cx) {
     int64_t began = 0;
     bool bracket = cx->client && cx->cmd->fn == cmd_exec && /* of commands that count for themselves */
                    (cx->client->flags & (CLIENT_MULTI | CLIENT_MULTI_BAD)) == CLIENT_MULTI;
-    if (is_brief(cx) && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
+    bool brief = cx->cmd->flags & CMD_BRIEF && cx->argc <= BRIEF_ARGS && !observe_all && cx->client &&
+                 !(cx->client->flags & CLIENT_MULTI); /* its time is not worth a look at the clock */
+    if (brief && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
     else if (cx->client) began = observe_clock();
     cx->log_argc = cx->log_pairs = 0;
     cx->log_never = false;
