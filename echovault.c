@@ -922,13 +922,10 @@ bool cx_resolve(struct cx *cx) {
     if (!cx->cmd) return unknown_command(cx);
     if (cx->cmd->flags & CMD_CONTAINER && cx->argc > 1) {
         const struct command *sub = command_find_sub(cx->cmd, &cx->argv[1]);
-        if (!sub) {
-            resp_errorf(cx->out, "ERR unknown subcommand '%.*s'. Try %s HELP.",
-                        (int)(cx->argv[1].n < 128 ? cx->argv[1].n : 128), cx->argv[1].p, command_title(cx->cmd));
-            cx->cmd = NULL; /* it counts for nobody */
-            return false;
-        }
-        cx->cmd = sub;
+        bool known = cx_checkf(cx, sub, "ERR unknown subcommand '%.*s'. Try %s HELP.",
+                               (int)(cx->argv[1].n < 128 ? cx->argv[1].n : 128), cx->argv[1].p, command_title(cx->cmd));
+        cx->cmd = sub; /* an unknown one counts for nobody */
+        if (!known) return false;
     }
     bool well = cx->cmd->arity > 0 ? cx->argc == cx->cmd->arity : cx->argc >= -cx->cmd->arity;
     if (!well) cx_arity_error(cx);
