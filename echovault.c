@@ -1150,6 +1150,7 @@ static void clients_look(void) {
 /* Ten times a second. */
 static void cron(void) {
     struct rlimit limit;
+    server.next_cron_ms = store_wall_clock() + CRON_MS;
     resp_memory_limited = !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
     server_sample();
     replication_cron();
@@ -1171,10 +1172,7 @@ static bool server_turn(int wait_ms) {
     bool more = resp_blob_reap((size_t)16 << 20, due);
     if (!server.loading) {
         clients_look();
-        if (due) {
-            server.next_cron_ms = store_wall_clock() + CRON_MS;
-            cron();
-        }
+        if (due) cron();
         make_room();
         int64_t at = config.latency_threshold ? observe_clock() : 0;
         more |= store_tick(due);
