@@ -456,7 +456,6 @@ static void output_check_limits(struct client *c) {
     int class = client_class(c) % 3; /* a leader's limits are the normal ones */
     size_t hard = (size_t)config.output_hard[class], soft = (size_t)config.output_soft[class];
     bool authed = client_authed(c);
-    if (!hard && !soft && authed) return;
     size_t n = output_memory(c);
     if (!soft || n <= soft) c->over_soft_since = 0;
     else if (!c->over_soft_since) c->over_soft_since = server.now_s;
