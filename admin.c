@@ -17,8 +17,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-/* Is the word among the arguments, upper or lower case? */
-static bool given(const struct cx *cx, const char *word) {
+bool cx_given(const struct cx *cx, const char *word) {
     for (int i = 1; i < cx->argc; i++)
         if (resp_arg_is(&cx->argv[i], word)) return true;
     return false;
@@ -411,11 +410,11 @@ static const struct section {
 
 void cmd_info(struct cx *cx) {
     size_t mark = resp_later(cx->out);
-    bool all = given(cx, "all") || given(cx, "everything"), usual = cx->argc == 1 || given(cx, "default");
+    bool all = cx_given(cx, "all") || cx_given(cx, "everything"), usual = cx->argc == 1 || cx_given(cx, "default");
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         const struct section *s = &sections[i];
         bool long_one = s->print == info_commandstats || s->print == observe_latencystats;
-        if (!all && !(usual && !long_one) && !given(cx, s->name)) continue;
+        if (!all && !(usual && !long_one) && !cx_given(cx, s->name)) continue;
         resp_printf(cx->out, "%s# %s\r\n", cx->out->len > mark ? "\r\n" : "", s->name);
         if (s->print) s->print(cx->out);
     }

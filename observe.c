@@ -167,9 +167,7 @@ int64_t observe_event(enum observed event, int64_t began) {
 
 /* Has the event happened, and do the arguments from the third on name it, where there are any? */
 static bool meant(const struct cx *cx, int event) {
-    bool named = cx->argc == 2;
-    for (int i = 2; i < cx->argc; i++) named |= resp_arg_is(&cx->argv[i], events[event].name);
-    return named && series[event].n;
+    return series[event].n && (cx->argc == 2 || cx_given(cx, events[event].name));
 }
 
 void cmd_latency_latest(struct cx *cx) {
