@@ -119,10 +119,8 @@ void listen_accept(int listener) {
         struct sockaddr_storage ss = {0};
         socklen_t n = sizeof ss;
         int fd = accept4(listener, (struct sockaddr *)&ss, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE) accept_without_descriptors(listener);
-            return;
-        }
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE)) accept_without_descriptors(listener);
+        if (fd < 0) return;
         bool is_unix = ss.ss_family == AF_UNIX, local = is_local(&ss);
         if (!is_unix) socket_tune(fd);
         /* Open to the world without a password is hardly what anyone wants. */
