@@ -131,10 +131,8 @@ const struct command *command_find_sub(const struct command *c, const struct arg
 const char *command_title(const struct command *c) {
     static char title[32];
     const char *bar = strchr(c->name, '|');
-    size_t n = 0;
-    for (const char *p = bar ? bar + 1 : c->name; *p && n < sizeof title - 1; p++)
-        title[n++] = (char)toupper((unsigned char)*p);
-    title[n] = 0;
+    snprintf(title, sizeof title, "%s", bar ? bar + 1 : c->name);
+    for (char *p = title; *p; p++) *p = (char)toupper((unsigned char)*p);
     return title;
 }
 
