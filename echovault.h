@@ -154,13 +154,13 @@ enum client_flag {
     CLIENT_MULTI_BAD = 1 << 3,   /* a command could not be queued: EXEC will refuse */
     CLIENT_AUTHED = 1 << 4,
     CLIENT_REPLY_OFF = 1 << 5,
+    CLIENT_LOCAL = 1 << 6, /* comes from this machine: over a Unix socket or loopback */
     CLIENT_NO_EVICT = 1 << 8,
     CLIENT_NO_TOUCH = 1 << 9,
     CLIENT_WANT_WRITE = 1 << 10, /* EPOLLOUT is armed */
     CLIENT_BLOCKED = 1 << 11,    /* nothing more is read or run until something happens */
     CLIENT_TOUCHED = 1 << 12,    /* stands in the list of those to be written to at the end of the turn */
     CLIENT_UNIX = 1 << 13,
-    CLIENT_LOCAL = 1 << 20, /* comes from this machine: over a Unix socket or loopback */
     CLIENT_MONITOR = 1 << 14,
     CLIENT_LEADER = 1 << 15,   /* the link to our leader */
     CLIENT_FOLLOWER = 1 << 16, /* a follower's link */
