@@ -888,14 +888,14 @@ void cx_call(struct cx *cx) {
     if (failed) server_count_error(cx->out->last_error);
     int64_t ns = began ? observe_look(cx, began) : 0;
     if (ns && !(cx->client->flags & CLIENT_MULTI)) turn.looked_ns += ns; /* EXEC's has its commands' in it */
-    if (own_changes() == before || cx->log_never) return;
-    bool begun = cx->log_pairs && log_begin(); /* within EXEC it has begun */
+    if (own_changes() == before || cx->log_never || !cx->client) return; /* what is replayed is in the log already */
+    bool begun = cx->log_pairs && log_begin();                           /* within EXEC it has begun */
     for (int i = 0; i == 0 || i < cx->log_pairs; i++) {
         if (cx->log_pairs) memcpy(&cx->log_argv[1], &cx->argv[2 + 2 * i], 2 * sizeof *cx->argv);
         log_append(db, cx->log_argc ? cx->log_argv : cx->argv, cx->log_argc ? cx->log_argc : cx->argc);
     }
     if (begun) log_commit();
-    if (cx->client && !log_following()) cx->client->hold = cx->client->last_write = log_end();
+    if (!log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 
 /* Says so and returns false. Apart, so that only who comes here pays for it. */
@@ -1040,8 +1040,7 @@ static struct resp_out replay_out = {.proto = 2};
 
 static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) {
     static char text[256];
-    struct cx cx = {
-        .cmd = command_find_logged(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out, .log_never = true};
+    struct cx cx = {.cmd = command_find_logged(&argv[0]), .argv = argv, .argc = argc, .out = &replay_out};
     uint64_t errors = replay_out.errors;
     bool changes = cx.cmd && cx.cmd->flags & CMD_WRITE;
     int64_t id;

@@ -1233,7 +1233,6 @@ static void settle(void) {
     lg.at = logged ? w->good : boot.rdb.offset;
     lg.settled = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.claimed = lg.at;
     snap.offset = boot.rdb.offset;
-    lg.lost = false;    /* what was replayed is counted */
     take_new_id(false); /* a history that begins is named after its first id */
     memcpy(lg.h.history, boot.has_rdb ? boot.rdb.history : lg.h.id, sizeof lg.h.history);
     memcpy(lg.h.id, boot.rdb.repl_id, sizeof lg.h.id);
@@ -1317,13 +1316,10 @@ int persist_start(const struct persist_options *options, const struct persist_ho
 int persist_reload(bool save) {
     int64_t now = store_wall_clock();
     uint64_t changes = save ? 0 : store_stats.changes - info.changes_since_save;
-    bool live = lg.live, lost = lg.lost;
     if (info.loading || lg.tx >= 0 || (save && snap_save() < 0)) return -1;
     log_flush();
     if (lg.trouble != FINE) return -1;
     snap_cancel();
-    lg.live = false; /* what is replayed is in the log already */
-    lg.lost = true;
     for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));
     store_set_clock(now, STORE_EXPIRE_IGNORE);
     boot.has_rdb = access(rdb_path, F_OK) == 0;
@@ -1332,8 +1328,6 @@ int persist_reload(bool save) {
     if (ok && lg.fd >= 0)
         ok = replay(lg.fd, file_pos(boot.rdb.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
     store_set_clock(now, log_following() ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE);
-    lg.live = live;
-    lg.lost = lost;
     info.changes_since_save = store_stats.changes - changes;
     return ok ? 0 : -1;
 }
