@@ -1189,16 +1189,10 @@ static bool server_turn(int wait_ms) {
     return more;
 }
 
-static bool breathe_loading(void) {
+/* During a long load: at the start clients hear -LOADING, while a leader's snapshot comes in they are served. */
+static bool breathe(void) {
     server_turn(0);
     return !server.stopping;
-}
-
-/* Clients hear -LOADING during the start; a reload on a client's behalf runs within that client's turn. */
-static void breathe(void) {
-    if (!server.loading || breathe_loading()) return;
-    server_log(LOG_NOTICE, "Stopped while loading");
-    exit(0);
 }
 
 /* ==== the beginning and the end =============================================================== */
@@ -1297,7 +1291,7 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "Server initialized");
 }
 
-static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe_loading};
+static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe};
 static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};
 
 int main(int argc, char **argv) {

@@ -884,7 +884,10 @@ static void load_progress(uint64_t at) {
     static int64_t said;
     int64_t now = clock_us();
     info.load_done = at;
-    if (info.loading) hooks->breathe(); /* not within a command */
+    if (info.loading && !hooks->breathe()) { /* not within a command */
+        hooks->say(LOG_NOTICE, "Stopped while loading");
+        exit(0);
+    }
     if (at <= 1 << 20) said = now;
     if (now - said < 2000000) return;
     said = now;

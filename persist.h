@@ -19,8 +19,7 @@ struct persist_hooks {
     bool (*apply)(int *db, struct arg *argv, int argc, const char **why);
     /* One line of the server's log; level as in enum log_level. */
     void (*say)(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-    /* Now and then during a long load, so that clients hear -LOADING. */
-    void (*breathe)(void);
+    bool (*breathe)(void); /* now and then during a long load: a turn of the reactor. False: the server stops */
 };
 
 /* Values are read where they are used, so that CONFIG SET takes effect: the struct is the caller's and
