@@ -916,7 +916,8 @@ struct walk {
     size_t nargs, args_cap;
     bool plain; /* redis-server's file: lines that begin with '#' may stand between commands */
     const char *(*each)(struct walk *w, size_t first, size_t length);
-    const char *trouble; /* why it ends before r.end, NULL: it does not */
+    void (*passed)(struct walk *w); /* the window is about to move, slices of it are good for the last time */
+    const char *trouble;            /* why it ends before r.end, NULL: it does not */
     /* what scanning finds out, as offsets: whole commands and transactions up to good; checksums are right up to
      * covered, the last of them begins at stretch; data: bytes in commands that are not records */
     struct sum sum;
@@ -953,7 +954,6 @@ static const char cut_off[] = "it is cut off within a command";
 static void walk(struct walk *w) {
     struct reader *r = &w->r;
     size_t need = 1;
-    r->ctx = w;
     r->progress = load_progress;
     reader_fill(r, 1);
     while (!w->trouble && r->at + r->pos < r->end) {
@@ -963,18 +963,23 @@ static void walk(struct walk *w) {
         int64_t length = line ? line + 1 - p : get_command(w, p, n, &need);
         if (length <= 0) w->nargs = first;
         if (length < 0) w->trouble = "what stands there is no command";
+        if (length == 0) w->passed(w);
         if (length == 0 && !reader_fill(r, need)) w->trouble = r->error ? strerror(r->error) : cut_off;
         if (length > 0 && !line) w->trouble = w->each(w, first, (size_t)length);
         if (length > 0 && !w->trouble) r->pos += (size_t)length;
     }
-    reader_pass(r);
+    w->passed(w);
     free(r->buf);
     free(w->args);
 }
 
 static uint64_t walk_offset(const struct walk *w) { return w->base + w->r.at + w->r.pos - (w->plain ? 0 : HEADER); }
 
-static void scan_passed(void *ctx, const char *p, size_t n) { sum_add(&((struct walk *)ctx)->sum, p, n); }
+static void scan_passed(struct walk *w) {
+    struct reader *r = &w->r;
+    sum_add(&w->sum, r->buf + r->seen, r->pos - r->seen);
+    r->seen = r->pos;
+}
 
 static const char *scan_each(struct walk *w, size_t first, size_t length) {
     const struct arg *v = w->args + first;
@@ -985,7 +990,7 @@ static const char *scan_each(struct walk *w, size_t first, size_t length) {
     if (argc == 1 && resp_arg_is(v, w->multi ? "exec" : "multi")) {
         w->multi = !w->multi;
     } else if (record) {
-        if (w->multi || (reader_pass(&w->r), !record_fits(&w->sum, &v[1], at, w->base, w->stretch, w->foreign))) {
+        if (w->multi || (scan_passed(w), !record_fits(&w->sum, &v[1], at, w->base, w->stretch, w->foreign))) {
             w->good = w->covered; /* anything in between may be wrong */
             return "a checksum does not fit what stands before it";
         }
@@ -1001,7 +1006,7 @@ static const char *scan_each(struct walk *w, size_t first, size_t length) {
 
 static void scan(struct walk *w) {
     w->each = scan_each;
-    w->r.passed = scan_passed;
+    w->passed = scan_passed;
     w->good = w->covered = w->stretch = walk_offset(w);
     walk(w);
     if (!w->trouble && w->multi) w->trouble = cut_off;
@@ -1027,12 +1032,9 @@ static bool synced_beyond(int fd, uint64_t base, uint64_t offset, uint64_t forei
 }
 
 /* Runs what has been gathered; the slices are still good. */
-static void replay_passed(void *ctx, const char *p, size_t n) {
-    struct walk *w = ctx;
+static void replay_passed(struct walk *w) {
     struct db *db = store_db(w->db);
     struct arg *v = w->args;
-    (void)p;
-    (void)n;
     struct store_lookup l[BATCH];
     size_t nl = 0;
     for (int i = 0; i < w->n; i++)
@@ -1053,7 +1055,7 @@ static const char *replay_each(struct walk *w, size_t first, size_t length) {
     w->at[w->n] = w->r.at + w->r.pos;
     w->first[w->n++] = first;
     w->first[w->n] = w->nargs;
-    if (w->n == BATCH) replay_passed(w, NULL, 0);
+    if (w->n == BATCH) replay_passed(w);
     return w->trouble;
 }
 
@@ -1168,8 +1170,8 @@ static int judge_log(void) {
 
 /* Runs the file's bytes [from, to), which have been scanned. */
 static int replay(int fd, uint64_t from, uint64_t to, bool plain) {
-    struct walk w = {.each = replay_each, .plain = plain, .db = boot.rdb.stream_db};
-    w.r = (struct reader){.fd = fd, .at = from, .end = to, .passed = replay_passed};
+    struct walk w = {.each = replay_each, .passed = replay_passed, .plain = plain, .db = boot.rdb.stream_db};
+    w.r = (struct reader){.fd = fd, .at = from, .end = to};
     walk(&w);
     lg.db = w.db;
     if (!w.trouble) return 0;

@@ -183,14 +183,8 @@ void rdb_dump(struct resp_out *o, const char *p, size_t n) {
 
 /* ==== the reader ========================================================================================== */
 
-void reader_pass(struct reader *r) {
-    if (r->passed && r->pos > r->seen) r->passed(r->ctx, r->buf + r->seen, r->pos - r->seen);
-    r->seen = r->pos;
-}
-
 bool reader_fill(struct reader *r, size_t n) {
     if (r->len - r->pos >= n) return true;
-    reader_pass(r);
     if (r->pos) memmove(r->buf, r->buf + r->pos, r->len - r->pos);
     r->at += r->pos;
     r->len -= r->pos;
@@ -345,10 +339,12 @@ static void run_batch(struct loader *l) {
     l->n = 0;
 }
 
-static void window_passed(void *ctx, const char *p, size_t n) {
-    struct loader *l = ctx;
+/* The window is about to move. */
+static void window_passed(struct loader *l) {
+    struct reader *r = l->r;
     run_batch(l);
-    l->facts->crc = crc64(l->facts->crc, p, n);
+    l->facts->crc = crc64(l->facts->crc, r->buf + r->seen, r->pos - r->seen);
+    r->seen = r->pos;
 }
 
 static const char *type_name(int type) {
@@ -437,6 +433,7 @@ static void run_steps(struct loader *l) {
         struct cursor c = {.p = (unsigned char *)r->buf + r->pos, .end = (unsigned char *)r->buf + r->len};
         step(l, &c);
         uint64_t n = (uint64_t)(c.p - ((unsigned char *)r->buf + r->pos)) + c.lack;
+        if (c.lack) window_passed(l);
         if (c.lack && !reader_fill(r, n)) snprintf(l->why, 256, "it is cut off");
         if (c.bad) snprintf(l->why, 256, "%s", c.bad);
         if (c.lack || l->why[0] || c.bad) continue;
@@ -462,8 +459,6 @@ static int read_magic(struct loader *l) {
 /* The last opcode is read: the checksum. */
 static void check_sum(struct loader *l) {
     struct reader *r = l->r;
-    reader_pass(r);
-    r->passed = NULL; /* it does not cover itself */
     if (!reader_fill(r, 8)) snprintf(l->why, 256, "it is cut off: its checksum is missing");
     if (l->why[0]) return;
     uint64_t crc = l->facts->crc, said = little((unsigned char *)r->buf + r->pos, 8);
@@ -477,14 +472,11 @@ bool rdb_load(struct reader *r, struct rdb_facts *f, struct db *(*database)(int 
     struct loader l = {.r = r, .facts = f, .database = database, .deadline = STORE_NO_DEADLINE, .why = why};
     l.db = database(0);
     *f = (struct rdb_facts){0};
-    r->passed = window_passed;
-    r->ctx = &l;
     why[0] = '\0';
     int version = read_magic(&l);
     run_steps(&l);
-    if (!why[0] && version >= 5) check_sum(&l);
-    reader_pass(r);
-    r->passed = NULL;
+    window_passed(&l);
+    if (!why[0] && version >= 5) check_sum(&l); /* which does not cover itself */
     if (r->error) snprintf(why, 256, "reading it failed: %s", strerror(r->error));
     f->placed = f->placed && strlen(f->repl_id) == 40;
     if (!f->placed) f->offset = 0, f->repl_id[0] = '\0';

@@ -25,20 +25,17 @@ const char *rdb_restore(const char *p, size_t n, struct arg *val);
 /* ---- files ----------------------------------------------------------------------------------- */
 
 /* A file read from front to back through a window of memory. Bytes from pos on are still to be looked at;
- * filling moves the window, so before it does passed() gets all bytes that pos has gone over since the last
- * time: the moment to use slices of them for the last time, and to sum them up.
+ * filling moves the window: before that, slices of it are used for the last time, and who sums the file up takes
+ * the bytes [seen, pos).
  * Invariants: seen <= pos <= len <= cap; buf[0] is the file's byte at; nothing is read from end on. */
 struct reader {
     int fd;
     char *buf;
     size_t seen, pos, len, cap;
     uint64_t at, end;
-    void (*passed)(void *ctx, const char *p, size_t n);
-    void *ctx;
     void (*progress)(uint64_t at); /* about once a MiB; may be NULL */
     int error;                     /* errno of a read that failed */
 };
-void reader_pass(struct reader *r);           /* passed() for what is due */
 bool reader_fill(struct reader *r, size_t n); /* at least n bytes from pos on; false: the file ends before */
 
 /* What a snapshot says about itself in its AUX fields. */
