@@ -85,12 +85,11 @@ bool record_read(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced) 
     return end && (size_t)end == n; /* and not at a zero where a sector is missing */
 }
 
-bool record_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t stretch,
-                 uint64_t foreign) {
+bool record_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t foreign) {
     char right[RECORD_TEXT];
     uint64_t covers, unsynced;
     if (!record_read(text->p, text->n, &covers, &unsynced)) return false;
     int n = record_text(right, s, covers, unsynced);
-    if (covers > at - base || (at < foreign && at - covers != stretch)) return true;
-    return at - covers == stretch && n == (int)text->n && !memcmp(right, text->p, text->n);
+    if (covers > at - base || (at < foreign && at - covers != s->from)) return true;
+    return at - covers == s->from && n == (int)text->n && !memcmp(right, text->p, text->n);
 }

@@ -24,9 +24,10 @@ struct header {
 void slot_format(char out[SLOT + 1], const struct header *h);
 bool slot_parse(const char in[SLOT], struct header *h); /* true where all is as slot_format() writes it */
 
-/* The sum of a stretch of the log; begins as {0}. */
+/* The sum of a stretch of the log: of n bytes from a checksum record on, which is covered itself. */
 struct sum {
-    uint64_t lane[4], n;
+    uint64_t from, covered; /* where that record begins and ends; the same: where there is none yet, the log begins */
+    uint64_t lane[4], n;    /* these begin as zeros */
     unsigned char part[32];
 };
 
@@ -37,7 +38,6 @@ bool record_read(const char *p, size_t n, uint64_t *covers, uint64_t *unsynced);
 /* Whether the text of the record at offset at is the one that belongs there. One that covers more than is still there
  * is taken as it is; so is a leader's that begins elsewhere than behind the last: one who was a follower covers first
  * what it has got since its full resync. */
-bool record_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t stretch,
-                 uint64_t foreign);
+bool record_fits(const struct sum *s, const struct arg *text, uint64_t at, uint64_t base, uint64_t foreign);
 
 #endif

@@ -154,9 +154,7 @@ static struct {
     struct resp_out relay;      /* a leader's transaction, up to its EXEC */
     int tx;                     /* commands in the open transaction; -1: none is open */
     size_t tx_at;               /* where in out its first one begins */
-    struct sum sum;             /* of sum.n bytes, from stretch on */
-    uint64_t stretch;           /* the last checksum record begins here ... */
-    uint64_t covered;           /* ... and ends here */
+    struct sum sum;             /* of what stands behind the last checksum record, and of that */
     uint64_t settled;           /* the end that the start found */
     uint64_t data_end, claimed; /* data_end: behind what is no record; claimed: said to be synced */
     uint64_t *marks;            /* where records begin, MARK_EVERY apart or more */
@@ -213,7 +211,7 @@ static bool file_wanted(void) { return opt->log_on && (lg.fd < 0 || lg.trouble =
 static uint64_t file_pos(uint64_t offset, uint64_t base) { return HEADER + (offset - base); }
 
 static void sum_to_end(void) {
-    uint64_t summed = lg.stretch + lg.sum.n;
+    uint64_t summed = lg.sum.from + lg.sum.n;
     if (summed < log_end()) sum_add(&lg.sum, lg.out.buf + (summed - lg.at), log_end() - summed);
 }
 
@@ -300,8 +298,8 @@ static void set_live(void) {
     if (live && lg.lost) {
         take_new_id(false);
         buffer_drop(0, true);
-        lg.h.base = lg.stretch = lg.covered = ++lg.at; /* snapshots of before, even one that runs, lack them */
-        lg.sum = (struct sum){0};
+        lg.h.base = ++lg.at; /* snapshots of before, even one that runs, lack them */
+        lg.sum = (struct sum){.from = lg.at, .covered = lg.at};
     }
     if (live) lg.lost = false;
     lg.select |= live && !lg.live;
@@ -371,9 +369,7 @@ static void note_mark(uint64_t offset) {
 /* A record that begins at offset at is the log's last command: the chain goes on from it. */
 static void chain_on(uint64_t at) {
     note_mark(at);
-    lg.stretch = at;
-    lg.covered = log_end();
-    lg.sum = (struct sum){0};
+    lg.sum = (struct sum){.from = at, .covered = log_end()};
 }
 
 static void put_record(void) {
@@ -382,8 +378,8 @@ static void put_record(void) {
     if (log_following()) return;
     assert(lg.tx < 0 && lg.live);
     sum_to_end();
-    if (at > lg.covered) lg.data_end = at;
-    int n = record_text(text, &lg.sum, at - lg.stretch, at - synced);
+    if (at > lg.sum.covered) lg.data_end = at;
+    int n = record_text(text, &lg.sum, at - lg.sum.from, at - synced);
     put_command(&lg.out, (struct arg[]){ARG("PING"), {.p = text, .n = (uint32_t)n}}, 2);
     lg.claimed = synced;
     chain_on(at);
@@ -391,7 +387,7 @@ static void put_record(void) {
 
 /* Something is to be covered. What a start has found stays as it is until more is appended: by a byte of its own, this
  * life's log would differ from that of who was promoted meanwhile. */
-static bool bare(void) { return log_end() > lg.covered && log_end() > lg.settled; }
+static bool bare(void) { return log_end() > lg.sum.covered && log_end() > lg.settled; }
 
 /* ==== to the disk ========================================================================================= */
 
@@ -470,7 +466,7 @@ static void next_give_up(int error);
 void log_flush(void) {
     if (!lg.live || lg.tx >= 0) return;
     bool sync = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0 && lg.synced < log_end() && sync_due();
-    uint64_t uncovered = log_end() - lg.covered;
+    uint64_t uncovered = log_end() - lg.sum.covered;
     if (uncovered >= RECORD_EVERY || (uncovered && sync)) put_record();
     if (lg.fd < 0 || lg.trouble == BROKEN) {
         if (next.fd >= 0 && !next.busy) next_give_up(0); /* it would be a copy of what cannot be trusted */
@@ -555,7 +551,7 @@ bool log_relay(const struct arg *argv, int argc, int db) {
     bool inside = lg.relay.len > 0, record = word == 4 && argc == 2;
     uint64_t at = log_end();
     if (record) sum_to_end();
-    if (record && (inside || !record_fits(&lg.sum, &argv[1], at, lg.h.base, lg.stretch, ALL))) return false;
+    if (record && (inside || !record_fits(&lg.sum, &argv[1], at, lg.h.base, ALL))) return false;
     put_command(inside || word == 1 ? &lg.relay : &lg.out, argv, argc);
     if (record) chain_on(at);
     if (word == 1 || (inside && word != 2)) return true;
@@ -583,8 +579,8 @@ void log_adopt(const char *id, uint64_t offset, int db) {
     disk_close_later(&snap.kept_fd);
     lg.parked = false;
     lg.trouble = FINE;
-    lg.at = lg.written = lg.synced = lg.stretch = lg.covered = lg.data_end = lg.claimed = offset;
-    lg.sum = (struct sum){0};
+    lg.at = lg.written = lg.synced = lg.data_end = lg.claimed = offset;
+    lg.sum = (struct sum){.from = offset, .covered = offset};
     lg.nmarks = 0;
     lg.db = db;
     lg.snap_due_ms = 0;
@@ -719,7 +715,7 @@ int snap_begin(bool rewrite) {
     if (snap.wanted) return 0;
     set_live(); /* the option may have changed this instant: what comes behind the snapshot must not go by */
     if (lg.live) put_record();
-    else if (!log_end() && !log_following()) lg.h.base = lg.at = lg.stretch = 1; /* no snapshot is at 0: invariant 5 */
+    else if (!log_end() && !log_following()) lg.h.base = lg.at = lg.sum.from = 1; /* no snapshot is at 0: invariant 5 */
     snap.offset = log_end();
     lg.select = true; /* what a follower's reader is told in another way: rdb_facts.stream_db */
     snap.db = -1;
@@ -811,7 +807,7 @@ static void copy_done(struct job *j) {
     if (j->error || lg.trouble == BROKEN) next_give_up(j->error);
     if (next.fd < 0 || !next.last) return;
     assert(lg.synced <= next.done);
-    if (lg.trouble == FINE && log_end() > lg.covered) put_record();
+    if (lg.trouble == FINE && log_end() > lg.sum.covered) put_record();
     if (lg.trouble == FINE) write_pending();
     bool stale = strcmp(next.id, lg.h.id) != 0; /* it has bytes under the new id now */
     if (copy_log(lg.fd, lg.h.base, next.fd, next.done, lg.written) < 0 ||
@@ -867,7 +863,7 @@ static void fresh_begin(void) {
     if (next.fd >= 0 && !next.busy) next_give_up(0);
     set_live();
     if (next.fd >= 0 || lg.parked || !lg.live || lg.at > snap.offset) return; /* the next snapshot will do */
-    if (log_end() > lg.covered) put_record();
+    if (log_end() > lg.sum.covered) put_record();
     next.base = snap.offset;
     next.fd = log_create(next.base);
     if (next.fd < 0) return;
@@ -919,10 +915,10 @@ struct walk {
     void (*passed)(struct walk *w); /* the window is about to move, slices of it are good for the last time */
     const char *trouble;            /* why it ends before r.end, NULL: it does not */
     /* what scanning finds out, as offsets: whole commands and transactions up to good; checksums are right up to
-     * covered, the last of them begins at stretch; data: bytes in commands that are not records */
+     * sum.covered; data: bytes in commands that are not records */
     struct sum sum;
     bool multi; /* within a transaction */
-    uint64_t base, foreign, good, covered, stretch, data;
+    uint64_t base, foreign, good, data;
     /* what replaying has gathered */
     size_t first[BATCH + 1];
     uint64_t at[BATCH];
@@ -990,13 +986,11 @@ static const char *scan_each(struct walk *w, size_t first, size_t length) {
     if (argc == 1 && resp_arg_is(v, w->multi ? "exec" : "multi")) {
         w->multi = !w->multi;
     } else if (record) {
-        if (w->multi || (scan_passed(w), !record_fits(&w->sum, &v[1], at, w->base, w->stretch, w->foreign))) {
-            w->good = w->covered; /* anything in between may be wrong */
+        if (w->multi || (scan_passed(w), !record_fits(&w->sum, &v[1], at, w->base, w->foreign))) {
+            w->good = w->sum.covered; /* anything in between may be wrong */
             return "a checksum does not fit what stands before it";
         }
-        w->stretch = at;
-        w->covered = at + length;
-        w->sum = (struct sum){0};
+        w->sum = (struct sum){.from = at, .covered = at + length};
         note_mark(at);
     }
     if (!w->multi) w->good = at + length;
@@ -1007,7 +1001,7 @@ static const char *scan_each(struct walk *w, size_t first, size_t length) {
 static void scan(struct walk *w) {
     w->each = scan_each;
     w->passed = scan_passed;
-    w->good = w->covered = w->stretch = walk_offset(w);
+    w->good = w->sum.covered = w->sum.from = walk_offset(w);
     walk(w);
     if (!w->trouble && w->multi) w->trouble = cut_off;
 }
@@ -1154,7 +1148,7 @@ static int judge_log(void) {
         lg.nmarks = 0;
         scan(s);
         if (s->r.error) return refuse("%s: the log could not be read: %s", aof_path, s->trouble);
-        uint64_t own = s->covered > foreign ? s->covered : foreign;
+        uint64_t own = s->sum.covered > foreign ? s->sum.covered : foreign;
         hole = own < s->good ? disk_zero_sector(boot.fd, file_pos(own, base), file_pos(s->good, base)) : 0;
         if (!trouble) trouble = hole ? "zeros stand where a power cut has lost what was written" : s->trouble;
         end = hole ? hole : file_pos(s->good, base);
@@ -1236,7 +1230,8 @@ static void settle(void) {
     const struct walk *w = &boot.scan;
     bool logged = boot.kind == OUR_LOG;
     lg.at = logged ? w->good : boot.rdb.offset;
-    lg.settled = lg.synced = lg.written = lg.stretch = lg.covered = lg.data_end = lg.claimed = lg.at;
+    lg.settled = lg.synced = lg.written = lg.data_end = lg.claimed = lg.at;
+    lg.sum = logged ? w->sum : (struct sum){.from = lg.at, .covered = lg.at};
     snap.offset = boot.rdb.offset;
     take_new_id(false); /* a history that begins is named after its first id */
     memcpy(lg.h.history, boot.has_rdb ? boot.rdb.history : lg.h.id, sizeof lg.h.history);
@@ -1248,9 +1243,6 @@ static void settle(void) {
         if (lg.h.foreign > lg.at) lg.h.foreign = lg.at;
         for (struct past *p = lg.h.past; p < lg.h.past + PAST_IDS; p++)
             if (p->end > lg.at) p->end = lg.at;
-        lg.sum = w->sum;
-        lg.stretch = w->stretch;
-        lg.covered = w->covered;
     }
     take_new_id(lg.h.id[0] && !(logged && boot.slot_damaged));
 }
@@ -1378,7 +1370,7 @@ static void log_second(int64_t now_ms) {
 /* CONFIG SET appendonly. */
 static void follow_option(int64_t now_ms) {
     if (!opt->log_on && lg.fd >= 0 && !lg.syncing && next.fd < 0) {
-        if (lg.trouble == FINE && log_end() > lg.covered) put_record();
+        if (lg.trouble == FINE && log_end() > lg.sum.covered) put_record();
         if (lg.trouble == FINE) write_pending();
         disk_close_later(&lg.fd);
         lg.trouble = FINE;
