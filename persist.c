@@ -451,6 +451,116 @@ static void request_sync(bool renamed) {
     disk_post((struct job){.work = sync_work, .done = sync_done, .fd = lg.fd, .to = lg.written, .flag = renamed}, true);
 }
 
+/* ==== a log file with a later base ========================================================================
+ * The helper copies while the old file goes on. When little is left, syncs are held back while it copies and
+ * syncs that; then the loop copies the rest, of which nobody was told that it is synced, and gives the file
+ * its name. */
+
+static void next_give_up(int error) {
+    if (error) hooks->say(LOG_WARNING, "A new log file could not be put in place: %s", strerror(error));
+    unlink(aof_temp);
+    disk_close_later(&next.fd);
+    lg.hold_syncs = false;
+}
+
+static void next_take_over(void) {
+    disk_close_later(&lg.fd);
+    lg.fd = next.fd;
+    lg.h.base = next.base;
+    lg.h.gen = next.gen;
+    lg.hold_syncs = false;
+    lg.replaces[0] = '\0';
+    next.fd = -1;
+    size_t gone = 0;
+    while (gone < lg.nmarks && lg.marks[gone] < lg.h.base) gone++;
+    lg.nmarks -= gone;
+    if (gone) memmove(lg.marks, lg.marks + gone, lg.nmarks * sizeof *lg.marks);
+    hooks->say(LOG_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.h.base);
+}
+
+static int copy_log(int fd, uint64_t base, int to_fd, uint64_t from, uint64_t to) {
+    return disk_copy(fd, file_pos(from, base), to_fd, file_pos(from, next.base), to - from);
+}
+
+static void copy_work(struct job *j) {
+    if (copy_log(j->fd, j->base, j->to_fd, j->from, j->to) < 0 || fdatasync(j->to_fd) < 0) j->error = errno;
+}
+
+static void copy_done(struct job *j) {
+    next.busy = false;
+    next.done = j->to;
+    if (j->error || lg.trouble == BROKEN) next_give_up(j->error);
+    if (next.fd < 0 || !next.last) return;
+    assert(lg.synced <= next.done);
+    if (lg.trouble == FINE && log_end() > lg.sum.covered) put_record();
+    if (lg.trouble == FINE) write_pending();
+    bool stale = strcmp(next.id, lg.h.id) != 0; /* it has bytes under the new id now */
+    if (copy_log(lg.fd, lg.h.base, next.fd, next.done, lg.written) < 0 ||
+        (stale && header_put(next.fd, next.base, ++next.gen) < 0) || rename(aof_temp, aof_path) < 0) {
+        next_give_up(errno);
+        return;
+    }
+    next_take_over();
+    request_sync(true);
+}
+
+static void next_go_on(void) {
+    uint64_t left = lg.written - next.done;
+    if (next.busy) return;
+    next.last = lg.hold_syncs = left <= SYNC_EVERY / 8;
+    if (next.last && lg.syncing) return; /* when it is back */
+    next.busy = true;
+    struct job j = {.work = copy_work, .done = copy_done, .fd = lg.fd, .to_fd = next.fd, .base = lg.h.base};
+    j.from = next.done;
+    j.to = next.done + (left < SYNC_EVERY ? left : SYNC_EVERY);
+    disk_post(j, false);
+}
+
+/* After a snapshot: what stands before it is not needed for a start, only for followers. */
+static void trim_begin(void) {
+    uint64_t keep = opt->backlog > 0 ? (uint64_t)opt->backlog : 0, base = lg.h.base;
+    for (size_t i = 0; i < lg.nmarks; i++)
+        if (lg.marks[i] <= lg.written && lg.marks[i] + keep <= snap.offset && lg.marks[i] <= lg.pin) base = lg.marks[i];
+    uint64_t gain = base - lg.h.base;
+    if (next.fd >= 0 || lg.parked || gain < MARK_EVERY / 16 || gain < (log_end() - base) / 4) return;
+    next.base = next.done = base;
+    next.fd = log_create(base);
+}
+
+static void fresh_work(struct job *j) {
+    if (disk_publish(j->fd, aof_temp, aof_path) < 0) j->error = errno;
+}
+
+static void fresh_done(struct job *j) {
+    next.busy = false;
+    bool gap = lg.lost || lg.at > j->to; /* the log was off in between */
+    if (j->error || gap) next_give_up(j->error);
+    if (j->error || gap) return;
+    next_take_over();
+    if (strcmp(next.id, lg.h.id) != 0) header_say(); /* what it has was there before the new id */
+    lg.written = lg.synced = j->to;
+    log_is_fine();
+}
+
+/* A file that begins where the snapshot ends, from what the buffer holds: for CONFIG SET appendonly yes, and
+ * the only way back when the old one cannot be trusted any more. */
+static void fresh_begin(void) {
+    if (next.fd >= 0 && !next.busy) next_give_up(0);
+    set_live();
+    if (next.fd >= 0 || lg.parked || !lg.live || lg.at > snap.offset) return; /* the next snapshot will do */
+    if (log_end() > lg.sum.covered) put_record();
+    next.base = snap.offset;
+    next.fd = log_create(next.base);
+    if (next.fd < 0) return;
+    struct job j = {.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()};
+    resp_reserve(&lg.out, 1); /* a buffer, even if for nothing */
+    next.busy = disk_write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) == 0;
+    if (next.busy) disk_post(j, false);
+    else next_give_up(errno);
+}
+
+/* ==== the end of a turn ==================================================================================== */
+
 /* Without a file that can be trusted: what followers, or a file to come, will ask for stays in memory. */
 static void trim_memory(void) {
     size_t keep = lg.keep && opt->backlog > 0 ? (size_t)opt->backlog : 0;
@@ -459,9 +569,6 @@ static void trim_memory(void) {
     if ((file_wanted() && (snap.running || next.fd >= 0)) || lg.out.len < 2 * keep + MARK_EVERY) return;
     buffer_drop(keep, true);
 }
-
-static void next_go_on(void);
-static void next_give_up(int error);
 
 void log_flush(void) {
     if (!lg.live || lg.tx >= 0) return;
@@ -652,9 +759,6 @@ int snap_open(uint64_t *offset, uint64_t *size) {
     return fcntl(snap.kept_fd, F_DUPFD_CLOEXEC, 0);
 }
 
-static void trim_begin(void);
-static void fresh_begin(void);
-
 static void snap_over(int error, uint64_t size) {
     snap.running = false;
     info.save_ok = !error;
@@ -764,114 +868,6 @@ int snap_save(void) {
         if (snap.walked || snap.in_flight > CHUNKS_AHEAD) disk_wait();
     }
     return info.save_ok ? 0 : -1;
-}
-
-/* ==== a log file with a later base ========================================================================
- * The helper copies while the old file goes on. When little is left, syncs are held back while it copies and
- * syncs that; then the loop copies the rest, of which nobody was told that it is synced, and gives the file
- * its name. */
-
-static void next_give_up(int error) {
-    if (error) hooks->say(LOG_WARNING, "A new log file could not be put in place: %s", strerror(error));
-    unlink(aof_temp);
-    disk_close_later(&next.fd);
-    lg.hold_syncs = false;
-}
-
-static void next_take_over(void) {
-    disk_close_later(&lg.fd);
-    lg.fd = next.fd;
-    lg.h.base = next.base;
-    lg.h.gen = next.gen;
-    lg.hold_syncs = false;
-    lg.replaces[0] = '\0';
-    next.fd = -1;
-    size_t gone = 0;
-    while (gone < lg.nmarks && lg.marks[gone] < lg.h.base) gone++;
-    lg.nmarks -= gone;
-    if (gone) memmove(lg.marks, lg.marks + gone, lg.nmarks * sizeof *lg.marks);
-    hooks->say(LOG_NOTICE, "The log %s begins at offset %" PRIu64 " now.", aof_path, lg.h.base);
-}
-
-static int copy_log(int fd, uint64_t base, int to_fd, uint64_t from, uint64_t to) {
-    return disk_copy(fd, file_pos(from, base), to_fd, file_pos(from, next.base), to - from);
-}
-
-static void copy_work(struct job *j) {
-    if (copy_log(j->fd, j->base, j->to_fd, j->from, j->to) < 0 || fdatasync(j->to_fd) < 0) j->error = errno;
-}
-
-static void copy_done(struct job *j) {
-    next.busy = false;
-    next.done = j->to;
-    if (j->error || lg.trouble == BROKEN) next_give_up(j->error);
-    if (next.fd < 0 || !next.last) return;
-    assert(lg.synced <= next.done);
-    if (lg.trouble == FINE && log_end() > lg.sum.covered) put_record();
-    if (lg.trouble == FINE) write_pending();
-    bool stale = strcmp(next.id, lg.h.id) != 0; /* it has bytes under the new id now */
-    if (copy_log(lg.fd, lg.h.base, next.fd, next.done, lg.written) < 0 ||
-        (stale && header_put(next.fd, next.base, ++next.gen) < 0) || rename(aof_temp, aof_path) < 0) {
-        next_give_up(errno);
-        return;
-    }
-    next_take_over();
-    request_sync(true);
-}
-
-static void next_go_on(void) {
-    uint64_t left = lg.written - next.done;
-    if (next.busy) return;
-    next.last = lg.hold_syncs = left <= SYNC_EVERY / 8;
-    if (next.last && lg.syncing) return; /* when it is back */
-    next.busy = true;
-    struct job j = {.work = copy_work, .done = copy_done, .fd = lg.fd, .to_fd = next.fd, .base = lg.h.base};
-    j.from = next.done;
-    j.to = next.done + (left < SYNC_EVERY ? left : SYNC_EVERY);
-    disk_post(j, false);
-}
-
-/* After a snapshot: what stands before it is not needed for a start, only for followers. */
-static void trim_begin(void) {
-    uint64_t keep = opt->backlog > 0 ? (uint64_t)opt->backlog : 0, base = lg.h.base;
-    for (size_t i = 0; i < lg.nmarks; i++)
-        if (lg.marks[i] <= lg.written && lg.marks[i] + keep <= snap.offset && lg.marks[i] <= lg.pin) base = lg.marks[i];
-    uint64_t gain = base - lg.h.base;
-    if (next.fd >= 0 || lg.parked || gain < MARK_EVERY / 16 || gain < (log_end() - base) / 4) return;
-    next.base = next.done = base;
-    next.fd = log_create(base);
-}
-
-static void fresh_work(struct job *j) {
-    if (disk_publish(j->fd, aof_temp, aof_path) < 0) j->error = errno;
-}
-
-static void fresh_done(struct job *j) {
-    next.busy = false;
-    bool gap = lg.lost || lg.at > j->to; /* the log was off in between */
-    if (j->error || gap) next_give_up(j->error);
-    if (j->error || gap) return;
-    next_take_over();
-    if (strcmp(next.id, lg.h.id) != 0) header_say(); /* what it has was there before the new id */
-    lg.written = lg.synced = j->to;
-    log_is_fine();
-}
-
-/* A file that begins where the snapshot ends, from what the buffer holds: for CONFIG SET appendonly yes, and
- * the only way back when the old one cannot be trusted any more. */
-static void fresh_begin(void) {
-    if (next.fd >= 0 && !next.busy) next_give_up(0);
-    set_live();
-    if (next.fd >= 0 || lg.parked || !lg.live || lg.at > snap.offset) return; /* the next snapshot will do */
-    if (log_end() > lg.sum.covered) put_record();
-    next.base = snap.offset;
-    next.fd = log_create(next.base);
-    if (next.fd < 0) return;
-    struct job j = {.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()};
-    resp_reserve(&lg.out, 1); /* a buffer, even if for nothing */
-    next.busy = disk_write_at(next.fd, lg.out.buf + (snap.offset - lg.at), log_end() - snap.offset, HEADER) == 0;
-    if (next.busy) disk_post(j, false);
-    else next_give_up(errno);
 }
 
 /* ==== reading a log back ================================================================================== */

@@ -121,24 +121,6 @@ bool replication_enough(void) {
            repl_good(lag) >= (size_t)config.min_replicas_to_write;
 }
 
-static void stream_begin(int fd);
-static void stream_end(const char *why, bool refused);
-
-bool replication_turn(bool idle) {
-    int fd = repl_take_link();
-    bool later = false;
-    if (fd >= 0) stream_begin(fd);
-    if (leader && log_error()) stream_end("what it sends cannot be kept", false); /* memory is no place for it */
-    for (struct follower *f = repl_followers; f; f = f->next) {
-        struct client *c = f->owner;
-        if (f->done) client_close(c);
-        else if (!repl_offer(f, client_output) || c->flags & CLIENT_WANT_WRITE) continue;
-        else if (!idle && repl_may_wait(f)) later = true;
-        else client_touch(c);
-    }
-    return later;
-}
-
 /* Keepalives, and the end of those who are silent. */
 static void followers_second(void) {
     static int since_ping;
@@ -475,7 +457,22 @@ void cmd_failover(struct cx *cx) {
     }
 }
 
-/* ==== ten times a second ======================================================================================== */
+/* ==== once a turn, and ten times a second ======================================================================= */
+
+bool replication_turn(bool idle) {
+    int fd = repl_take_link();
+    bool later = false;
+    if (fd >= 0) stream_begin(fd);
+    if (leader && log_error()) stream_end("what it sends cannot be kept", false); /* memory is no place for it */
+    for (struct follower *f = repl_followers; f; f = f->next) {
+        struct client *c = f->owner;
+        if (f->done) client_close(c);
+        else if (!repl_offer(f, client_output) || c->flags & CLIENT_WANT_WRITE) continue;
+        else if (!idle && repl_may_wait(f)) later = true;
+        else client_touch(c);
+    }
+    return later;
+}
 
 void replication_cron(void) {
     static int tenth;
