@@ -81,33 +81,27 @@ uint64_t crc64(uint64_t crc, const void *data, size_t n) {
 
 /* ==== writing ============================================================================================= */
 
-static size_t encode_length(char *p, uint64_t n) {
-    int behind = n < 64 ? 0 : n < 16384 ? 1 : n <= UINT32_MAX ? 4 : 8;
-    *p = (char)(behind == 0 ? n : behind == 1 ? 0x40 | n >> 8 : behind == 4 ? 0x80 : 0x81);
-    for (int i = 0; i < behind; i++) p[1 + i] = (char)(n >> 8 * (behind - 1 - i));
-    return 1 + (size_t)behind;
-}
+static void put_byte(struct resp_out *o, int c) { resp_raw(o, &(char){(char)c}, 1); }
 
-static void put_length(struct resp_out *o, uint64_t n) { o->len += encode_length(resp_reserve(o, 9), n); }
+static void put_length(struct resp_out *o, uint64_t n) {
+    int behind = n < 64 ? 0 : n < 16384 ? 1 : n <= UINT32_MAX ? 4 : 8;
+    put_byte(o, (int)(behind == 0 ? n : behind == 1 ? 0x40 | n >> 8 : behind == 4 ? 0x80 : 0x81));
+    while (behind-- > 0) put_byte(o, (int)(n >> 8 * behind & 255));
+}
 
 /* A string; numbers of up to 32 bits as such. */
 static void put_string(struct resp_out *o, const char *s, size_t n) {
     int64_t v;
-    char *p = resp_reserve(o, n + 9);
     if (n - 1 < 11 && s[0] <= '9' && resp_read_int(s, n, &v) && v >= INT32_MIN && v <= INT32_MAX) {
         int kind = v >= INT8_MIN && v <= INT8_MAX ? 0 : v >= INT16_MIN && v <= INT16_MAX ? 1 : 2;
         uint64_t le = htole64((uint64_t)v);
-        *p = (char)(0xC0 | kind);
-        memcpy(p + 1, &le, (size_t)1 << kind);
-        o->len += 1 + ((size_t)1 << kind);
+        put_byte(o, 0xC0 | kind);
+        resp_raw(o, &le, (size_t)1 << kind);
         return;
     }
-    size_t head = encode_length(p, n);
-    memcpy(p + head, s, n);
-    o->len += head + n;
+    put_length(o, n);
+    resp_raw(o, s, n);
 }
-
-static void put_byte(struct resp_out *o, int c) { resp_raw(o, &(char){(char)c}, 1); }
 
 static void put_select(struct resp_out *o, int db) {
     put_byte(o, OP_SELECTDB);
