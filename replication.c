@@ -208,9 +208,8 @@ static void stream_refuse(const struct cx *cx, const char *error) {
 /* A command of the leader's stream. */
 void replication_run(struct cx *cx) {
     struct client *c = cx->client;
-    static void (*const others[])(struct cx *) = {cmd_multi, cmd_exec, cmd_select, cmd_publish, cmd_ping, cmd_replconf};
-    bool known = cx->cmd && cx->cmd->flags & CMD_WRITE;
-    for (size_t i = 0; cx->cmd && i < sizeof others / sizeof *others; i++) known |= cx->cmd->fn == others[i];
+    static const char others[] = "multi exec select publish spublish ping replconf";
+    bool known = cx->cmd && (cx->cmd->flags & CMD_WRITE || resp_arg_is(cx->argv, others));
     bool none = !known && resp_arg_is(cx->argv, "function script"); /* nothing of theirs is for strings */
     uint64_t errors = cx->out->errors;
     if (c != leader) return;
