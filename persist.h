@@ -137,7 +137,6 @@ struct persist_info {
     int64_t save_seconds, save_started_s; /* the last one's duration, -1: none; the latest one's start */
     int64_t rewrite_seconds;
     uint64_t log_size, log_base_size, delayed_syncs;
-};
-struct persist_info persist_info(void);
+} persist_info(void);
 
 #endif

@@ -78,7 +78,6 @@ static struct {
     size_t line_len;
     char said[300]; /* what was logged last about it, to say it only once */
     int64_t heard_ms, down_ms, up_ms, retry_ms, delay_ms;
-    bool refused;
     /* the snapshot that comes in */
     int file;
     char id[41];
@@ -548,8 +547,8 @@ void repl_cron(void) {
 
 struct repl_transfer repl_transfer(void) {
     int64_t now = repl_clock();
-    struct repl_transfer t = {.total = leader.size ? (int64_t)leader.size : -1, .read = (int64_t)leader.got};
-    t.heard_s = (now - leader.heard_ms) / 1000;
-    t.down_s = (now - leader.down_ms) / 1000;
-    return t;
+    return (struct repl_transfer){.total = leader.size ? (int64_t)leader.size : -1,
+                                  .read = (int64_t)leader.got,
+                                  .heard_s = (now - leader.heard_ms) / 1000,
+                                  .down_s = (now - leader.down_ms) / 1000};
 }

@@ -102,9 +102,8 @@ void repl_link_lost(const char *why, bool refused);
 void repl_load(void); /* outside the reactor's turn: what came in is loaded beside the old data */
 void repl_cron(void); /* ten times a second: tries, timeouts, waiting followers */
 struct repl_transfer {
-    int64_t total, read, heard_s,
-        down_s; /* bytes, -1: not known; seconds since something was heard, and the link was up */
-};
-struct repl_transfer repl_transfer(void);
+    int64_t total, read;     /* bytes of the snapshot, -1: not known */
+    int64_t heard_s, down_s; /* seconds since something was heard, and the link was up */
+} repl_transfer(void);
 
 #endif
