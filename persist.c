@@ -161,7 +161,7 @@ static struct {
     size_t nmarks, marks_cap;
     enum trouble trouble;
     char reason[160];
-    bool syncing, hold_syncs, retry;
+    bool syncing, hold_syncs;
     uint64_t batch;       /* bytes that the last sync covered */
     int64_t came_back_us; /* when it was over */
     int64_t patience_us;  /* how long the next one may wait for as many */
@@ -580,8 +580,7 @@ void log_flush(void) {
         trim_memory();
         return;
     }
-    if (lg.written < log_end() && (lg.trouble == FINE || lg.retry)) write_pending();
-    lg.retry = false;
+    if (lg.written < log_end() && lg.trouble == FINE) write_pending();
     if (sync) request_sync(false);
     if (next.fd >= 0) next_go_on();
 }
@@ -1380,7 +1379,7 @@ static void follow_option(int64_t now_ms) {
 
 void persist_cron(int64_t now_ms, const char *save_points) {
     static int64_t second;
-    lg.retry = true;
+    if (lg.fd >= 0 && lg.trouble == FULL) write_pending(); /* there may be room again */
     follow_option(now_ms);
     if (now_ms / 1000 != second) log_second(now_ms);
     second = now_ms / 1000;
