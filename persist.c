@@ -161,7 +161,7 @@ static struct {
     size_t nmarks, marks_cap;
     enum trouble trouble;
     char reason[160];
-    bool syncing, hold_syncs;
+    bool syncing;
     uint64_t batch;       /* bytes that the last sync covered */
     int64_t came_back_us; /* when it was over */
     int64_t patience_us;  /* how long the next one may wait for as many */
@@ -184,7 +184,7 @@ static struct {
 /* The log file that will take the old one's place. */
 static struct {
     int fd;
-    bool busy, last;
+    bool busy, last;     /* the helper copies; that is the rest, and syncs of the old file wait */
     uint64_t base, done; /* it holds [base, done) */
     unsigned gen;        /* of its header line, ... */
     char id[41];         /* ... which names this one */
@@ -439,14 +439,13 @@ static void sync_done(struct job *j) {
 /* Under always. Clients whose replies a sync has let go send their next commands at once: a sync that does not
  * wait for them serves half as many, and they wait for the one after it. */
 static bool sync_due(void) {
-    return !lg.syncing && !lg.hold_syncs &&
+    return !lg.syncing && !next.last &&
            (log_end() - lg.synced >= lg.batch / 4 * 3 || clock_us() - lg.came_back_us > lg.patience_us);
 }
 
 /* renamed: the file has just got its name. */
 static void request_sync(bool renamed) {
-    if (lg.syncing || lg.hold_syncs || lg.parked || lg.trouble == BROKEN || (lg.synced >= lg.written && !renamed))
-        return;
+    if (lg.syncing || next.last || lg.parked || lg.trouble == BROKEN || (lg.synced >= lg.written && !renamed)) return;
     lg.syncing = true;
     disk_post((struct job){.work = sync_work, .done = sync_done, .fd = lg.fd, .to = lg.written, .flag = renamed}, true);
 }
@@ -460,7 +459,7 @@ static void next_give_up(int error) {
     if (error) hooks->say(LOG_WARNING, "A new log file could not be put in place: %s", strerror(error));
     unlink(aof_temp);
     disk_close_later(&next.fd);
-    lg.hold_syncs = false;
+    next.last = false;
 }
 
 static void next_take_over(void) {
@@ -468,7 +467,7 @@ static void next_take_over(void) {
     lg.fd = next.fd;
     lg.h.base = next.base;
     lg.h.gen = next.gen;
-    lg.hold_syncs = false;
+    next.last = false;
     lg.replaces[0] = '\0';
     next.fd = -1;
     size_t gone = 0;
@@ -507,7 +506,7 @@ static void copy_done(struct job *j) {
 static void next_go_on(void) {
     uint64_t left = lg.written - next.done;
     if (next.busy) return;
-    next.last = lg.hold_syncs = left <= SYNC_EVERY / 8;
+    next.last = left <= SYNC_EVERY / 8;
     if (next.last && lg.syncing) return; /* when it is back */
     next.busy = true;
     struct job j = {.work = copy_work, .done = copy_done, .fd = lg.fd, .to_fd = next.fd, .base = lg.h.base};
@@ -849,7 +848,7 @@ void snap_cancel(void) {
 
 bool persist_tick(int64_t budget_us) {
     bool more = opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0 && log_end() > lg.synced && lg.trouble == FINE &&
-                !lg.syncing && !lg.hold_syncs && !lg.parked; /* sync_due() soon */
+                !lg.syncing && !next.last && !lg.parked; /* sync_due() soon */
     if (!snap.running || snap.walked || snap.in_flight > CHUNKS_AHEAD) return more;
     int64_t start = clock_us();
     do snap.walked = store_snapshot_step(64);
