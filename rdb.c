@@ -217,25 +217,19 @@ static uint64_t little(const unsigned char *p, int bytes) {
     return v;
 }
 
-/* A length; or, where *encoding is not 0, 0xC0 to 0xC3. */
+/* A length; or, where *encoding is not 0, 0xC0 to 0xC3. encoding is NULL where nothing but a length may stand. */
 static bool get_length(struct cursor *c, uint64_t *n, int *encoding) {
     const unsigned char *p = take(c, 1);
-    *encoding = 0;
     if (!p) return false;
     int first = *p, bytes = first >> 6 == 1 ? 1 : first == 0x80 ? 4 : first == 0x81 ? 8 : 0;
     *n = first < 0x80 ? first & 0x3f : 0;
-    if (first >= 0xC0 && first <= 0xC3) *encoding = first;
-    else if (first > 0x81) c->bad = "a length of unknown form";
+    bool encoded = first >= 0xC0 && first <= 0xC3;
+    if (encoding) *encoding = encoded ? first : 0;
+    else if (encoded) c->bad = "a string where a length should be";
+    if (first > 0x81 && !encoded) c->bad = "a length of unknown form";
     if (c->bad || !(p = take(c, (uint64_t)bytes))) return false;
     while (bytes-- > 0) *n = *n << 8 | *p++;
     return true;
-}
-
-static bool get_plain_length(struct cursor *c, uint64_t *n) {
-    int encoding;
-    if (!get_length(c, n, &encoding)) return false;
-    if (encoding) c->bad = "a string where a length should be";
-    return !encoding;
 }
 
 /* LZF (Marc Lehmann's): runs of up to 32 bytes as they are, and copies of 3 to 264 bytes from up to 8 KiB back. */
@@ -272,7 +266,7 @@ static bool get_string(struct cursor *c, struct arg *a, struct resp_out *room) {
     uint64_t n, packed = 0;
     const unsigned char *p;
     if (!get_length(c, &n, &encoding)) return false;
-    if (encoding == 0xC3 && (!get_plain_length(c, &packed) || !get_plain_length(c, &n))) return false;
+    if (encoding == 0xC3 && (!get_length(c, &packed, NULL) || !get_length(c, &n, NULL))) return false;
     if (!encoding || encoding == 0xC3) {
         if (n > VALUE_MAX || n / 264 > (encoding ? packed : n)) c->bad = "a string of impossible length";
         if (c->bad || !(p = take(c, encoding ? packed : n))) return false;
@@ -391,7 +385,7 @@ static void step(struct loader *l, struct cursor *c) {
     int op = p ? *p : -1;
     int lengths = op == OP_SELECTDB || op == OP_IDLE ? 1 : op == OP_RESIZEDB ? 2 : op == OP_SLOT_INFO ? 3 : 0;
     for (int i = 0; i < lengths; i++)
-        if (!get_plain_length(c, &n[i])) return;
+        if (!get_length(c, &n[i], NULL)) return;
     switch (op) {
     case -1:
     case OP_IDLE:
