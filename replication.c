@@ -67,7 +67,7 @@ void cmd_replconf(struct cx *cx) {
     if (!cx_check(cx, cx->argc % 2, "ERR syntax error")) return;
     for (int i = 1; i < cx->argc; i += 2) {
         struct arg *name = &cx->argv[i], *value = name + 1;
-        if (resp_arg_is(name, "getack")) return; /* a leader asks: see leader_run() */
+        if (resp_arg_is(name, "getack")) return; /* a leader asks: see replication_run() */
         if (resp_arg_is(name, "ack")) {          /* no reply */
             if (i + 3 < cx->argc && resp_arg_is(name + 2, "fack")) resp_read_int(name[3].p, name[3].n, &synced);
             if (resp_read_int(value->p, value->n, &offset)) follower_ack(cx->client->follower, offset, synced);
@@ -400,27 +400,22 @@ static void failover_cron(void) {
     follow(follower_ip(f).text, f->port, true);
 }
 
-/* Takes FAILOVER's words. False: the error is said. */
+/* Takes FAILOVER's words, each at most once. False: the error is said. */
 static bool failover_read(struct cx *cx, struct failover *f) {
-    int64_t v;
+    int64_t v = 0;
     for (int i = 1; i < cx->argc; i++) {
-        struct arg *a = &cx->argv[i];
+        const struct arg *a = &cx->argv[i];
         int left = cx->argc - 1 - i;
-        if (resp_arg_is(a, "timeout") && left && !f->until) {
-            if (!cx_int(cx, i + 1, &v) || !cx_check(cx, v > 0, "ERR FAILOVER timeout must be greater than 0"))
-                return false;
-            f->until = repl_clock() + v;
-            i++;
-        } else if (resp_arg_is(a, "to") && left > 1 && !*f->host) {
-            if (!cx_int(cx, i + 2, &v)) return false;
-            snprintf(f->host, sizeof f->host, "%.*s", (int)a[1].n, a[1].p);
-            f->port = (int)v;
-            i += 2;
-        } else if (resp_arg_is(a, "force") && !f->force) {
-            f->force = true;
-        } else {
-            return cx_check(cx, false, "ERR syntax error");
-        }
+        bool timeout = left && !f->until && resp_arg_is(a, "timeout"), force = !f->force && resp_arg_is(a, "force");
+        bool to = left > 1 && !*f->host && resp_arg_is(a, "to");
+        if (!cx_check(cx, timeout || force || to, "ERR syntax error")) return false;
+        i += timeout + 2 * to; /* at the number, where there is one */
+        if (!force && !cx_int(cx, i, &v)) return false;
+        if (!cx_check(cx, !timeout || v > 0, "ERR FAILOVER timeout must be greater than 0")) return false;
+        if (timeout) f->until = repl_clock() + v;
+        if (to) snprintf(f->host, sizeof f->host, "%.*s", (int)a[1].n, a[1].p);
+        if (to) f->port = (int)v;
+        f->force |= force;
     }
     return true;
 }
