@@ -321,10 +321,9 @@ enum { SAID_PING, SAID_AUTH, SAID_PORT, SAID_ADDRESS, SAID_CAPA, SAID_PSYNC };
 /* NULL ends the words. */
 static void link_say(const char *const *words) {
     struct resp_out out = {0};
-    size_t n = 0;
-    while (words[n]) n++;
-    resp_array(&out, n);
-    for (size_t i = 0; i < n; i++) resp_bulk_str(&out, words[i]);
+    size_t n = 0, mark = resp_later(&out);
+    for (; words[n]; n++) resp_bulk_str(&out, words[n]);
+    resp_later_array(&out, mark, n);
     bool went = send(leader.fd, out.buf, out.len, MSG_NOSIGNAL) == (ssize_t)out.len;
     resp_out_free(&out);
     if (!went) link_fails(false, "it cannot be written to: %s", strerror(errno));
