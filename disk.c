@@ -87,10 +87,10 @@ static struct {
     int news; /* eventfd */
 } helper = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .news = -1};
 
-static void job_append(struct job **link, struct job *j) {
-    while (*link) link = &(*link)->next;
-    j->next = NULL;
-    *link = j;
+static void job_insert(struct job **at, struct job *j, bool first) {
+    while (!first && *at) at = &(*at)->next;
+    j->next = *at;
+    *at = j;
 }
 
 static void *helper_main(void *unused) {
@@ -106,7 +106,7 @@ static void *helper_main(void *unused) {
         pthread_mutex_unlock(&helper.lock);
         j->work(j);
         pthread_mutex_lock(&helper.lock);
-        job_append(&helper.finished, j);
+        job_insert(&helper.finished, j, false);
         pthread_mutex_unlock(&helper.lock); /* the loop may run at once, and wants it */
         if (eventfd_write(helper.news, 1) < 0) abort();
         pthread_mutex_lock(&helper.lock);
@@ -120,9 +120,7 @@ void disk_post(struct job job, bool urgent) {
     struct job *j = resp_need(malloc(sizeof *j));
     *j = job;
     pthread_mutex_lock(&helper.lock);
-    j->next = helper.todo;
-    if (urgent) helper.todo = j;
-    else job_append(&helper.todo, j);
+    job_insert(&helper.todo, j, urgent);
     pthread_cond_signal(&helper.wake);
     pthread_mutex_unlock(&helper.lock);
 }
