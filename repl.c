@@ -529,17 +529,13 @@ void repl_load(void) {
 
 /* ==== now and then ========================================================================================= */
 
-static void link_cron(int64_t now) {
+void repl_cron(void) {
+    int64_t now = repl_clock();
     bool waits = leader.state == REPL_CONNECTING || leader.state == REPL_TRANSFER;
     bool wanted = leader.state == REPL_WAIT && !leader.aborted && !log_error();
     if (wanted && now >= leader.retry_ms) link_connect();
     else if (waits && now - leader.heard_ms > (int64_t)opt->timeout * 1000)
         link_fails(false, "nothing was heard of it for repl-timeout, %d seconds", opt->timeout);
-}
-
-void repl_cron(void) {
-    int64_t now = repl_clock();
-    link_cron(now);
     log_pin(oldest_cursor());
     followers_serve();
 }
