@@ -329,24 +329,23 @@ static void link_say(const char *const *words) {
     if (!went) link_fails(false, "it cannot be written to: %s", strerror(errno));
 }
 
-/* Says what comes after `said`, leaving out what there is no need for. */
-static void say_next(int said) {
+/* Says the next row that has words: the others there is no need for. */
+static void say_next(void) {
     char port[12], next[RESP_INT_MAX];
     const char *user = *opt->user ? opt->user : NULL;
-    leader.step = said + 1;
-    if (leader.step == SAID_AUTH && !*opt->auth) leader.step++;
-    if (leader.step == SAID_ADDRESS && !*opt->announce_ip) leader.step++;
     snprintf(port, sizeof port, "%d", opt->announce_port ? opt->announce_port : opt->port);
     resp_write_int(next, leader.lost ? -1 : (int64_t)log_end() + 1);
     const char *const words[][6] = {
         [SAID_PING] = {"PING"},
-        [SAID_AUTH] = {"AUTH", user ? user : opt->auth, user ? opt->auth : NULL},
+        [SAID_AUTH] = {*opt->auth ? "AUTH" : NULL, user ? user : opt->auth, user ? opt->auth : NULL},
         [SAID_PORT] = {"REPLCONF", "listening-port", port},
-        [SAID_ADDRESS] = {"REPLCONF", "ip-address", opt->announce_ip},
+        [SAID_ADDRESS] = {*opt->announce_ip ? "REPLCONF" : NULL, "ip-address", opt->announce_ip},
         [SAID_CAPA] = {"REPLCONF", "capa", "eof", "capa", "psync2"},
         [SAID_PSYNC] = {"PSYNC", leader.lost ? "?" : log_known_id(), next,
                         leader.failover && !leader.lost ? "FAILOVER" : NULL},
     };
+    do leader.step++;
+    while (!*words[leader.step]);
     link_say(words[leader.step]);
 }
 
@@ -392,7 +391,7 @@ static void line_read(const char *line) {
     else if (leader.step == SAID_PING && error && strncmp(line, "-NOAUTH", 7) != 0 && strncmp(line, "-NOPERM", 7) != 0)
         link_fails(false, "it answers: %s", line + 1);
     else if (leader.step == SAID_AUTH && error) link_fails(true, "it does not take masterauth: %s", line + 1);
-    else say_next(leader.step);
+    else say_next();
 }
 
 /* "$<length>", or "$EOF:<mark>". */
@@ -458,7 +457,7 @@ void repl_link_event(void) {
         hooks->watch(leader.fd, false);
         getsockopt(leader.fd, SOL_SOCKET, SO_ERROR, &error, &n);
         if (error) link_fails(false, "it cannot be reached: %s", strerror(error));
-        else say_next(-1);
+        else say_next();
     }
     while (leader.state == REPL_CONNECTING && (line = link_line())) line_read(line);
     while (leader.state == REPL_TRANSFER && !leader.size && !*leader.mark && (line = link_line())) size_read(line);
