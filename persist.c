@@ -393,11 +393,10 @@ static bool bare(void) { return log_end() > lg.sum.covered && log_end() > lg.set
 
 static void log_fails(enum trouble trouble, const char *what, int error) {
     if (trouble < lg.trouble) return;
-    if (trouble > lg.trouble)
-        hooks->say(LOG_WARNING, "The log %s: %s: %s. Changes are refused until it can be kept again.", aof_path, what,
-                   strerror(error));
-    lg.trouble = trouble;
     snprintf(lg.reason, sizeof lg.reason, "%s: %s", what, strerror(error));
+    if (trouble > lg.trouble)
+        hooks->say(LOG_WARNING, "The log %s: %s. Changes are refused until it can be kept again.", aof_path, lg.reason);
+    lg.trouble = trouble;
 }
 
 static void log_is_fine(void) {
