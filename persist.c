@@ -255,6 +255,7 @@ static int log_create(uint64_t base) {
     header_now(lines + SLOT, base, 1);
     memcpy(next.id, lg.h.id, sizeof next.id);
     next.gen = 2;
+    next.base = next.done = base;
     int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && disk_write_at(fd, lines, HEADER, 0) == 0) return fd;
     hooks->say(LOG_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
@@ -521,7 +522,6 @@ static void trim_begin(void) {
         if (lg.marks[i] <= lg.written && lg.marks[i] + keep <= snap.offset && lg.marks[i] <= lg.pin) base = lg.marks[i];
     uint64_t gain = base - lg.h.base;
     if (next.fd >= 0 || lg.parked || gain < MARK_EVERY / 16 || gain < (log_end() - base) / 4) return;
-    next.base = next.done = base;
     next.fd = log_create(base);
 }
 
@@ -547,8 +547,7 @@ static void fresh_begin(void) {
     set_live();
     if (next.fd >= 0 || lg.parked || !lg.live || lg.at > snap.offset) return; /* the next snapshot will do */
     if (log_end() > lg.sum.covered) put_record();
-    next.base = snap.offset;
-    next.fd = log_create(next.base);
+    next.fd = log_create(snap.offset);
     if (next.fd < 0) return;
     struct job j = {.work = fresh_work, .done = fresh_done, .fd = next.fd, .to = log_end()};
     resp_reserve(&lg.out, 1); /* a buffer, even if for nothing */
