@@ -639,11 +639,10 @@ const char *log_known_id(void) {
 }
 
 void log_continue(const char *id) {
-    struct header was = lg.h;
-    size_t unused = ids_unused();
+    size_t unused = ids_unused(), left = PAST_IDS - unused;
     memmove(lg.h.id, log_known_id(), sizeof lg.h.id);
-    memset(lg.h.past, 0, sizeof lg.h.past);
-    memcpy(lg.h.past, was.past + unused, (PAST_IDS - unused) * sizeof *was.past);
+    memmove(lg.h.past, lg.h.past + unused, left * sizeof *lg.h.past);
+    memset(lg.h.past + left, 0, unused * sizeof *lg.h.past);
     if (strcmp(id, lg.h.id) != 0) keep_id();
     snprintf(lg.h.id, sizeof lg.h.id, "%s", id);
     header_say();
