@@ -82,6 +82,7 @@ uint64_t crc64(uint64_t crc, const void *data, size_t n) {
 /* ==== writing ============================================================================================= */
 
 static void put_byte(struct resp_out *o, int c) { resp_raw(o, &(char){(char)c}, 1); }
+static void put_little(struct resp_out *o, uint64_t v, size_t bytes) { resp_raw(o, &(uint64_t){htole64(v)}, bytes); }
 
 static void put_length(struct resp_out *o, uint64_t n) {
     int behind = n < 64 ? 0 : n < 16384 ? 1 : n <= UINT32_MAX ? 4 : 8;
@@ -94,9 +95,8 @@ static void put_string(struct resp_out *o, const char *s, size_t n) {
     int64_t v;
     if (n - 1 < 11 && s[0] <= '9' && resp_read_int(s, n, &v) && v >= INT32_MIN && v <= INT32_MAX) {
         int kind = v >= INT8_MIN && v <= INT8_MAX ? 0 : v >= INT16_MIN && v <= INT16_MAX ? 1 : 2;
-        uint64_t le = htole64((uint64_t)v);
         put_byte(o, 0xC0 | kind);
-        resp_raw(o, &le, (size_t)1 << kind);
+        put_little(o, (uint64_t)v, (size_t)1 << kind);
         return;
     }
     put_length(o, n);
@@ -150,9 +150,8 @@ struct blob *rdb_put_entry(struct resp_out *o, int *last, int db, const struct e
     struct blob *b = store_blob(e);
     if (db != *last) put_select(o, *last = db);
     if (deadline != STORE_NO_DEADLINE) {
-        uint64_t le = htole64((uint64_t)deadline);
         put_byte(o, OP_DEADLINE_MS);
-        resp_raw(o, &le, 8);
+        put_little(o, (uint64_t)deadline, 8);
     }
     put_byte(o, 0);
     put_string(o, key.p, key.n);
@@ -169,10 +168,8 @@ void rdb_dump(struct resp_out *o, const char *p, size_t n) {
     size_t start = o->len;
     put_byte(o, 0);
     put_string(o, p, n);
-    put_byte(o, RDB_VERSION);
-    put_byte(o, 0);
-    uint64_t crc = htole64(crc64(0, o->buf + start, o->len - start));
-    resp_raw(o, &crc, 8);
+    put_little(o, RDB_VERSION, 2);
+    put_little(o, crc64(0, o->buf + start, o->len - start), 8);
 }
 
 /* ==== the reader ========================================================================================== */
