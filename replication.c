@@ -282,11 +282,6 @@ void cmd_replicaof(struct cx *cx) {
 
 /* ==== what is told =========================================================================================== */
 
-static const char *link_word(void) {
-    static const char *const words[] = {"", "connect", "connecting", "sync", "sync", "connected"};
-    return words[leader || repl_link_state() != REPL_CONNECTED ? repl_link_state() : REPL_WAIT];
-}
-
 /* Where a follower listens, as far as that is known. */
 static struct address follower_ip(const struct follower *f) {
     struct address peer = client_peer(f->owner), ip;
@@ -298,6 +293,8 @@ static struct address follower_ip(const struct follower *f) {
 }
 
 void cmd_role(struct cx *cx) {
+    static const char *const words[] = {"", "connect", "connecting", "sync", "sync", "connected"};
+    enum repl_link state = leader || repl_link_state() != REPL_CONNECTED ? repl_link_state() : REPL_WAIT;
     int port;
     const char *host = repl_leader(&port);
     resp_array(cx->out, host ? 5 : 3);
@@ -305,7 +302,7 @@ void cmd_role(struct cx *cx) {
     if (host) {
         resp_bulk_str(cx->out, host);
         resp_int(cx->out, port);
-        resp_bulk_str(cx->out, link_word());
+        resp_bulk_str(cx->out, words[state]);
         resp_int(cx->out, leader ? (int64_t)log_end() : -1);
         return;
     }
