@@ -172,9 +172,9 @@ static struct {
     bool running, walked;
     bool wanted;  /* asked for inside a transaction: begins at its end */
     bool rewrite; /* asked for as BGREWRITEAOF, or by the log's growth */
-    uint64_t generation, offset, changes;
+    uint64_t offset, changes;
     size_t in_flight; /* bytes that the helper has not written yet */
-    struct job chunk; /* being filled */
+    struct job chunk; /* being filled; base: the number of the snapshot */
     int db;
     int kept_fd; /* the newest one that a follower can begin with, and its offset; -1: none */
     uint64_t kept_offset;
@@ -770,7 +770,12 @@ static void snap_over(int error, uint64_t size) {
     else if (lg.fd >= 0) trim_begin();
 }
 
-static void chunk_post(void);
+/* The chunk goes to the helper, and the next one begins. */
+static void chunk_post(void) {
+    snap.in_flight += snap.chunk.out.len + snap.chunk.blob_n;
+    disk_post(snap.chunk, false);
+    snap.chunk = (struct job){.work = snap.chunk.work, .done = snap.chunk.done, .base = snap.chunk.base};
+}
 
 static void snap_end(int error) {
     store_snapshot_end();
@@ -780,7 +785,7 @@ static void snap_end(int error) {
 }
 
 static void chunk_done(struct job *j) {
-    bool wanted = snap.running && j->base == snap.generation;
+    bool wanted = snap.running && j->base == snap.chunk.base;
     snap.in_flight -= j->out.len + j->blob_n;
     if (j->blob) resp_blob_release(j->blob);
     resp_out_free(&j->out);
@@ -791,12 +796,6 @@ static void chunk_done(struct job *j) {
     bool broke_off = j->error && !snap.walked; /* later, the last one is on its way, and has the same error */
     if (wanted && broke_off) snap_end(j->error);
     if (wanted && (broke_off || j->flag)) snap_over(j->error, j->to);
-}
-
-static void chunk_post(void) {
-    snap.in_flight += snap.chunk.out.len + snap.chunk.blob_n;
-    disk_post(snap.chunk, false);
-    snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
 }
 
 static void snap_emit(int db, const struct entry *e) {
@@ -820,11 +819,10 @@ int snap_begin(bool rewrite) {
     snap.db = -1;
     snap.running = true;
     snap.walked = false;
-    snap.generation++;
     snap.changes = store_stats.changes;
     snap.empty = !store_keys(store_db);
     info.save_started_s = (int64_t)time(NULL);
-    snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.generation};
+    snap.chunk = (struct job){.work = chunk_work, .done = chunk_done, .base = snap.chunk.base + 1};
     struct rdb_facts f = {.offset = snap.offset, .stream_db = log_following() ? lg.db : 0};
     memcpy(f.repl_id, lg.h.id, sizeof f.repl_id);
     memcpy(f.history, lg.h.history, sizeof f.history);
