@@ -126,16 +126,14 @@ static void followers_second(void) {
     static int since_ping;
     bool ping = ++since_ping >= config.repl_ping_period;
     int64_t now = repl_clock(), limit = (int64_t)config.repl.timeout * 1000;
-    bool any = false;
     for (struct follower *f = repl_followers; f; f = f->next) {
         struct client *c = f->owner;
-        any |= f->phase == REPL_ONLINE;
         if (f->phase == REPL_WAITING) resp_raw(client_output(c), "\n", 1);
         if (f->phase < REPL_SENDING || now - f->acked_ms <= limit || client_silence(c) <= config.repl.timeout) continue;
         server_log(LOG_WARNING, "A follower was dropped: nothing was heard of it for repl-timeout");
         client_close(c);
     }
-    if (ping && any) log_ping();
+    if (ping && repl_count(0, false)) log_ping(); /* somebody is online */
     if (ping) since_ping = 0;
 }
 
