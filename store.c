@@ -326,36 +326,16 @@ static size_t entry_size(size_t klen, bool deadline, size_t vbytes) {
     return round_up(sizeof(struct entry) + (deadline ? 8 : 0) + (klen >= LONG_KEY ? 4 : 0) + klen + vbytes);
 }
 
-static size_t size_of(const struct entry *e) {
-    return entry_size(key_of(e).n, e->has_deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
-}
+/* Bytes of the value that stand in the entry itself. */
+static size_t vbytes_of(const struct entry *e) { return e->is_blob ? sizeof(struct blob *) : e->vlen; }
 
-/* Whether such a deadline and value can go where e's are. The same length again is so usual that it is asked first. */
-static inline bool fits(const struct entry *e, size_t klen, bool deadline, size_t vbytes) {
-    return e->has_deadline == deadline &&
-           ((e->vlen == vbytes && !e->is_blob) || size_of(e) == entry_size(klen, deadline, vbytes));
-}
+static size_t size_of(const struct entry *e) { return entry_size(key_of(e).n, e->has_deadline, vbytes_of(e)); }
 
 bool store_expired(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.now; }
 
 static inline void note_access(struct entry *e) {
     if (e->atime != g.atime) e->atime = g.atime & ATIME_MASK;
     if (!e->visited) e->visited = 1;
-}
-
-/* An entry with this key and room for a value of vbytes; the value, vlen, is_blob and next are the caller's to set. */
-static struct entry *entry_new(const char *key, size_t klen, int64_t deadline, size_t vbytes) {
-    size_t size = entry_size(klen, deadline != STORE_NO_DEADLINE, vbytes);
-    struct entry *e = arena_alloc(size);
-    g.memory += size;
-    *e = (struct entry){.saved = snapshot.mark & 1, .atime = g.atime & ATIME_MASK};
-    e->klen = klen < LONG_KEY ? klen & 0xff : LONG_KEY;
-    e->has_deadline = deadline != STORE_NO_DEADLINE;
-    if (e->has_deadline) *deadline_at(e) = deadline;
-    char *p = e->body + (e->has_deadline ? 8 : 0);
-    if (klen >= LONG_KEY) p = mempcpy(p, &(uint32_t){(uint32_t)klen}, sizeof(uint32_t));
-    memcpy(p, key, klen);
-    return e;
 }
 
 static void entry_drop_blob(struct entry *e) {
@@ -365,9 +345,9 @@ static void entry_drop_blob(struct entry *e) {
     resp_blob_release(b);
 }
 
+/* Its blob, if it had one, is another's by now, or dropped. */
 static void entry_free(struct entry *e) {
     size_t size = size_of(e);
-    entry_drop_blob(e);
     g.memory -= size;
     arena_free(e, size);
 }
@@ -511,6 +491,7 @@ static void unlink_entry(struct db *db, struct entry **link, struct arg *key) {
     *link = e->next;
     db->used--;
     db->deadlines -= e->has_deadline;
+    entry_drop_blob(e);
     entry_free(e);
 }
 
@@ -574,69 +555,64 @@ bool store_is_raw(const struct entry *e) { return e->raw; }
 
 /* ==== changing one ============================================================================ */
 
-/* Puts a fresh entry in the place of the one that link points to (or of nothing). */
-static void replace_link(struct db *db, struct entry **link, struct entry *fresh) {
+/* Puts a new entry of this key, with this deadline and room for vbytes of value, in the place of the one that link
+ * points to, or of nothing. It has the old one's flags and, to keep, as much of its value as both have room for. */
+static struct entry *replace(struct db *db, struct entry **link, const struct arg *key, int64_t deadline, size_t vbytes,
+                             bool keep) {
     struct entry *old = *link;
-    fresh->next = old ? old->next : NULL;
-    *link = fresh;
-    db->deadlines += fresh->has_deadline;
+    bool timed = deadline != STORE_NO_DEADLINE;
+    size_t size = entry_size(key->n, timed, vbytes);
+    struct entry *e = *link = arena_alloc(size);
+    g.memory += size;
+    *e = old ? *old : (struct entry){.saved = snapshot.mark & 1, .atime = g.atime & ATIME_MASK};
+    e->klen = key->n < LONG_KEY ? key->n & 0xff : LONG_KEY;
+    e->has_deadline = timed;
+    if (timed) *deadline_at(e) = deadline;
+    char *p = e->body + (timed ? 8 : 0);
+    if (key->n >= LONG_KEY) p = mempcpy(p, &key->n, sizeof key->n);
+    p = mempcpy(p, key->p, key->n);
+    db->deadlines += timed;
     if (!old) {
         db->used++;
         rehash(db, SIZE_MAX); /* moves links, but no entry; never shrinks what is being filled */
-        return;
+        return e;
     }
+    if (keep) memcpy(p, value_at(old), vbytes_of(old) < vbytes ? vbytes_of(old) : vbytes);
     db->deadlines -= old->has_deadline;
-    fresh->visited = 1;
     entry_free(old);
+    return e;
+}
+
+/* The same, but an entry that has such a deadline and that much room stays where it is. That it has a value of the same
+ * length is so usual that it is asked first. */
+static inline struct entry *reshape(struct db *db, struct entry **link, const struct arg *key, int64_t deadline,
+                                    size_t vbytes, bool keep) {
+    struct entry *e = *link;
+    bool timed = deadline != STORE_NO_DEADLINE;
+    bool fits = e && e->has_deadline == timed &&
+                ((e->vlen == vbytes && !e->is_blob) || size_of(e) == entry_size(key->n, timed, vbytes));
+    if (!fits) return replace(db, link, key, deadline, vbytes, keep);
+    if (timed) *deadline_at(e) = deadline;
+    return e;
 }
 
 struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t deadline) {
     struct entry **link = find_link(db, key), *e = *link;
     bool blob = val->is_blob || val->n >= RESP_BLOB_MIN;
     size_t vbytes = blob ? sizeof(struct blob *) : val->n;
-    bool timed = deadline != STORE_NO_DEADLINE;
     note_change(db, e, key);
-    if (!e || !fits(e, key->n, timed, vbytes)) {
-        e = entry_new(key->p, key->n, deadline, vbytes);
-        replace_link(db, link, e);
-    } else { /* same shape: in place */
-        entry_drop_blob(e);
-        e->raw = 0;
-        if (timed) *deadline_at(e) = deadline;
-        note_access(e);
-    }
+    if (e) entry_drop_blob(e);
+    if (e) note_access(e);
+    e = reshape(db, link, key, deadline, vbytes, false);
     struct blob *b = val->is_blob ? resp_arg_blob(val) : blob ? resp_blob_new(val->n) : NULL;
     if (blob && !val->is_blob) memcpy(b->data, val->p, val->n);
     if (blob) g.memory += blob_memory(b);
     val->is_blob = false; /* it is ours now */
+    e->raw = 0;
     e->is_blob = blob;
     e->vlen = val->n & 0x3fffffff;
     memcpy(value_at(e), blob ? (const void *)&b : val->p, vbytes);
     return e;
-}
-
-/* The entry of this key that link points to, with this deadline and with room for vbytes of value: where there is none,
- * or one of another shape, a new one that keeps its flags and as much of its value as both have room for. */
-static struct entry *reshape(struct db *db, struct entry **link, const struct arg *key, int64_t deadline,
-                             size_t vbytes) {
-    struct entry *e = *link;
-    bool timed = deadline != STORE_NO_DEADLINE;
-    if (e && fits(e, key->n, timed, vbytes)) {
-        if (timed) *deadline_at(e) = deadline;
-        return e;
-    }
-    struct entry *fresh = entry_new(key->p, key->n, deadline, vbytes);
-    if (e) {
-        size_t had = e->is_blob ? sizeof(struct blob *) : e->vlen;
-        memcpy(value_at(fresh), value_at(e), had < vbytes ? had : vbytes);
-        fresh->vlen = e->vlen;
-        fresh->is_blob = e->is_blob;
-        fresh->raw = e->raw;
-        fresh->atime = e->atime;
-        if (e->is_blob) g.memory += blob_memory(resp_blob_ref(store_blob(e))); /* the old one's is dropped with it */
-    }
-    replace_link(db, link, fresh);
-    return fresh;
 }
 
 /* A blob of e's value (of nothing where e is NULL) that nobody else holds, for e to hold, with room for n bytes and
@@ -665,7 +641,7 @@ char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
     note_change(db, e, key);
     if (e) note_access(e);
     struct blob *b = n >= RESP_BLOB_MIN || store_blob(e) ? own_blob(e, n) : NULL;
-    e = reshape(db, link, key, store_deadline(e), b ? sizeof b : n);
+    e = reshape(db, link, key, store_deadline(e), b ? sizeof b : n, true);
     if (b) memcpy(value_at(e), &b, sizeof b);
     e->is_blob = b != NULL;
     e->vlen = n & 0x3fffffff;
@@ -680,7 +656,7 @@ bool store_set_deadline(struct db *db, struct arg *key, int64_t deadline) {
     if (!link) return false;
     struct entry *e = *link;
     note_change(db, e, key);
-    reshape(db, link, key, deadline, e->is_blob ? sizeof(struct blob *) : e->vlen);
+    reshape(db, link, key, deadline, vbytes_of(e), true);
     return true;
 }
 
@@ -804,6 +780,7 @@ static void dying_step(size_t buckets) {
         for (struct entry *e = d->t.buckets[d->hand++], *next; e; e = next) {
             next = e->next;
             if (d->snapshot_id >= 0) snapshot_take(d->snapshot_id, e);
+            entry_drop_blob(e);
             entry_free(e);
         }
         table_passed(&d->t, d->hand);
