@@ -615,21 +615,19 @@ struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t
     return e;
 }
 
-/* A blob of e's value (of nothing where e is NULL) that nobody else holds, for e to hold, with room for n bytes and
- * some more: appending stays cheap. */
+/* A blob of e's value (of nothing where e is NULL) that nobody else holds, for e to hold, with room for n bytes and,
+ * where that has to be made, some more: appending stays cheap. */
 static struct blob *own_blob(struct entry *e, size_t n) {
     struct blob *b = store_blob(e);
     size_t slack = n < 1024 * 1024 ? n : 1024 * 1024;
-    if (b && b->refs == 1 && n <= b->cap) return b;
     if (b && b->refs == 1) {
         g.memory -= blob_memory(b);
-        b = resp_blob_grow(b, n + slack);
+        b = resp_blob_grow(b, n <= b->cap ? n : n + slack);
     } else {
         struct arg had = store_value(e);
-        struct blob *copy = resp_blob_new(n + slack);
-        memcpy(copy->data, had.p, had.n < n ? had.n : n);
-        if (b) entry_drop_blob(e);
-        b = copy;
+        b = resp_blob_new(n + slack);
+        memcpy(b->data, had.p, had.n < n ? had.n : n);
+        if (e) entry_drop_blob(e);
     }
     g.memory += blob_memory(b);
     return b;
