@@ -385,16 +385,18 @@ int resp_write_float(char *buf, size_t cap, long double v) {
 
 /* ---- the output -------------------------------------------------------------------------------------- */
 
-static void drop_pieces(struct resp_out *o, uint32_t from) {
-    for (uint32_t i = from; i < o->npieces; i++) {
+void resp_truncate(struct resp_out *o, size_t len, uint32_t npieces) {
+    assert(o->sent <= len && len <= o->len && npieces <= o->npieces);
+    for (uint32_t i = npieces; i < o->npieces; i++) {
         o->piece_bytes -= o->pieces[i].n;
         resp_blob_release(o->pieces[i].blob);
     }
-    o->npieces = from;
+    o->npieces = npieces;
+    o->len = len;
 }
 
 void resp_out_free(struct resp_out *o) {
-    drop_pieces(o, 0);
+    resp_truncate(o, o->sent, 0);
     free(o->buf);
     free(o->pieces);
     *o = (struct resp_out){.proto = o->proto, .errors = o->errors};
@@ -417,12 +419,6 @@ void resp_raw(struct resp_out *o, const void *p, size_t n) {
 static void add_piece(struct resp_out *o, size_t at, struct blob *b, char *p, size_t n) {
     PUSH(o->pieces, o->npieces, o->pieces_cap, ((struct resp_piece){.at = at, .blob = b, .p = p, .n = n}));
     o->piece_bytes += n;
-}
-
-void resp_truncate(struct resp_out *o, size_t len, uint32_t npieces) {
-    assert(o->sent <= len && len <= o->len && npieces <= o->npieces);
-    drop_pieces(o, npieces);
-    o->len = len;
 }
 
 size_t resp_out_pending(const struct resp_out *o) { return o->len - o->sent + o->piece_bytes; }
