@@ -230,7 +230,6 @@ enum pause client_paused(void);
 
 /* A command that is kept for later. */
 struct queued {
-    struct queued *next;
     const struct command *cmd;
     size_t bytes;
     int argc;

@@ -12,52 +12,49 @@
 #include "commands.h"
 
 struct watched {
-    struct watched *next;
     struct store_watch *watch;
     uint64_t version;
 };
 
 struct transaction {
-    struct queued *head, **tail;
-    int count;
+    struct queued **queue;
+    size_t count, cap;
     uint32_t flags; /* of all commands together */
     size_t bytes;
     struct watched *watched;
+    size_t nwatched, watched_cap;
 };
 
 static struct transaction *transaction_of(struct client *c) {
-    if (!c->tx) {
-        c->tx = resp_need(calloc(1, sizeof *c->tx));
-        c->tx->tail = &c->tx->head;
-    }
+    if (!c->tx) c->tx = resp_need(calloc(1, sizeof *c->tx));
     return c->tx;
 }
 
 static void unwatch(struct client *c) {
-    for (struct watched *w; c->tx && (w = c->tx->watched); free(w)) {
-        c->tx->watched = w->next;
-        store_unwatch(w->watch);
-    }
+    while (c->tx && c->tx->nwatched) store_unwatch(c->tx->watched[--c->tx->nwatched].watch);
 }
 
 void transaction_free(struct client *c) {
     c->flags &= ~(uint32_t)(CLIENT_MULTI | CLIENT_MULTI_BAD);
     if (!c->tx) return;
     unwatch(c);
-    for (struct queued *q = c->tx->head, *next; q; q = next) {
-        next = q->next;
-        queued_free(q);
-    }
+    for (size_t i = 0; i < c->tx->count; i++) queued_free(c->tx->queue[i]);
+    free(c->tx->queue);
+    free(c->tx->watched);
     free(c->tx);
     c->tx = NULL;
 }
 
-int client_multi_count(const struct client *c) { return !(c->flags & CLIENT_MULTI) ? -1 : c->tx ? c->tx->count : 0; }
+int client_multi_count(const struct client *c) {
+    return !(c->flags & CLIENT_MULTI) ? -1 : c->tx ? (int)c->tx->count : 0;
+}
 int client_class(const struct client *c) {
     return c->flags & CLIENT_LEADER ? 3 : c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
 }
 size_t transaction_memory(const struct client *c) {
-    return (c->tx ? sizeof *c->tx + c->tx->bytes : 0) + (c->postponed ? c->postponed->bytes : 0);
+    const struct transaction *tx = c->tx;
+    size_t later = c->postponed ? c->postponed->bytes : 0;
+    return later + (tx ? sizeof *tx + tx->cap * sizeof *tx->queue + tx->bytes : 0);
 }
 uint32_t transaction_flags(const struct client *c) { return c->tx ? c->tx->flags : 0; }
 
@@ -90,9 +87,8 @@ void transaction_queue(struct cx *cx) {
     resp_status(cx->out, "QUEUED");
     if (cx->client->flags & CLIENT_MULTI_BAD) return; /* EXEC will refuse */
     struct transaction *tx = transaction_of(cx->client);
-    struct queued *q = *tx->tail = queued_new(cx);
-    tx->tail = &q->next;
-    tx->count++;
+    struct queued *q = queued_new(cx);
+    PUSH(tx->queue, tx->count, tx->cap, q);
     tx->bytes += q->bytes;
     tx->flags |= q->cmd->flags;
 }
@@ -113,10 +109,9 @@ void cmd_watch(struct cx *cx) {
     if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR WATCH inside MULTI is not allowed")) return;
     struct transaction *tx = transaction_of(cx->client);
     for (int i = 1; i < cx->argc; i++) {
-        struct watched *w = resp_need(malloc(sizeof *w));
-        w->next = tx->watched;
-        w->watch = store_watch(cx->db, &cx->argv[i], &w->version);
-        tx->watched = w;
+        struct watched w;
+        w.watch = store_watch(cx->db, &cx->argv[i], &w.version);
+        PUSH(tx->watched, tx->nwatched, tx->watched_cap, w);
     }
     resp_ok(cx->out);
 }
@@ -137,8 +132,8 @@ void transaction_abort(struct cx *cx, size_t len) {
 }
 
 bool transaction_stale(const struct client *c) {
-    for (const struct watched *w = c->tx ? c->tx->watched : NULL; w; w = w->next)
-        if (store_watch_changed(w->watch, w->version)) return true;
+    for (size_t i = 0; c->tx && i < c->tx->nwatched; i++)
+        if (store_watch_changed(c->tx->watched[i].watch, c->tx->watched[i].version)) return true;
     return false;
 }
 
@@ -156,7 +151,8 @@ void cmd_exec(struct cx *cx) {
     resp_array(cx->out, (size_t)client_multi_count(c));
     uint64_t before = log_end();
     log_begin();
-    for (struct queued *q = c->tx ? c->tx->head : NULL; q; q = q->next) {
+    for (size_t i = 0; c->tx && i < c->tx->count; i++) {
+        struct queued *q = c->tx->queue[i];
         struct cx sub = {
             .client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc, .db = store_db(c->db), .out = cx->out};
         if (q->cmd->flags & CMD_WRITE && !cx_may_write(&sub)) continue;
