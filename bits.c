@@ -21,26 +21,19 @@ static bool read_offset(struct cx *cx, const struct arg *a, int width, int64_t *
                     "ERR bit offset is not an integer or out of range");
 }
 
-/* A part of a value, in bits; nothing where first > last. */
-struct range {
-    int64_t first, last;
-};
-
-/* argv[i], if it is there, says what the range's ends count. False: the error is said. */
-static bool read_unit(struct cx *cx, int i, bool *bits) {
-    int unit = i < cx->argc ? resp_arg_flag(&cx->argv[i], "byte bit") : 1;
-    *bits = unit == 2;
-    return cx_check(cx, unit, "ERR syntax error");
+/* argv[i], if it is there, says what the range's ends count: units of so many bits. False: the error is said. */
+static bool read_unit(struct cx *cx, int i, int64_t *unit) {
+    int word = i < cx->argc ? resp_arg_flag(&cx->argv[i], "byte bit") : 1;
+    *unit = word == 2 ? 1 : 8;
+    return cx_check(cx, word, "ERR syntax error");
 }
 
-/* The part of n bytes from `first` to `last`, both inclusive and counted from the end where negative. */
-static struct range clamp_range(int64_t n, int64_t first, int64_t last, bool bits) {
-    if (bits) n *= 8;
-    if (first < 0) first = first + n > 0 ? first + n : 0;
-    if (last < 0) last = last + n > 0 ? last + n : 0;
-    if (last >= n) last = n - 1;
-    if (first > last) return (struct range){.first = 0, .last = -1};
-    return bits ? (struct range){first, last} : (struct range){first * 8, last * 8 + 7};
+/* cx_range() of n bytes, with ends that count such units, and come to count bits. */
+static bool bit_range(int64_t n, int64_t unit, int64_t *first, int64_t *last) {
+    if (!cx_range(n * 8 / unit, first, last)) return false;
+    *first *= unit;
+    *last = *last * unit + unit - 1;
+    return true;
 }
 
 /* ---- single bits ---------------------------------------------------------------------------------------- */
@@ -104,39 +97,36 @@ static int64_t count_ones(const char *p, size_t n) {
 
 void cmd_bitcount(struct cx *cx) {
     struct entry *e = cx_read(cx, &cx->argv[1]);
-    int64_t first = 0, last = -1, count = 0;
-    bool bits = false;
+    int64_t first = 0, last = -1, unit = 8, count = 0;
     struct arg v = store_value(e);
     if (e && !cx_check(cx, cx->argc != 3 && cx->argc <= 5, "ERR syntax error")) return;
     if (e && cx->argc > 3 && (!cx_int(cx, 2, &first) || !cx_int(cx, 3, &last))) return;
     bool backwards = first < 0 && last < 0 && first > last; /* is answered before the unit is looked at */
-    if (e && !backwards && !read_unit(cx, 4, &bits)) return;
-    struct range r = clamp_range(v.n, first, last, bits);
-    if (!backwards && r.first <= r.last) {
-        int64_t a = r.first / 8, b = r.last / 8;
-        unsigned before = (unsigned char)v.p[a] & ~(0xffu >> (r.first & 7));
-        unsigned behind = (unsigned char)v.p[b] & (0x7fu >> (r.last & 7));
+    if (e && !backwards && !read_unit(cx, 4, &unit)) return;
+    if (!backwards && bit_range(v.n, unit, &first, &last)) {
+        int64_t a = first / 8, b = last / 8;
+        unsigned before = (unsigned char)v.p[a] & ~(0xffu >> (first & 7));
+        unsigned behind = (unsigned char)v.p[b] & (0x7fu >> (last & 7));
         count = count_ones(v.p + a, (size_t)(b - a + 1)) - __builtin_popcount(before) - __builtin_popcount(behind);
     }
     resp_int(cx->out, count);
 }
 
-/* The first bit in the range that is `on`; -1: there is none. */
-static int64_t find_bit(const char *p, struct range r, bool on) {
+/* The first bit from `first` to `last` that is `on`; -1: there is none. */
+static int64_t find_bit(const char *p, int64_t first, int64_t last, bool on) {
     const uint64_t flip = on ? 0 : UINT64_MAX;
-    int64_t at = r.first / 8, end = (r.last + 8) / 8;
-    uint64_t w = 0, mask = htobe64(UINT64_MAX >> r.first % 8);
+    int64_t at = first / 8, end = (last + 8) / 8;
+    uint64_t w = 0, mask = htobe64(UINT64_MAX >> first % 8);
     for (; at < end; at += 8, mask = UINT64_MAX) {
         w = (load_word(p + at, (size_t)(end - at)) ^ flip) & mask;
         if (w) break;
     }
     int64_t found = w ? at * 8 + __builtin_clzll(be64toh(w)) : -1;
-    return found <= r.last ? found : -1;
+    return found <= last ? found : -1;
 }
 
 void cmd_bitpos(struct cx *cx) {
-    int64_t on, first = 0, last = -1;
-    bool bits = false;
+    int64_t on, first = 0, last = -1, unit = 8;
     if (!cx_int(cx, 2, &on) || !cx_check(cx, on == 0 || on == 1, "ERR The bit argument must be 1 or 0.")) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
     struct arg v = store_value(e);
@@ -145,12 +135,12 @@ void cmd_bitpos(struct cx *cx) {
         return;
     }
     if (!cx_check(cx, cx->argc <= 6, "ERR syntax error")) return;
-    if (cx->argc > 3 && (!cx_int(cx, 3, &first) || !read_unit(cx, 5, &bits))) return;
+    if (cx->argc > 3 && (!cx_int(cx, 3, &first) || !read_unit(cx, 5, &unit))) return;
     if (cx->argc > 4 && !cx_int(cx, 4, &last)) return;
-    struct range r = clamp_range(v.n, first, last, bits);
-    int64_t found = find_bit(v.p, r, on);
+    bool some = bit_range(v.n, unit, &first, &last);
+    int64_t found = some ? find_bit(v.p, first, last, on) : -1;
     /* Zeros follow behind the value, but not behind an end that was asked for. */
-    if (found < 0 && !on && cx->argc < 5 && r.first <= r.last) found = r.last + 1;
+    if (some && found < 0 && !on && cx->argc < 5) found = last + 1;
     resp_int(cx->out, found);
 }
 

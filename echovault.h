@@ -135,6 +135,7 @@ char *cx_edit(struct cx *cx, struct arg *key, size_t n); /* store_edit() of a ra
 void cx_delete(struct cx *cx);                           /* argv[1], "del"; logged as DEL */
 /* Whether there is memory for n bytes, as the value of e unless that is NULL; false: the error is said. */
 bool cx_memory(struct cx *cx, const struct entry *e, size_t n);
+bool cx_range(int64_t n, int64_t *first, int64_t *last); /* negative ones count from n, the end; false: it is empty */
 int64_t cx_max_string(const struct cx *cx); /* bytes that a value may come to; the log may always have the most */
 
 /* Deadlines (keys.c). */

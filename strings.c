@@ -65,6 +65,13 @@ int64_t cx_max_string(const struct cx *cx) {
     return obey || config.proto_max_bulk_len > STRING_MAX ? STRING_MAX : config.proto_max_bulk_len;
 }
 
+bool cx_range(int64_t n, int64_t *first, int64_t *last) {
+    if (*first < 0) *first = *first + n > 0 ? *first + n : 0;
+    if (*last < 0) *last = *last + n > 0 ? *last + n : 0;
+    if (*last >= n) *last = n - 1;
+    return *first <= *last;
+}
+
 bool cx_options(struct cx *cx, int i, const char *words, int texts, int numbers, struct cx_options *o) {
     for (*o = (struct cx_options){0}; i < cx->argc; i++) {
         int word = resp_arg_flag(&cx->argv[i], words), bit = __builtin_ctz((unsigned)word | 1u << 31);
@@ -271,14 +278,10 @@ void cmd_getrange(struct cx *cx) {
     if (!cx_int(cx, 2, &start) || !cx_int(cx, 3, &end)) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
     struct arg value = store_value(e);
-    int64_t len = value.n;
-    bool backwards = start < 0 && end < 0 && start > end;
-    if (start < 0) start = start + len > 0 ? start + len : 0;
-    if (end < 0) end = end + len > 0 ? end + len : 0;
-    if (end >= len) end = len - 1;
+    bool backwards = start < 0 && end < 0 && start > end, some = cx_range(value.n, &start, &end) && !backwards;
     size_t n = (size_t)(end - start + 1);
     bool whole = start == 0 && n >= RESP_BLOB_MIN && store_blob(e);
-    if (backwards || start > end) resp_bulk(cx->out, "", 0);
+    if (!some) resp_bulk(cx->out, "", 0);
     else if (!whole && !cx_memory(cx, NULL, 2 * n)) return;
     else if (whole) resp_blob(cx->out, store_blob(e), n);
     else resp_bulk(cx->out, value.p + start, n);
