@@ -413,85 +413,70 @@ void cmd_increx(struct cx *cx) {
 
 enum { IDX = 1, LEN = 2, MINMATCHLEN = 4, WITHMATCHLEN = 8 };
 
-struct lcs {
-    struct arg a, b;
-    uint32_t *len; /* (a.n + 1) rows of b.n + 1 */
-    struct cx_options o;
-};
-
-static uint32_t *lcs_at(const struct lcs *l, size_t i, size_t j) { return &l->len[i * ((size_t)l->b.n + 1) + j]; }
-
-static bool lcs_allocate(struct cx *cx, struct lcs *l) {
-    size_t cells = ((size_t)l->a.n + 1) * ((size_t)l->b.n + 1); /* at most 2^29 + 1 each: no overflow */
-    bool allowed = cells * sizeof *l->len <= (size_t)config.proto_max_bulk_len;
-    if (allowed) l->len = calloc(cells, sizeof *l->len);
-    return cx_check(cx, l->len,
-                    allowed ? "ERR Insufficient memory, failed allocating transient memory for LCS"
-                            : "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
-}
-
-static void lcs_fill(struct lcs *l) {
-    for (size_t i = 1; i <= l->a.n; i++)
-        for (size_t j = 1; j <= l->b.n; j++) {
-            uint32_t above = *lcs_at(l, i - 1, j), before = *lcs_at(l, i, j - 1);
-            bool same = l->a.p[i - 1] == l->b.p[j - 1];
-            *lcs_at(l, i, j) = same ? *lcs_at(l, i - 1, j - 1) + 1 : above > before ? above : before;
-        }
-}
-
 /* Walks back from a's first i and b's first j bytes to the next run's start; returns its length, 0: no more. */
-static size_t lcs_run(const struct lcs *l, size_t *i, size_t *j) {
+static size_t lcs_run(struct arg a, struct arg b, uint32_t len[][b.n + 1], size_t *i, size_t *j) {
     size_t n = 0;
-    while (*i && *j && l->a.p[*i - 1] != l->b.p[*j - 1]) {
-        if (*lcs_at(l, *i - 1, *j) > *lcs_at(l, *i, *j - 1)) --*i;
+    while (*i && *j && a.p[*i - 1] != b.p[*j - 1]) {
+        if (len[*i - 1][*j] > len[*i][*j - 1]) --*i;
         else --*j;
     }
-    for (; *i && *j && l->a.p[*i - 1] == l->b.p[*j - 1]; n++) --*i, --*j;
+    for (; *i && *j && a.p[*i - 1] == b.p[*j - 1]; n++) --*i, --*j;
     return n;
 }
 
-static void lcs_reply_indexes(struct resp_out *out, const struct lcs *l) {
-    size_t i = l->a.n, j = l->b.n, matches = 0, n;
+static void lcs_reply_indexes(struct resp_out *out, struct arg a, struct arg b, uint32_t len[][b.n + 1],
+                              const struct cx_options *o) {
+    size_t i = a.n, j = b.n, matches = 0, n;
     resp_map(out, 2);
     resp_bulk_str(out, "matches");
     size_t mark = resp_later(out);
-    while ((n = lcs_run(l, &i, &j))) {
-        if ((int64_t)n < l->o.number[2]) continue;
-        resp_array(out, l->o.words & WITHMATCHLEN ? 3 : 2);
+    while ((n = lcs_run(a, b, len, &i, &j))) {
+        if ((int64_t)n < o->number[2]) continue;
+        resp_array(out, o->words & WITHMATCHLEN ? 3 : 2);
         for (int of_b = 0; of_b < 2; of_b++) {
             int64_t start = (int64_t)(of_b ? j : i);
             resp_array(out, 2);
             resp_int(out, start);
             resp_int(out, start + (int64_t)n - 1);
         }
-        if (l->o.words & WITHMATCHLEN) resp_int(out, (int64_t)n);
+        if (o->words & WITHMATCHLEN) resp_int(out, (int64_t)n);
         matches++;
     }
     resp_later_array(out, mark, matches);
-    resp_bulk_str(out, "len");
-    resp_int(out, *lcs_at(l, l->a.n, l->b.n));
+    resp_pair_int(out, "len", len[a.n][b.n]);
 }
 
-static void lcs_reply_bytes(struct resp_out *out, const struct lcs *l) {
-    size_t i = l->a.n, j = l->b.n, len = *lcs_at(l, i, j), left = len, n;
-    struct blob *b = resp_blob_new(len);
-    while ((n = lcs_run(l, &i, &j))) memcpy(b->data + (left -= n), l->a.p + i, n);
-    resp_bulk(out, b->data, len);
-    resp_blob_release(b);
+static void lcs_reply_bytes(struct resp_out *out, struct arg a, struct arg b, uint32_t len[][b.n + 1]) {
+    size_t i = a.n, j = b.n, left = len[i][j], n;
+    struct blob *bytes = resp_blob_new(left);
+    while ((n = lcs_run(a, b, len, &i, &j))) memcpy(bytes->data + (left -= n), a.p + i, n);
+    resp_bulk(out, bytes->data, len[a.n][b.n]);
+    resp_blob_release(bytes);
 }
 
 void cmd_lcs(struct cx *cx) {
+    struct cx_options o;
     cx_read(cx, &cx->argv[1]);
-    struct entry *b = cx_read(cx, &cx->argv[2]), *a = store_peek(cx->db, &cx->argv[1]); /* b may just have expired */
-    struct lcs l = {.a = store_value(a), .b = store_value(b)};
-    if (!cx_options(cx, 3, "idx len minmatchlen withmatchlen", 0, MINMATCHLEN, &l.o) ||
-        !cx_check(cx, (l.o.words & (IDX | LEN)) != (IDX | LEN),
-                  "ERR If you want both the length and indexes, please just use IDX.") ||
-        !lcs_allocate(cx, &l))
+    struct arg b = store_value(cx_read(cx, &cx->argv[2]));
+    struct arg a = store_value(store_peek(cx->db, &cx->argv[1])); /* only now: b may just have expired */
+    if (!cx_options(cx, 3, "idx len minmatchlen withmatchlen", 0, MINMATCHLEN, &o) ||
+        !cx_check(cx, (o.words & (IDX | LEN)) != (IDX | LEN),
+                  "ERR If you want both the length and indexes, please just use IDX."))
         return;
-    lcs_fill(&l);
-    if (l.o.words & IDX) lcs_reply_indexes(cx->out, &l);
-    else if (l.o.words & LEN) resp_int(cx->out, *lcs_at(&l, l.a.n, l.b.n));
-    else lcs_reply_bytes(cx->out, &l);
-    free(l.len);
+    size_t rows = (size_t)a.n + 1, bytes = rows * (b.n + 1) * sizeof(uint32_t); /* each at most 2^29 + 1: no overflow */
+    bool allowed = bytes <= (size_t)config.proto_max_bulk_len;
+    uint32_t(*len)[b.n + 1] = allowed ? calloc(rows, sizeof *len) : NULL;
+    if (!cx_check(cx, len,
+                  allowed ? "ERR Insufficient memory, failed allocating transient memory for LCS"
+                          : "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"))
+        return;
+    for (size_t i = 1; i <= a.n; i++)
+        for (size_t j = 1; j <= b.n; j++) {
+            uint32_t above = len[i - 1][j], before = len[i][j - 1];
+            len[i][j] = a.p[i - 1] == b.p[j - 1] ? len[i - 1][j - 1] + 1 : above > before ? above : before;
+        }
+    if (o.words & IDX) lcs_reply_indexes(cx->out, a, b, len, &o);
+    else if (o.words & LEN) resp_int(cx->out, len[a.n][b.n]);
+    else lcs_reply_bytes(cx->out, a, b, len);
+    free(len);
 }
