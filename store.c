@@ -583,35 +583,34 @@ static struct entry *replace(struct db *db, struct entry **link, const struct ar
     return e;
 }
 
-/* The same, but an entry that has such a deadline and that much room stays where it is. That it has a value of the same
- * length is so usual that it is asked first. */
+/* The same for a value of n bytes, which are b's unless that is NULL. An entry that has such a deadline and that much
+ * room stays where it is; that its value had the same length is so usual that it is asked first. */
 static inline struct entry *reshape(struct db *db, struct entry **link, const struct arg *key, int64_t deadline,
-                                    size_t vbytes, bool keep) {
+                                    struct blob *b, size_t n, bool keep) {
     struct entry *e = *link;
+    size_t vbytes = b ? sizeof b : n;
     bool timed = deadline != STORE_NO_DEADLINE;
     bool fits = e && e->has_deadline == timed &&
                 ((e->vlen == vbytes && !e->is_blob) || size_of(e) == entry_size(key->n, timed, vbytes));
-    if (!fits) return replace(db, link, key, deadline, vbytes, keep);
-    if (timed) *deadline_at(e) = deadline;
+    if (!fits) e = replace(db, link, key, deadline, vbytes, keep);
+    else if (timed) *deadline_at(e) = deadline;
+    if (b) memcpy(value_at(e), &b, sizeof b);
+    e->is_blob = b != NULL;
+    e->vlen = n & 0x3fffffff;
     return e;
 }
 
 struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t deadline) {
     struct entry **link = find_link(db, key), *e = *link;
-    bool blob = val->is_blob || val->n >= RESP_BLOB_MIN;
-    size_t vbytes = blob ? sizeof(struct blob *) : val->n;
     note_change(db, e, key);
     if (e) entry_drop_blob(e);
     if (e) note_access(e);
-    e = reshape(db, link, key, deadline, vbytes, false);
-    struct blob *b = val->is_blob ? resp_arg_blob(val) : blob ? resp_blob_new(val->n) : NULL;
-    if (blob && !val->is_blob) memcpy(b->data, val->p, val->n);
-    if (blob) g.memory += blob_memory(b);
-    val->is_blob = false; /* it is ours now */
+    struct blob *b = val->is_blob ? resp_arg_blob(val) : val->n >= RESP_BLOB_MIN ? resp_blob_new(val->n) : NULL;
+    if (b) g.memory += blob_memory(b);
+    e = reshape(db, link, key, deadline, b, val->n, false);
     e->raw = 0;
-    e->is_blob = blob;
-    e->vlen = val->n & 0x3fffffff;
-    memcpy(value_at(e), blob ? (const void *)&b : val->p, vbytes);
+    if (!val->is_blob) memcpy(b ? b->data : value_at(e), val->p, val->n);
+    val->is_blob = false; /* it is ours now */
     return e;
 }
 
@@ -639,10 +638,7 @@ char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
     note_change(db, e, key);
     if (e) note_access(e);
     struct blob *b = n >= RESP_BLOB_MIN || store_blob(e) ? own_blob(e, n) : NULL;
-    e = reshape(db, link, key, store_deadline(e), b ? sizeof b : n, true);
-    if (b) memcpy(value_at(e), &b, sizeof b);
-    e->is_blob = b != NULL;
-    e->vlen = n & 0x3fffffff;
+    e = reshape(db, link, key, store_deadline(e), b, n, true);
     e->raw = raw;
     char *p = b ? b->data : value_at(e);
     if (n > had) memset(p + had, 0, n - had);
@@ -654,7 +650,7 @@ bool store_set_deadline(struct db *db, struct arg *key, int64_t deadline) {
     if (!link) return false;
     struct entry *e = *link;
     note_change(db, e, key);
-    reshape(db, link, key, deadline, vbytes_of(e), true);
+    reshape(db, link, key, deadline, store_blob(e), e->vlen, true);
     return true;
 }
 
