@@ -107,7 +107,6 @@ struct hand {
 
 /* A flushed database's table, freed in slices. */
 struct dying {
-    struct dying *next;
     struct table t;
     size_t hand;     /* its next bucket */
     int snapshot_id; /* -1: flushed before the running snapshot began, which has nothing to do with it */
@@ -137,6 +136,7 @@ static struct {
     size_t sweep_credit; /* buckets that the sweep may yet look at */
     struct hand sweep;
     struct dying *dying;
+    size_t ndying, dying_cap;
     int rehashes; /* databases that have a second array */
 } g;
 
@@ -724,11 +724,8 @@ static void watch_touch_db(struct db *was, struct db *becomes) {
 void store_flush(struct db *db) {
     watch_touch_db(db, db);
     store_stats.changes += db->used;
-    for (int i = 0; i < 2 && db->t[i].buckets; i++) {
-        struct dying *d = resp_need(malloc(sizeof *d));
-        *d = (struct dying){.next = g.dying, .t = db->t[i], .snapshot_id = db->snapshot_id};
-        g.dying = d;
-    }
+    for (int i = 0; i < 2 && db->t[i].buckets; i++)
+        PUSH(g.dying, g.ndying, g.dying_cap, ((struct dying){.t = db->t[i], .snapshot_id = db->snapshot_id}));
     g.rehashes -= rehashing(db);
     db_init(db);
 }
@@ -770,7 +767,8 @@ void store_stage_end(bool take) {
 
 /* Frees some buckets of what was flushed; what a running snapshot has not yet of it goes there first. */
 static void dying_step(size_t buckets) {
-    for (struct dying *d; (d = g.dying) && buckets; buckets--) {
+    for (; g.ndying && buckets; buckets--) {
+        struct dying *d = &g.dying[g.ndying - 1];
         for (struct entry *e = d->t.buckets[d->hand++], *next; e; e = next) {
             next = e->next;
             if (d->snapshot_id >= 0) snapshot_take(d->snapshot_id, e);
@@ -780,8 +778,7 @@ static void dying_step(size_t buckets) {
         table_passed(&d->t, d->hand);
         if (d->hand < d->t.size) continue;
         table_free(&d->t);
-        g.dying = d->next;
-        free(d);
+        g.ndying--;
     }
 }
 
@@ -810,7 +807,7 @@ uint64_t store_scan(struct db *db, uint64_t cursor, void (*fn)(void *arg, struct
 
 void store_snapshot_begin(void (*emit)(int db, const struct entry *e)) {
     while (snapshot.running && !store_snapshot_step(SIZE_MAX)) {} /* one that was given up: finish its marks */
-    for (struct dying *d = g.dying; d; d = d->next) d->snapshot_id = -1;
+    for (size_t i = 0; i < g.ndying; i++) g.dying[i].snapshot_id = -1;
     snapshot.running = true;
     snapshot.mark ^= 1;
     snapshot.emit = emit;
@@ -829,7 +826,7 @@ bool store_snapshot_step(size_t buckets) {
         if (db->walk < HASHES) return false;
     }
     dying_step(buckets);
-    if (g.dying) return false;
+    if (g.ndying) return false;
     if (!snapshot.emit) snapshot.running = false;
     return true;
 }
@@ -946,7 +943,7 @@ bool store_make_room(size_t limit, enum store_policy policy) {
         if (memory < eviction.low) eviction.low = memory;
         if (eviction.steps >= (memory > eviction.low ? EVICT_MOST : EVICT_SLICE))
             return memory <= eviction.low + eviction.low / 8;
-        if (g.dying) dying_step(AHEAD), eviction.steps += AHEAD; /* what was flushed goes first */
+        if (g.ndying) dying_step(AHEAD), eviction.steps += AHEAD; /* what was flushed goes first */
         else if (!evict(policy)) return false;
     }
     eviction.low = limit;
@@ -996,8 +993,8 @@ bool store_tick(bool sweep) {
         rehash_step(&g.dbs[i], REHASH_SLICE);
         if (!rehashing(&g.dbs[i])) rehash(&g.dbs[i], SPARSE);
     }
-    if (g.dying) dying_step(FREE_SLICE);
+    if (g.ndying) dying_step(FREE_SLICE);
     more |= arena_trim(TRIM_SLICE);
     if (snapshot.running && !snapshot.emit) store_snapshot_step(FREE_SLICE);
-    return more || g.rehashes || g.dying || (snapshot.running && !snapshot.emit);
+    return more || g.rehashes || g.ndying || (snapshot.running && !snapshot.emit);
 }
