@@ -176,9 +176,8 @@ void cmd_publish(struct cx *cx) {
 }
 
 static void publish_event(const char *space, const struct db *db, const struct arg *about, const struct arg *message) {
-    char prefix[40];
     struct resp_out channel = {0};
-    resp_raw(&channel, prefix, (size_t)snprintf(prefix, sizeof prefix, "__%s@%d__:", space, store_db_id(db)));
+    resp_printf(&channel, "__%s@%d__:", space, store_db_id(db));
     resp_raw(&channel, about->p, about->n);
     publish(PUBSUB_CHANNEL, &(struct arg){.p = channel.buf, .n = (uint32_t)channel.len}, message);
     resp_out_free(&channel);
