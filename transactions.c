@@ -65,15 +65,14 @@ struct queued *queued_new(struct cx *cx) {
     *q = (struct queued){.cmd = cx->cmd, .bytes = bytes, .argc = cx->argc};
     char *to = (char *)q + head;
     for (int i = 0; i < cx->argc; i++) {
-        q->argv[i] = cx->argv[i];
+        struct arg a = q->argv[i] = cx->argv[i];
         cx->argv[i].is_blob = false;
-        if (q->argv[i].is_blob) {
-            q->bytes += q->argv[i].n;
-            continue;
+        if (a.is_blob) {
+            q->bytes += a.n;
+        } else {
+            q->argv[i].p = to;
+            if (a.n) to = mempcpy(to, a.p, a.n);
         }
-        if (q->argv[i].n) memcpy(to, q->argv[i].p, q->argv[i].n);
-        q->argv[i].p = to;
-        to += q->argv[i].n;
     }
     return q;
 }
