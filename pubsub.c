@@ -140,24 +140,23 @@ void cmd_unsubscribe(struct cx *cx) {
     }
 }
 
-/* To all of a topic's listeners, put into bytes once for each protocol, a big message as one blob; returns how many. */
+/* To all of a topic's listeners, put into bytes once but for the header, big messages as one blob; returns how many. */
 static int64_t deliver(const struct subscription *topic, const struct arg *channel, const struct arg *message) {
     static const char *const words[PUBSUB_KINDS] = {"message", "pmessage", "smessage"};
-    struct resp_out forms[] = {{.proto = 2}, {.proto = 3}};
+    bool by_pattern = topic->kind == PUBSUB_PATTERN;
+    struct resp_out form = {0};
     struct subscription *s;
+    resp_bulk_str(&form, words[topic->kind]);
+    if (by_pattern) resp_bulk(&form, topic->name.p, topic->name.n);
+    resp_bulk(&form, channel->p, channel->n);
+    if (!message->is_blob) resp_bulk(&form, message->p, message->n);
     LIST_FOREACH(s, &topic->listeners, of_topic) {
-        struct resp_out *o = client_output(s->client), *form = &forms[s->client->proto == 3];
-        if (!form->len) {
-            resp_push(form, topic->kind == PUBSUB_PATTERN ? 4 : 3);
-            resp_bulk_str(form, words[topic->kind]);
-            if (topic->kind == PUBSUB_PATTERN) resp_bulk(form, topic->name.p, topic->name.n);
-            resp_bulk(form, channel->p, channel->n);
-            if (!message->is_blob) resp_bulk(form, message->p, message->n);
-        }
-        resp_raw(o, form->buf, form->len);
+        struct resp_out *o = client_output(s->client);
+        resp_push(o, by_pattern ? 4 : 3);
+        resp_raw(o, form.buf, form.len);
         if (message->is_blob) resp_blob(o, resp_arg_blob(message), message->n);
     }
-    for (int i = 0; i < 2; i++) resp_out_free(&forms[i]);
+    resp_out_free(&form);
     return (int64_t)topic->count;
 }
 
