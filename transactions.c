@@ -25,6 +25,7 @@ struct transaction {
     size_t nwatched, watched_cap;
 };
 
+/* From MULTI, or the first WATCH, on. */
 static struct transaction *transaction_of(struct client *c) {
     if (!c->tx) c->tx = resp_need(calloc(1, sizeof *c->tx));
     return c->tx;
@@ -45,9 +46,7 @@ void transaction_free(struct client *c) {
     c->tx = NULL;
 }
 
-int client_multi_count(const struct client *c) {
-    return !(c->flags & CLIENT_MULTI) ? -1 : c->tx ? (int)c->tx->count : 0;
-}
+int client_multi_count(const struct client *c) { return c->flags & CLIENT_MULTI ? (int)c->tx->count : -1; }
 int client_class(const struct client *c) {
     return c->flags & CLIENT_LEADER ? 3 : c->flags & CLIENT_FOLLOWER ? 1 : c->subs ? 2 : 0;
 }
@@ -85,7 +84,7 @@ void queued_free(struct queued *q) {
 void transaction_queue(struct cx *cx) {
     resp_status(cx->out, "QUEUED");
     if (cx->client->flags & CLIENT_MULTI_BAD) return; /* EXEC will refuse */
-    struct transaction *tx = transaction_of(cx->client);
+    struct transaction *tx = cx->client->tx;
     struct queued *q = queued_new(cx);
     PUSH(tx->queue, tx->count, tx->cap, q);
     tx->bytes += q->bytes;
@@ -94,6 +93,7 @@ void transaction_queue(struct cx *cx) {
 
 void cmd_multi(struct cx *cx) {
     if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR MULTI calls can not be nested")) return;
+    transaction_of(cx->client);
     cx->client->flags |= CLIENT_MULTI;
     resp_ok(cx->out);
 }
@@ -147,10 +147,10 @@ void cmd_exec(struct cx *cx) {
         return;
     }
     unwatch(c);
-    resp_array(cx->out, (size_t)client_multi_count(c));
+    resp_array(cx->out, c->tx->count);
     uint64_t before = log_end();
     log_begin();
-    for (size_t i = 0; c->tx && i < c->tx->count; i++) {
+    for (size_t i = 0; i < c->tx->count; i++) {
         struct queued *q = c->tx->queue[i];
         struct cx sub = {
             .client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc, .db = store_db(c->db), .out = cx->out};
