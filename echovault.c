@@ -1252,7 +1252,7 @@ void cmd_shutdown(struct cx *cx) {
     struct cx_options o;
     bool stays = cx->argc == 2 && resp_arg_is(&cx->argv[1], "abort");
     if (!cx_check(cx, !stays, "ERR No shutdown in progress.") ||
-        !cx_options(cx, 1, "save nosave now force", 0, 0, &o) ||
+        !cx_options(cx, 1, "save nosave now force", 0, 0, 0, &o) ||
         !cx_check(cx, !(o.words & SAVE && o.words & NOSAVE), "ERR syntax error"))
         return;
     bool snapshot = o.words & SAVE || (!(o.words & NOSAVE) && !config.persist.log_on && *config.save);

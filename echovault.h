@@ -124,8 +124,9 @@ struct cx_options {
     const struct arg *value[20]; /* by the word's bit; NULL or 0 where it is not there */
     int64_t number[20];
 };
-/* Reads them from argv[i] on. texts and numbers: behind which of the words stands what. False: the error is said. */
-bool cx_options(struct cx *cx, int i, const char *words, int texts, int numbers, struct cx_options *o);
+/* Reads them from argv[i] on. texts and numbers, which may not be below `least`: behind which of the words stands what.
+ * False: the error is said. */
+bool cx_options(struct cx *cx, int i, const char *words, int texts, int numbers, int64_t least, struct cx_options *o);
 
 /* What commands share (strings.c). Look-ups and changes come with their statistics and events. */
 struct entry *cx_read(struct cx *cx, struct arg *key); /* for reading: counts a hit or a miss */

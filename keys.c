@@ -250,28 +250,21 @@ static bool read_cursor(const struct arg *a, uint64_t *cursor) {
     return !isspace((unsigned char)*text) && !*end && errno != ERANGE;
 }
 
-/* MATCH, COUNT and TYPE; false: the error is said. */
-static bool scan_options(struct cx *cx, struct walk *w, int64_t *count) {
-    for (int i = 2; i < cx->argc; i += 2) {
-        const struct arg *value = &cx->argv[i + 1];
-        int option = i + 1 < cx->argc ? resp_arg_flag(&cx->argv[i], "match count type") : 0;
-        if (option == 1) w->pattern = pattern_or_all(value);
-        if (option == 2 && !cx_int(cx, i + 1, count)) return false;
-        if (option == 4) w->other_type = !resp_arg_is(value, "string");
-        if (!cx_check(cx, option && *count >= 1, "ERR syntax error")) return false;
-    }
-    return true;
-}
+enum { MATCH = 1, COUNT = 2, TYPE = 4 };
 
 /* Goes on until it has seen COUNT keys, matching or not, or ten times as many buckets. */
 void cmd_scan(struct cx *cx) {
     struct resp_out keys = {.proto = cx->out->proto};
     struct walk w = {.out = &keys};
+    struct cx_options o;
     uint64_t cursor = 0;
-    int64_t count = 10;
-    if (!cx_check(cx, read_cursor(&cx->argv[1], &cursor), "ERR invalid cursor") || !scan_options(cx, &w, &count))
+    if (!cx_check(cx, read_cursor(&cx->argv[1], &cursor), "ERR invalid cursor") ||
+        !cx_options(cx, 2, "match count type", MATCH | TYPE, COUNT, 1, &o))
         return;
-    uint64_t wanted = (uint64_t)count, buckets = wanted < UINT64_MAX / 10 ? wanted * 10 : UINT64_MAX;
+    if (o.words & MATCH) w.pattern = pattern_or_all(o.value[0]);
+    w.other_type = o.words & TYPE && !resp_arg_is(o.value[2], "string");
+    uint64_t wanted = o.words & COUNT ? (uint64_t)o.number[1] : 10,
+             buckets = wanted < UINT64_MAX / 10 ? wanted * 10 : UINT64_MAX;
     do cursor = store_scan(cx->db, cursor, walk_entry, &w);
     while (cursor && buckets-- && w.seen < wanted);
     resp_array(cx->out, 2);

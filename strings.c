@@ -72,12 +72,13 @@ bool cx_range(int64_t n, int64_t *first, int64_t *last) {
     return *first <= *last;
 }
 
-bool cx_options(struct cx *cx, int i, const char *words, int texts, int numbers, struct cx_options *o) {
+bool cx_options(struct cx *cx, int i, const char *words, int texts, int numbers, int64_t least, struct cx_options *o) {
     for (*o = (struct cx_options){0}; i < cx->argc; i++) {
         int word = resp_arg_flag(&cx->argv[i], words), bit = __builtin_ctz((unsigned)word | 1u << 31);
         if (word & (texts | numbers)) i++;
         if (!cx_check(cx, word && i < cx->argc, "ERR syntax error")) return false;
         if (word & numbers && !cx_int(cx, i, &o->number[bit])) return false;
+        if (word & numbers && !cx_check(cx, o->number[bit] >= least, "ERR syntax error")) return false;
         if (word & texts) o->value[bit] = &cx->argv[i];
         o->twice |= o->words & word;
         o->words |= word;
@@ -107,7 +108,7 @@ static const int rivals[] = {NX | XX | IFEQ | IFNE, DEADLINES | KEEPTTL | PERSIS
 /* Reads argv[i..], where the words in `allowed` may stand. One that is there twice is no contradiction, but for those
  * that Redis came to know when it had become stricter. False: the error is said. */
 static bool read_options(struct cx *cx, int i, int allowed, struct cx_options *o) {
-    if (!cx_options(cx, i, option_words, DEADLINES | IFEQ | IFNE | NUMBERS, 0, o)) return false;
+    if (!cx_options(cx, i, option_words, DEADLINES | IFEQ | IFNE | NUMBERS, 0, 0, o)) return false;
     bool well = !(o->words & ~allowed) && !(o->twice & (allowed & BYINT ? allowed : IFEQ | IFNE));
     for (int g = 0; g < 4; g++) well &= __builtin_popcount((unsigned)(o->words & rivals[g])) <= 1;
     return cx_check(cx, well, "ERR syntax error");
@@ -459,7 +460,7 @@ void cmd_lcs(struct cx *cx) {
     cx_read(cx, &cx->argv[1]);
     struct arg b = store_value(cx_read(cx, &cx->argv[2]));
     struct arg a = store_value(store_peek(cx->db, &cx->argv[1])); /* only now: b may just have expired */
-    if (!cx_options(cx, 3, "idx len minmatchlen withmatchlen", 0, MINMATCHLEN, &o) ||
+    if (!cx_options(cx, 3, "idx len minmatchlen withmatchlen", 0, MINMATCHLEN, INT64_MIN, &o) ||
         !cx_check(cx, (o.words & (IDX | LEN)) != (IDX | LEN),
                   "ERR If you want both the length and indexes, please just use IDX."))
         return;
