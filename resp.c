@@ -138,6 +138,7 @@ int resp_arg_flag(const struct arg *a, const char *words) {
 /* ---- the parser -------------------------------------------------------------------------------------- */
 
 #define UNENDED_LINE_MAX (64u * 1024) /* bytes that may come without a line's end */
+#define PROTOCOL         "Protocol error: "
 #define STRICT_ARGS_MAX  10
 #define STRICT_BULK_MAX  16384
 
@@ -172,10 +173,11 @@ static inline void add_arg(struct resp_parser *p, const char *s, size_t n, bool 
 /* Gives up: says why, in three parts, and lets go of the command at hand. */
 static enum resp_result refuse(struct resp_parser *p, const char **error, const char *a, const char *b, const char *c) {
     static char text[64];
-    snprintf(text, sizeof(text), "Protocol error: %s%s%s", a, b, c);
+    snprintf(text, sizeof(text), "%s%s%s", a, b, c);
     *error = text;
     resp_arg_release(p->argv, p->argc);
     p->argc = p->todo = 0;
+    p->bulk = -1;
     return RESP_ERROR;
 }
 
@@ -186,14 +188,15 @@ static enum resp_result long_header(struct resp_parser *p, char *buf, size_t len
     int64_t n, max = !bulk ? INT_MAX : p->max_bulk < UINT32_MAX ? p->max_bulk : UINT32_MAX;
     const char *s = buf + p->pos, *end = memchr(s, '\r', len - p->pos), *what = bulk ? "bulk" : "multibulk";
     if (end == NULL && len - p->pos > UNENDED_LINE_MAX)
-        return refuse(p, error, "too big ", bulk ? "bulk" : "mbulk", " count string");
+        return refuse(p, error, PROTOCOL "too big ", bulk ? "bulk" : "mbulk", " count string");
     if (end == NULL || end + 1 == buf + len) return RESP_MORE;
     if (*s != type) /* as Redis quotes it, who sees the end of a string there */
-        return refuse(p, error, "expected '$', got '", (char[]){memchr("\r\n", *s, 3) == NULL ? *s : ' ', '\0'}, "'");
+        return refuse(p, error, PROTOCOL "expected '$', got '",
+                      (char[]){memchr("\r\n", *s, 3) == NULL ? *s : ' ', '\0'}, "'");
     if (!resp_read_int(s + 1, (size_t)(end - s) - 1, &n) || n > max || (bulk && n < 0))
-        return refuse(p, error, "invalid ", what, " length");
+        return refuse(p, error, PROTOCOL "invalid ", what, " length");
     if (p->strict && n > (bulk ? STRICT_BULK_MAX : STRICT_ARGS_MAX))
-        return refuse(p, error, "unauthenticated ", what, " length");
+        return refuse(p, error, PROTOCOL "unauthenticated ", what, " length");
     p->pos = (size_t)(end - buf) + 2;
     *v = n;
     return RESP_OK;
@@ -262,10 +265,10 @@ static inline bool read_bulk(struct resp_parser *p, const char *buf, size_t len)
 static enum resp_result parse_inline(struct resp_parser *p, char *buf, size_t len, const char **error) {
     char *line = buf + p->pos, *end = memchr(line, '\n', len - p->pos);
     if (end == NULL && len - p->pos <= UNENDED_LINE_MAX) return RESP_MORE;
-    if (end == NULL) return refuse(p, error, "too big inline request", "", "");
+    if (end == NULL) return refuse(p, error, PROTOCOL "too big inline request", "", "");
     p->pos = (size_t)(end - buf) + 1;
     if (resp_split_line(p, line, (size_t)(end - line))) return RESP_OK;
-    return refuse(p, error, "unbalanced quotes in request", "", "");
+    return refuse(p, error, PROTOCOL "unbalanced quotes in request", "", "");
 }
 
 enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const char **error) {
@@ -286,12 +289,7 @@ enum resp_result resp_parse(struct resp_parser *p, char *buf, size_t len, const 
         if (p->todo == 0) break;
         if (p->bulk < 0) r = long_header(p, buf, len, '$', &p->bulk, error);
         if (r != RESP_OK) return r;
-        if (p->blob == NULL && !resp_memory_left((size_t)p->bulk)) {
-            refuse(p, error, "", "", "");
-            *error = RESP_NO_MEMORY;
-            p->bulk = -1;
-            return RESP_ERROR;
-        }
+        if (p->blob == NULL && !resp_memory_left((size_t)p->bulk)) return refuse(p, error, RESP_NO_MEMORY, "", "");
         if (!read_bulk(p, buf, len)) return RESP_MORE;
     }
     return r;
