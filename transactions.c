@@ -58,20 +58,17 @@ size_t transaction_memory(const struct client *c) {
 uint32_t transaction_flags(const struct client *c) { return c->tx ? c->tx->flags : 0; }
 
 struct queued *queued_new(struct cx *cx) {
-    size_t head = sizeof(struct queued) + (size_t)cx->argc * sizeof(struct arg), bytes = head;
-    for (int i = 0; i < cx->argc; i++) bytes += cx->argv[i].is_blob ? 0 : cx->argv[i].n;
-    struct queued *q = resp_need(malloc(bytes));
-    *q = (struct queued){.cmd = cx->cmd, .bytes = bytes, .argc = cx->argc};
+    size_t head = sizeof(struct queued) + (size_t)cx->argc * sizeof(struct arg), copied = 0, held = 0;
+    for (int i = 0; i < cx->argc; i++) *(cx->argv[i].is_blob ? &held : &copied) += cx->argv[i].n;
+    struct queued *q = resp_need(malloc(head + copied));
+    *q = (struct queued){.cmd = cx->cmd, .bytes = head + copied + held, .argc = cx->argc};
     char *to = (char *)q + head;
     for (int i = 0; i < cx->argc; i++) {
         struct arg a = q->argv[i] = cx->argv[i];
         cx->argv[i].is_blob = false;
-        if (a.is_blob) {
-            q->bytes += a.n;
-        } else {
-            q->argv[i].p = to;
-            if (a.n) to = mempcpy(to, a.p, a.n);
-        }
+        if (a.is_blob) continue;
+        q->argv[i].p = to;
+        if (a.n) to = mempcpy(to, a.p, a.n);
     }
     return q;
 }
