@@ -337,16 +337,12 @@ static bool read_number(struct cx *cx, bool real, const char *name, const struct
     return well;
 }
 
-static bool read_value(struct cx *cx, bool real, const struct entry *e, long double *v) {
-    struct arg a = store_value(e);
-    return read_number(cx, real, "value", e ? &a : NULL, v);
-}
-
 void cmd_incrbyfloat(struct cx *cx) {
     struct entry *e = store_find(cx->db, &cx->argv[1]);
+    struct arg old = store_value(e);
     long double v = 0, by;
     char digits[RESP_FLOAT_MAX];
-    if (!read_value(cx, true, e, &v) || !read_number(cx, true, "value", &cx->argv[2], &by) ||
+    if (!read_number(cx, true, "value", e ? &old : NULL, &v) || !read_number(cx, true, "value", &cx->argv[2], &by) ||
         !cx_check(cx, isfinite(v += by), "ERR increment would produce NaN or Infinity"))
         return;
     struct arg sum = {.p = digits, .n = (uint32_t)resp_write_float(digits, sizeof digits, v)};
@@ -394,7 +390,8 @@ void cmd_increx(struct cx *cx) {
         !cx_check(cx, least <= most, "ERR LBOUND can't be greater than UBOUND") || !read_deadline(cx, &o, &deadline))
         return;
     struct entry *e = store_find(cx->db, &cx->argv[1]);
-    if (!read_value(cx, real, e, &v)) return;
+    struct arg old = store_value(e);
+    if (!read_number(cx, real, "value", e ? &old : NULL, &v)) return;
     long double sum = v + by;
     bool within = sum >= least && sum <= most, refused = !within && !(o.words & SATURATE);
     if (!within) sum = refused ? v : sum > most ? most : least;
