@@ -985,10 +985,7 @@ bool store_tick(bool sweep) {
         size_t credit = buckets / 1024 + (buckets ? SWEEP_SLICE : 0); /* ten times a second: all of it in 100 s */
         if (g.sweep_credit < credit) g.sweep_credit = credit;
     }
-    if (g.sweep_credit) {
-        sweep_slice();
-        more |= g.sweep_credit > 0;
-    }
+    if (g.sweep_credit) sweep_slice();
     for (int i = 0; i < g.ndbs && (sweep || g.rehashes); i++) {
         rehash_step(&g.dbs[i], REHASH_SLICE);
         if (!rehashing(&g.dbs[i])) rehash(&g.dbs[i], SPARSE);
@@ -996,5 +993,5 @@ bool store_tick(bool sweep) {
     if (g.ndying) dying_step(FREE_SLICE);
     more |= arena_trim(TRIM_SLICE);
     if (snapshot.running && !snapshot.emit) store_snapshot_step(FREE_SLICE);
-    return more || g.rehashes || g.ndying || (snapshot.running && !snapshot.emit);
+    return more || g.sweep_credit || g.rehashes || g.ndying || (snapshot.running && !snapshot.emit);
 }
