@@ -77,8 +77,7 @@ struct blob *resp_blob_new(size_t cap) {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     if (!is_mapped(cap)) return set_blob(malloc(plain), plain);
     void *spare = dying_memory >= size ? take_spare(size) : NULL;
-    if (spare) return set_blob(spare, size);
-    return set_blob(mapped(mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0)), size);
+    return set_blob(spare ? spare : mapped(mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0)), size);
 }
 
 struct blob *resp_blob_grow(struct blob *b, size_t cap) {
