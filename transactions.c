@@ -11,6 +11,8 @@
  */
 #include "commands.h"
 
+#define WATCH_COST 80 /* bytes that the store needs for a watched key, beside the key */
+
 struct watched {
     struct store_watch *watch;
     uint64_t version;
@@ -22,7 +24,7 @@ struct transaction {
     uint32_t flags; /* of all commands together */
     size_t bytes;
     struct watched *watched;
-    size_t nwatched, watched_cap;
+    size_t nwatched, watched_cap, watched_bytes;
 };
 
 /* From MULTI, or the first WATCH, on. */
@@ -32,7 +34,12 @@ static struct transaction *transaction_of(struct client *c) {
 }
 
 static void unwatch(struct client *c) {
-    while (c->tx && c->tx->nwatched) store_unwatch(c->tx->watched[--c->tx->nwatched].watch);
+    struct transaction *tx = c->tx;
+    if (!tx) return;
+    while (tx->nwatched) store_unwatch(tx->watched[--tx->nwatched].watch);
+    free(tx->watched);
+    tx->watched = NULL;
+    tx->watched_cap = tx->watched_bytes = 0;
 }
 
 void transaction_free(struct client *c) {
@@ -41,7 +48,6 @@ void transaction_free(struct client *c) {
     unwatch(c);
     for (size_t i = 0; i < c->tx->count; i++) queued_free(c->tx->queue[i]);
     free(c->tx->queue);
-    free(c->tx->watched);
     free(c->tx);
     c->tx = NULL;
 }
@@ -53,7 +59,7 @@ int client_class(const struct client *c) {
 size_t transaction_memory(const struct client *c) {
     const struct transaction *tx = c->tx;
     size_t later = c->postponed ? c->postponed->bytes : 0;
-    return later + (tx ? sizeof *tx + tx->cap * sizeof *tx->queue + tx->bytes : 0);
+    return later + (tx ? sizeof *tx + tx->cap * sizeof *tx->queue + tx->bytes + tx->watched_bytes : 0);
 }
 uint32_t transaction_flags(const struct client *c) { return c->tx ? c->tx->flags : 0; }
 
@@ -101,13 +107,26 @@ void cmd_discard(struct cx *cx) {
     resp_ok(cx->out);
 }
 
+/* Whether a watch is one of the transaction's first: of those, none is taken twice, for who watches a few keys time and
+ * again and never comes to EXEC. */
+static bool watches(const struct transaction *tx, const struct store_watch *w) {
+    for (size_t i = 0; i < tx->nwatched && i < 64; i++)
+        if (tx->watched[i].watch == w) return true;
+    return false;
+}
+
 void cmd_watch(struct cx *cx) {
     if (!cx_check(cx, !(cx->client->flags & CLIENT_MULTI), "ERR WATCH inside MULTI is not allowed")) return;
     struct transaction *tx = transaction_of(cx->client);
     for (int i = 1; i < cx->argc; i++) {
         struct watched w;
         w.watch = store_watch(cx->db, &cx->argv[i], &w.version);
+        if (watches(tx, w.watch)) {
+            store_unwatch(w.watch);
+            continue;
+        }
         PUSH(tx->watched, tx->nwatched, tx->watched_cap, w);
+        tx->watched_bytes += sizeof w + WATCH_COST + cx->argv[i].n;
     }
     resp_ok(cx->out);
 }

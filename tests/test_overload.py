@@ -137,6 +137,20 @@ def test_an_unfinished_command_is_bounded(start):
         assert c("SET", "k", "v" * MB) == OK
 
 
+def test_watched_keys_are_bounded(start):
+    server = start(client_query_buffer_limit="1mb")
+    with server.client() as c, server.client() as other:
+        for _ in range(50):
+            assert c.pipeline([("WATCH", "a", "b")] * 1000) == [OK] * 1000
+        assert int(facts(other)[c_id(other, c)]["multi-mem"]) < 1000  # each is watched once
+        with contextlib.suppress(ConnectionError):
+            for i in range(200):
+                assert c("WATCH", *(f"key:{i}:{n}" for n in range(100))) == OK
+        assert gone(c)
+        assert 90 < i < 110
+        assert other("SET", "key:0:0", "1") == OK
+
+
 def test_a_transaction_is_bounded(start):
     server = start(client_query_buffer_limit="1mb")
     with server.client() as c, server.client() as other:
