@@ -681,7 +681,7 @@ void log_adopt(const char *id, uint64_t offset, int db) {
     disk_close_later(&snap.kept_fd);
     lg.parked = false;
     lg.trouble = FINE;
-    lg.at = lg.written = lg.synced = lg.data_end = lg.claimed = offset;
+    lg.at = lg.settled = lg.written = lg.synced = lg.data_end = lg.claimed = offset;
     lg.sum = (struct sum){.from = offset, .covered = offset};
     lg.nmarks = 0;
     lg.db = db;
@@ -1313,7 +1313,6 @@ int persist_reload(bool save) {
     bool ok = !boot.has_rdb || load_rdb() == 0;
     if (ok && lg.fd >= 0)
         ok = replay(lg.fd, file_pos(boot.rdb.offset, lg.h.base), file_pos(lg.written, lg.h.base), false) == 0;
-    store_set_clock(now, log_following() ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE);
     info.changes_since_save = store_stats.changes - changes;
     return ok ? 0 : -1;
 }

@@ -92,6 +92,21 @@ def test_a_follower_serves_its_data_before_its_leader_is_back(node):
     assert {key: value for key, value in contents(b).items() if key != (0, b"k")} == kept
 
 
+def test_after_a_leader_with_a_shorter_log_the_promoted_ones_is_summed_up(node):
+    """Though the one that the start found was longer."""
+    a, b = node(), node()
+    b.pipeline([("SET", f"k{i}", "v" * 100) for i in range(1000)])
+    b.leave()
+    b.start_again()
+    b.follow(a)
+    wait_sync(a, b)
+    wait_kept(a, b)
+    b("REPLICAOF", "NO", "ONE")
+    b("SET", "mine", "1")
+    wait_for(lambda: b"mine" in read(aof(b)) and list(parse_log(read(aof(b))))[-1][1][0] == b"PING")
+
+
+
 @ours
 @ways
 def test_a_promoted_follower_remembers_both_histories(node, how):
