@@ -560,5 +560,6 @@ void cmd_debug(struct cx *cx) {
         usleep((useconds_t)(seconds * 1e6L));
     else if (!reload && !(one && resp_arg_is(what, "loadaof"))) error = "ERR unknown subcommand or wrong arguments.";
     else if (persist_reload(reload)) error = "ERR Error trying to load the data files, check server logs.";
+    server_set_expiry(); /* a reload knows of no clock */
     if (!digest && !object && cx_check(cx, !error, error)) resp_ok(cx->out);
 }

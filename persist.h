@@ -123,7 +123,7 @@ void persist_cron(int64_t now_ms, const char *save_points);
 int persist_stop(bool save);
 
 /* DEBUG RELOAD and LOADAOF: empties all databases and loads what is on the disk, a fresh snapshot if save is set.
- * -1: say() told why; the databases may be empty. */
+ * The clock is for the caller to set again. -1: say() told why; the databases may be empty. */
 int persist_reload(bool save);
 
 /* ---- for INFO, LASTSAVE and the like --------------------------------------------------------- */

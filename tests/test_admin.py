@@ -404,6 +404,15 @@ def test_a_pause_begun_and_ended_in_one_turn(server, c):
         client.close()
 
 
+@ours
+def test_nothing_expires_in_a_pause_behind_a_reload_either(start):
+    with start(enable_debug_command="yes").client() as c:
+        assert c("SET", "k", "v", "PX", "50") == OK and c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+        time.sleep(0.1)
+        assert c.pipeline([("DEBUG", "RELOAD"), ("EXISTS", "k"), ("DBSIZE",)]) == [OK, 0, 1]
+        assert stat(c, "expired_keys") == "0"
+
+
 @pytest.mark.parametrize("appendfsync", ["always", "everysec"])
 @ours
 def test_held_changes_are_logged_before_they_are_answered(start, tmp_path, appendfsync):
