@@ -211,13 +211,10 @@ void replication_run(struct cx *cx) {
     bool none = !known && resp_arg_is(cx->argv, "function script"); /* nothing of theirs is for strings */
     uint64_t errors = cx->out->errors;
     if (c != leader) return;
-    const char *error = known || none ? NULL : "this server keeps strings only, and does not know it";
-    if (!error && cx->cmd && !cx_resolve(cx)) error = cx->out->last_error;
-    if (error) {
-        stream_refuse(cx, error);
-        return;
-    }
-    if (cx->cmd && cx->cmd->fn == cmd_replconf && cx->argc == 3 && resp_arg_is(&cx->argv[1], "getack")) ack_send();
+    if (!known && !none) stream_refuse(cx, "this server keeps strings only, and does not know it");
+    else if (cx->cmd && !cx_resolve(cx)) stream_refuse(cx, cx->out->last_error);
+    if (c != leader) return; /* no more */
+    if (cx->argc == 3 && resp_arg_is(cx->argv, "replconf") && resp_arg_is(&cx->argv[1], "getack")) ack_send();
     store_set_clock(store_wall_clock(), STORE_EXPIRE_IGNORE);
     if (known && c->flags & CLIENT_MULTI && !(cx->cmd->flags & CMD_IN_MULTI)) transaction_queue(cx);
     else if (known) cx_call(cx);
