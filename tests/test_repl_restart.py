@@ -60,6 +60,7 @@ def test_a_follower_killed_under_load(node, kinds):
     a = node(kinds[0], repl_backlog_size="32mb")
     b = node(kinds[1], follow=a, repl_backlog_size=100000, auto_aof_rewrite_min_size=1)
     wait_sync(a, b)
+    wait_for(lambda: "state=online" in a.facts("replication")["slave0"])  # else its copy has not ended for a
     with chaos(a):
         wait_kept(a, b)
         for n in range(3):
