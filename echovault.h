@@ -166,9 +166,9 @@ enum client_flag {
     CLIENT_MONITOR = 1 << 14,
     CLIENT_LEADER = 1 << 15,   /* the link to our leader */
     CLIENT_FOLLOWER = 1 << 16, /* a follower's link */
+    CLIENT_UNREAD = 1 << 17,   /* an event told of what still is in the socket */
     CLIENT_AGAIN = 1 << 18,    /* has input that goes on in the next turn without a read */
     CLIENT_HELD = 1 << 19,     /* its replies wait for the disk, and it is blocked */
-    CLIENT_UNREAD = 1 << 17,   /* an event told of what still is in the socket */
 };
 
 /* A connection. An idle one costs this struct and nothing else.

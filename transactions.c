@@ -12,6 +12,7 @@
 #include "commands.h"
 
 #define WATCH_COST 80 /* bytes that the store needs for a watched key, beside the key */
+#define WATCH_LOOK 64 /* watches that are looked through for one that is there already */
 
 struct watched {
     struct store_watch *watch;
@@ -107,10 +108,9 @@ void cmd_discard(struct cx *cx) {
     resp_ok(cx->out);
 }
 
-/* Whether a watch is one of the transaction's first: of those, none is taken twice, for who watches a few keys time and
- * again and never comes to EXEC. */
+/* Is this one of the first watches? None of them is taken twice: who watches a few keys over and over must not grow. */
 static bool watches(const struct transaction *tx, const struct store_watch *w) {
-    for (size_t i = 0; i < tx->nwatched && i < 64; i++)
+    for (size_t i = 0; i < tx->nwatched && i < WATCH_LOOK; i++)
         if (tx->watched[i].watch == w) return true;
     return false;
 }

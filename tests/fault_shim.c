@@ -59,6 +59,7 @@ static uint64_t random_below(uint64_t n) {
 }
 
 int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
+    if ((size_t)fd >= sizeof watched / sizeof *watched) abort();
     if (op != EPOLL_CTL_DEL) watched[fd].epoll = epoll, watched[fd].event = *event;
     return REAL(epoll_ctl)(epoll, op, fd, event);
 }
