@@ -128,7 +128,7 @@ void disk_post(struct job job, bool urgent) {
 int disk_start(void) {
     helper.news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (helper.news < 0) return -1;
-    errno = pthread_create(&helper.thread, NULL, helper_main, NULL); /* with the loop's signals blocked, as here */
+    errno = pthread_create(&helper.thread, NULL, helper_main, NULL);
     return errno ? -1 : 0;
 }
 

@@ -27,7 +27,7 @@ struct job {
 };
 
 void disk_post(struct job job, bool urgent);
-int disk_start(void); /* with the signals blocked that the loop takes */
+int disk_start(void);
 void disk_stop(void); /* after all that was posted */
 void disk_wait(void); /* until some job is done */
 int disk_fd(void);    /* readable when there is news; -1: not started */

@@ -31,7 +31,6 @@
 #include <stdarg.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -123,7 +122,7 @@ static struct {
     enum pause postponed_in; /* the strictest pause that any command waits for */
     struct client **dead;    /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
-    int epoll, signals, link_fd;
+    int epoll, link_fd;
     bool stopping, files_closed;
     bool loading;       /* from the beginning until the data are there */
     bool out_of_memory; /* for this turn's small needs and the table's growth there may not be enough */
@@ -1058,18 +1057,6 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
     return ok;
 }
 
-static void signals_set_up(void) {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigprocmask(SIG_BLOCK, &set, NULL); /* before the helper thread starts: it inherits the mask */
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN); /* the log file is opened anew for every line */
-    server.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    if (server.signals < 0) die("signalfd: %s", strerror(errno));
-}
-
 /* ==== the turn ================================================================================ */
 
 void server_set_expiry(void) {
@@ -1084,11 +1071,16 @@ static void clock_read(void) {
     server.now_s = (uint32_t)(repl_clock() / 1000); /* silences must not depend on who sets the clock */
 }
 
-static void signal_read(void) {
-    struct signalfd_siginfo info;
-    if (read(server.signals, &info, sizeof info) != (ssize_t)sizeof info) return;
-    server_log(LOG_NOTICE, "Received %s, scheduling shutdown...", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
-    server.stopping = true;
+/* The signal that says the end, for the next turn to see: that begins at once, or, if the signal came just before the
+ * wait for events, when that is over. */
+static volatile sig_atomic_t signal_came;
+static void signal_note(int number) { signal_came = number; }
+
+static void signals_set_up(void) {
+    signal(SIGTERM, signal_note);
+    signal(SIGINT, signal_note);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* the log file is opened anew for every line */
 }
 
 static void client_event(struct client *c, uint32_t events) {
@@ -1105,8 +1097,7 @@ static void client_event(struct client *c, uint32_t events) {
 }
 
 static void other_event(int fd) {
-    if (fd == server.signals) signal_read();
-    else if (fd == disk_fd()) disk_news();
+    if (fd == disk_fd()) disk_news();
     else if (fd == server.link_fd) repl_link_event();
     else listen_accept(fd);
 }
@@ -1161,6 +1152,9 @@ static bool server_turn(int wait_ms) {
     int n = epoll_wait(server.epoll, events, EVENTS_MAX, turn.nagain ? 0 : wait_ms);
     int64_t began = snap_running() ? observe_clock() : 0;
     clock_read();
+    if (signal_came && !server.stopping)
+        server_log(LOG_NOTICE, "Received %s, scheduling shutdown...", signal_came == SIGINT ? "SIGINT" : "SIGTERM");
+    server.stopping |= signal_came != 0;
     server.out_of_memory = !resp_memory_left(TURN_MEMORY + 4 * store_stats.table_memory);
     bool idle = n == 0 && !turn.nagain;
     if (turn.nagain) again_run();
@@ -1287,7 +1281,6 @@ static void server_start(void) {
     sandbox_calls();
     server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,
                (int)getpid());
-    server_watch(server.signals);
     server_log(LOG_NOTICE, "Server initialized");
 }
 
