@@ -551,7 +551,6 @@ void cmd_debug(struct cx *cx) {
                   "it from a local connection, otherwise you need to set this option in the configuration file, and "
                   "then restart the server."))
         return;
-    cx->log_never = true;
     if (digest) debug_digest(cx);
     else if (object) debug_object(cx);
     else if (one && resp_arg_is(what, "change-repl-id")) log_new_id();

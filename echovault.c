@@ -822,9 +822,8 @@ static void batch_run(void) {
 /* ==== the context's helpers =================================================================== */
 
 void cx_log(struct cx *cx, int argc, const struct arg *argv) {
-    assert((size_t)argc <= sizeof cx->log_argv / sizeof *cx->log_argv);
-    memcpy(cx->log_argv, argv, (size_t)argc * sizeof *argv);
-    cx->log_argc = argc;
+    cx->logged = true;
+    if (cx->client) log_append(store_db_id(cx->db), argv, argc); /* what is replayed is in the log already */
 }
 
 struct arg cx_number(struct cx *cx, int64_t v) {
@@ -877,8 +876,7 @@ void cx_call(struct cx *cx) {
                  !(cx->client->flags & CLIENT_MULTI); /* its time is not worth a look at the clock */
     if (brief && turn.nbrief < WINDOW) turn.brief[turn.nbrief++] = cx->cmd;
     else if (cx->client) began = observe_clock();
-    cx->log_argc = cx->log_pairs = 0;
-    cx->log_never = false;
+    cx->logged = false;
     cx->cmd->fn(cx);
     server_stats.commands++;
     bool failed = cx->out->errors != errors && !bracket;
@@ -887,13 +885,9 @@ void cx_call(struct cx *cx) {
     if (failed) server_count_error(cx->out->last_error);
     int64_t ns = began ? observe_look(cx, began) : 0;
     if (ns && !(cx->client->flags & CLIENT_MULTI)) turn.looked_ns += ns; /* EXEC's has its commands' in it */
-    if (own_changes() == before || cx->log_never || !cx->client) return; /* what is replayed is in the log already */
-    bool begun = cx->log_pairs && log_begin();                           /* within EXEC it has begun */
-    for (int i = 0; i == 0 || i < cx->log_pairs; i++) {
-        if (cx->log_pairs) memcpy(&cx->log_argv[1], &cx->argv[2 + 2 * i], 2 * sizeof *cx->argv);
-        log_append(db, cx->log_argc ? cx->log_argv : cx->argv, cx->log_argc ? cx->log_argc : cx->argc);
-    }
-    if (begun) log_commit();
+    /* EXEC's commands have logged themselves, and what DEBUG or REPLICAOF load is no change of theirs. */
+    if (own_changes() == before || !(cx->cmd->flags & CMD_WRITE) || !cx->client) return;
+    if (!cx->logged) log_append(db, cx->argv, cx->argc);
     if (!log_following()) cx->client->hold = cx->client->last_write = log_end();
 }
 

@@ -82,19 +82,14 @@ struct cx {
     const struct command *cmd; /* the row (a container's subcommand's own) */
     struct arg *argv;          /* with the command's name */
     int argc;
-    struct db *db;        /* the client's selected database */
-    struct resp_out *out; /* where the reply goes: exactly one */
-    /* facts for dispatch */
-    bool log_never; /* nothing of this is to be logged */
-    int log_argc;   /* not 0: what is to be logged in place of argv */
-    struct arg log_argv[6];
-    int log_pairs; /* not 0: so often, each time with the next two of argv[2..] as log_argv[1] and [2]; as a whole */
-    char num[RESP_INT_MAX]; /* digits that log_argv may point to */
+    struct db *db;          /* the client's selected database */
+    struct resp_out *out;   /* where the reply goes: exactly one */
+    bool logged;            /* it has said itself what is to be logged */
+    char num[RESP_INT_MAX]; /* digits for cx_log() */
 };
 
-/* Says in which form this command is to be logged, where its own words would not replay to the same state
- * (deadlines in relative time, ...). The arguments must stay good until the command returns. Only the last
- * call counts. A command that made no change (store_stats) is never logged. */
+/* Logs a change that was made, in a form of its own, where the command's words would not replay to the same state
+ * (deadlines in relative time, ...). Without that, dispatch logs the words if there was a change (store_stats). */
 void cx_log(struct cx *cx, int argc, const struct arg *argv);
 struct arg cx_number(struct cx *cx, int64_t v); /* v as an argument for cx_log, which has but one */
 

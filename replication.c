@@ -256,7 +256,6 @@ void cmd_replicaof(struct cx *cx) {
     int64_t port;
     int now;
     bool none = resp_arg_is(host, "no") && resp_arg_is(port_text, "one");
-    cx->log_never = true;
     if (!cx_check(cx, failover.state == FAILOVER_NONE, "ERR REPLICAOF not allowed while failing over.") ||
         !cx_check(cx, !(cx->client->flags & CLIENT_FOLLOWER), "ERR Command is not valid when client is a replica."))
         return;

@@ -209,9 +209,10 @@ void cmd_msetex(struct cx *cx) {
         return;
     int end = 2 + 2 * (int)pairs;
     if (!read_options(cx, end, NX | XX | KEEPTTL | DEADLINES, &o) || !read_deadline(cx, &o, &deadline)) return;
-    resp_int(cx->out, set_pairs(cx, 2, end, o.words, deadline));
-    log_set(cx, &cx->argv[2], &cx->argv[3], deadline, o.words & KEEPTTL);
-    cx->log_pairs = (int)pairs;
+    bool set = set_pairs(cx, 2, end, o.words, deadline), begun = set && log_begin(); /* within EXEC it has begun */
+    for (int i = 2; set && i < end; i += 2) log_set(cx, &cx->argv[i], &cx->argv[i + 1], deadline, o.words & KEEPTTL);
+    if (begun) log_commit();
+    resp_int(cx->out, set);
 }
 
 void cmd_set(struct cx *cx) {

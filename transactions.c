@@ -154,7 +154,6 @@ bool transaction_stale(const struct client *c) {
 
 void cmd_exec(struct cx *cx) {
     struct client *c = cx->client;
-    cx->log_never = true; /* its commands log themselves */
     if (!cx_check(cx, c->flags & CLIENT_MULTI, "ERR EXEC without MULTI")) return;
     bool bad = c->flags & CLIENT_MULTI_BAD, changed = transaction_stale(c);
     if (bad || changed) {
