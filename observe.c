@@ -322,11 +322,8 @@ void observe_latencystats(struct resp_out *o) {
 
 void cmd_memory_usage(struct cx *cx) {
     struct entry *e = store_peek(cx->db, &cx->argv[2]);
-    int64_t samples; /* of a collection's elements: a string has none */
-    for (int i = 3; i < cx->argc; i += 2)
-        if (!cx_check(cx, resp_arg_is(&cx->argv[i], "samples") && i + 1 < cx->argc, "ERR syntax error") ||
-            !cx_int(cx, i + 1, &samples) || !cx_check(cx, samples >= 0, "ERR syntax error"))
-            return;
+    struct cx_options o; /* SAMPLES is for a collection's elements: a string has none */
+    if (!cx_options(cx, 3, "samples", 0, 1, 0, &o)) return;
     if (e) resp_int(cx->out, (int64_t)store_entry_memory(e));
     else resp_null(cx->out);
 }
