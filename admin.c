@@ -28,12 +28,10 @@ bool cx_given(const struct cx *cx, const char *word) {
 void cmd_ping(struct cx *cx) {
     const struct arg *message = cx->argc > 1 ? &cx->argv[1] : &ARG("");
     bool subscribed = cx->client->subs && cx->client->proto == 2; /* where all that comes must look like a message */
-    if (subscribed && cx->argc < 3) {
-        resp_array(cx->out, 2);
-        resp_bulk_str(cx->out, "pong");
-    }
-    if (cx->argc > 2) cx_arity_error(cx);
-    else if (subscribed || cx->argc == 2) resp_bulk(cx->out, message->p, message->n);
+    if (!cx_arity(cx, cx->argc <= 2)) return;
+    if (subscribed) resp_array(cx->out, 2);
+    if (subscribed) resp_bulk_str(cx->out, "pong");
+    if (subscribed || cx->argc == 2) resp_bulk(cx->out, message->p, message->n);
     else resp_status(cx->out, "PONG");
 }
 

@@ -830,10 +830,6 @@ struct arg cx_number(struct cx *cx, int64_t v) {
     return (struct arg){.n = (uint32_t)resp_write_int(cx->num, v), .p = cx->num};
 }
 
-void cx_arity_error(struct cx *cx) {
-    resp_errorf(cx->out, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
-}
-
 bool cx_int(struct cx *cx, int i, int64_t *v) {
     return cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, v), "ERR value is not an integer or out of range");
 }
@@ -919,9 +915,7 @@ bool cx_resolve(struct cx *cx) {
         cx->cmd = sub; /* an unknown one counts for nobody */
         if (!known) return false;
     }
-    bool well = cx->cmd->arity > 0 ? cx->argc == cx->cmd->arity : cx->argc >= -cx->cmd->arity;
-    if (!well) cx_arity_error(cx);
-    return well;
+    return cx_arity(cx, cx->cmd->arity > 0 ? cx->argc == cx->cmd->arity : cx->argc >= -cx->cmd->arity);
 }
 
 /* Changes are refused on a follower, with too few of them, and while the disk does not keep its promise. */

@@ -103,9 +103,11 @@ static inline bool cx_check(struct cx *cx, bool well, const char *error) { /* sa
     return well;
 }
 #define cx_checkf(cx, well, ...) ((well) || (resp_errorf((cx)->out, __VA_ARGS__), false)) /* with a format */
+static inline bool cx_arity(struct cx *cx, bool well) {
+    return cx_checkf(cx, well, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
+}
 bool cx_given(const struct cx *cx, const char *word);  /* is it among the arguments, upper or lower case (admin.c) */
 bool cx_at_most(struct cx *cx, int argc);              /* a subcommand's arguments; false: the error is said */
-void cx_arity_error(struct cx *cx);                    /* -ERR wrong number of arguments for '...' command */
 bool cx_int(struct cx *cx, int i, int64_t *v);         /* argument i as an integer; false: the error is said */
 bool cx_timeout(struct cx *cx, int i, int64_t *until); /* argument i, ms from now on; 0 stays 0 (clients.c) */
 struct db *cx_database(struct cx *cx, int i);          /* argument i as a database's number; NULL: the error is said */

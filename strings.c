@@ -191,13 +191,11 @@ static bool set_pairs(struct cx *cx, int first, int end, int words, int64_t dead
 }
 
 void cmd_mset(struct cx *cx) {
-    if (cx->argc % 2 == 0) cx_arity_error(cx);
-    else if (set_pairs(cx, 1, cx->argc, 0, STORE_NO_DEADLINE)) resp_ok(cx->out);
+    if (cx_arity(cx, cx->argc % 2) && set_pairs(cx, 1, cx->argc, 0, STORE_NO_DEADLINE)) resp_ok(cx->out);
 }
 
 void cmd_msetnx(struct cx *cx) {
-    if (cx->argc % 2 == 0) cx_arity_error(cx);
-    else resp_int(cx->out, set_pairs(cx, 1, cx->argc, NX, STORE_NO_DEADLINE));
+    if (cx_arity(cx, cx->argc % 2)) resp_int(cx->out, set_pairs(cx, 1, cx->argc, NX, STORE_NO_DEADLINE));
 }
 
 void cmd_msetex(struct cx *cx) {
@@ -250,14 +248,13 @@ void cmd_getex(struct cx *cx) {
 void cmd_delex(struct cx *cx) {
     bool named = cx->cmd->arity == 3;
     int condition = named ? IFEQ : cx->argc == 4 ? resp_arg_flag(&cx->argv[2], option_words) & (IFEQ | IFNE) : 0;
-    if (!named && cx->argc != 2 && cx->argc != 4) {
-        cx_arity_error(cx);
-    } else if (cx_check(cx, cx->argc == 2 || condition, "ERR Invalid condition. Use IFEQ or IFNE")) {
-        struct entry *e = store_find(cx->db, &cx->argv[1]);
-        bool due = e && (!condition || has_value(e, &cx->argv[cx->argc - 1]) == (condition == IFEQ));
-        if (due) cx_delete(cx);
-        resp_int(cx->out, due);
-    }
+    if (!cx_arity(cx, named || cx->argc == 2 || cx->argc == 4) ||
+        !cx_check(cx, cx->argc == 2 || condition, "ERR Invalid condition. Use IFEQ or IFNE"))
+        return;
+    struct entry *e = store_find(cx->db, &cx->argv[1]);
+    bool due = e && (!condition || has_value(e, &cx->argv[cx->argc - 1]) == (condition == IFEQ));
+    if (due) cx_delete(cx);
+    resp_int(cx->out, due);
 }
 
 /* ---- parts of values ------------------------------------------------------------------------------------ */
