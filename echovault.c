@@ -889,20 +889,19 @@ void cx_call(struct cx *cx) {
 
 /* Says so and returns false. Apart, so that only who comes here pays for it. */
 static __attribute__((noinline)) bool unknown_command(struct cx *cx) {
-    struct resp_out args = {0};
+    char args[132] = ""; /* up to 128 characters of them, and the last one's quotes and space */
+    size_t used = 0;
     if (cx->client && resp_arg_is(&cx->argv[0], "post host:")) {
         server_log(LOG_WARNING,
                    "A client that speaks HTTP was closed: perhaps a browser was made to send requests here");
         client_close(cx->client);
     }
-    for (int i = 1; i < cx->argc && args.len < 128; i++) {
-        size_t n = cx->argv[i].n, room = 128 - args.len;
-        resp_printf(&args, "'%.*s' ", (int)(n < room ? n : room), cx->argv[i].p);
+    for (int i = 1; i < cx->argc && used < 128; i++) {
+        size_t n = cx->argv[i].n, room = 128 - used;
+        used += (size_t)sprintf(args + used, "'%.*s' ", (int)(n < room ? n : room), cx->argv[i].p);
     }
-    resp_errorf(cx->out, "ERR unknown command '%.*s', with args beginning with: %.*s",
-                (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, (int)args.len,
-                args.len ? args.buf : "");
-    resp_out_free(&args);
+    resp_errorf(cx->out, "ERR unknown command '%.*s', with args beginning with: %s",
+                (int)(cx->argv[0].n < 128 ? cx->argv[0].n : 128), cx->argv[0].p, args);
     return false;
 }
 
