@@ -83,35 +83,36 @@ static struct {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct job *todo, *finished; /* in order */
-    bool stop;
-    int news; /* eventfd */
+    int news;                    /* eventfd */
 } helper = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .news = -1};
 
 static void job_insert(struct job **at, struct job *j, bool first) {
+    pthread_mutex_lock(&helper.lock);
     while (!first && *at) at = &(*at)->next;
     j->next = *at;
     *at = j;
+    pthread_mutex_unlock(&helper.lock);
+}
+
+/* The next job, as soon as there is one. */
+static struct job *job_take(void) {
+    pthread_mutex_lock(&helper.lock);
+    while (!helper.todo) pthread_cond_wait(&helper.wake, &helper.lock);
+    struct job *j = helper.todo;
+    helper.todo = j->next;
+    pthread_mutex_unlock(&helper.lock);
+    return j;
 }
 
 static void *helper_main(void *unused) {
+    struct job *j;
     setpriority(PRIO_PROCESS, 0, 5); /* this thread: where both have but one core, the loop goes first */
-    pthread_mutex_lock(&helper.lock);
-    while (helper.todo || !helper.stop) {
-        struct job *j = helper.todo;
-        if (!j) {
-            pthread_cond_wait(&helper.wake, &helper.lock);
-            continue;
-        }
-        helper.todo = j->next;
-        pthread_mutex_unlock(&helper.lock);
+    while ((j = job_take())->work) {
         j->work(j);
-        pthread_mutex_lock(&helper.lock);
         job_insert(&helper.finished, j, false);
-        pthread_mutex_unlock(&helper.lock); /* the loop may run at once, and wants it */
         if (eventfd_write(helper.news, 1) < 0) abort();
-        pthread_mutex_lock(&helper.lock);
     }
-    pthread_mutex_unlock(&helper.lock);
+    free(j);
     return unused;
 }
 
@@ -119,10 +120,8 @@ static void *helper_main(void *unused) {
 void disk_post(struct job job, bool urgent) {
     struct job *j = resp_need(malloc(sizeof *j));
     *j = job;
-    pthread_mutex_lock(&helper.lock);
     job_insert(&helper.todo, j, urgent);
     pthread_cond_signal(&helper.wake);
-    pthread_mutex_unlock(&helper.lock);
 }
 
 int disk_start(void) {
@@ -160,9 +159,6 @@ void disk_close_later(int *fd) {
 }
 
 void disk_stop(void) {
-    pthread_mutex_lock(&helper.lock);
-    helper.stop = true;
-    pthread_cond_signal(&helper.wake);
-    pthread_mutex_unlock(&helper.lock);
+    disk_post((struct job){.work = NULL}, false); /* ends the thread */
     pthread_join(helper.thread, NULL);
 }

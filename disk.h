@@ -16,7 +16,7 @@ void disk_close_later(int *fd); /* there, as closing a large file may take long;
 /* Work for the helper thread. Which fields mean what is between work() and done(). */
 struct job {
     struct job *next;
-    void (*work)(struct job *); /* there */
+    void (*work)(struct job *); /* there; NULL: the last one, disk_stop()'s */
     void (*done)(struct job *); /* then here; may be NULL */
     int fd, to_fd, error;
     bool flag;
