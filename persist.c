@@ -406,17 +406,12 @@ static void log_is_fine(void) {
 }
 
 static void write_pending(void) {
-    uint64_t end = log_end();
-    while (lg.written < end) {
-        const char *p = lg.out.buf + (lg.written - lg.at);
-        ssize_t n = pwrite(lg.fd, p, end - lg.written, (off_t)file_pos(lg.written, lg.h.base));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            log_fails(errno == ENOSPC || errno == EDQUOT ? FULL : BROKEN, "write", errno);
-            return;
-        }
-        lg.written += (uint64_t)n;
+    uint64_t end = log_end(), at = file_pos(lg.written, lg.h.base);
+    if (lg.written < end && disk_write_at(lg.fd, lg.out.buf + (lg.written - lg.at), end - lg.written, at) < 0) {
+        log_fails(errno == ENOSPC || errno == EDQUOT ? FULL : BROKEN, "write", errno);
+        return;
     }
+    lg.written = end;
     if (!lg.keep || lg.out.len > 4 * TAIL) buffer_drop(lg.keep ? TAIL : 0, false);
     log_is_fine();
 }
