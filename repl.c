@@ -118,7 +118,8 @@ void repl_follower_free(struct follower *f) {
     log_pin(oldest_cursor());
 }
 
-void repl_drop_followers(void) {
+/* They have to ask again. */
+static void drop_followers(void) {
     for (struct follower *f = repl_followers; f; f = f->next) f->done = f->phase != REPL_NEW;
 }
 
@@ -260,7 +261,7 @@ void repl_link_lost(const char *why, bool refused) {
 static struct reader *loading; /* NULL: nothing is being loaded */
 
 static void link_close(void) {
-    repl_drop_followers();
+    drop_followers();
     if (leader.fd >= 0) close(leader.fd);
     leader.fd = -1;
     leader.aborted = loading != NULL;
@@ -373,7 +374,7 @@ static void psync_answered(const char *line) {
     if (!strncmp(line, "+CONTINUE", 9) && !leader.lost) {
         if (sscanf(line + 9, "%511s", id) != 1 || !is_id(id)) snprintf(id, sizeof id, "%s", log_known_id());
         if (strcmp(id, log_id()) != 0) {
-            repl_drop_followers(); /* they hear the id when they come back */
+            drop_followers(); /* they hear the id when they come back */
             log_continue(id);
         }
         hooks->say(LOG_NOTICE, "The leader %s:%d goes on from offset %" PRIu64 ".", leader.host, leader.port,
@@ -406,22 +407,20 @@ static void size_read(const char *line) {
 /* Takes one line off the socket, no byte more; good until the next. NULL: not whole yet, or the link has failed. */
 static const char *link_line(void) {
     char *at = leader.line + leader.line_len;
-    size_t room = ANSWER_MAX - leader.line_len;
-    ssize_t n = recv(leader.fd, at, room, MSG_PEEK);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return NULL;
-    char *end = n > 0 ? memchr(at, '\n', (size_t)n) : NULL;
-    if (n > 0) n = recv(leader.fd, at, end ? (size_t)(end + 1 - at) : (size_t)n, 0);
-    if (n == 0) link_fails(false, "it closed the connection");
-    else if (n < 0) link_fails(false, "%s", strerror(errno));
-    else if (!end && (size_t)n == room) link_fails(false, "it does not speak this protocol");
-    if (n <= 0) return NULL;
-    leader.line_len += (size_t)n;
-    leader.heard_ms = repl_clock();
-    if (!end) return NULL;
-    *end = '\0';
-    if (end > leader.line && end[-1] == '\r') end[-1] = '\0';
-    leader.line_len = 0;
-    return leader.line;
+    ssize_t n = 1;
+    while (leader.line_len < ANSWER_MAX && (n = recv(leader.fd, at, 1, 0)) > 0) {
+        leader.line_len++;
+        leader.heard_ms = repl_clock();
+        if (*at++ != '\n') continue;
+        at[-1] = '\0';
+        if (at - 1 > leader.line && at[-2] == '\r') at[-2] = '\0';
+        leader.line_len = 0;
+        return leader.line;
+    }
+    if (n > 0) link_fails(false, "it does not speak this protocol");
+    else if (n == 0) link_fails(false, "it closed the connection");
+    else if (errno != EAGAIN && errno != EINTR) link_fails(false, "%s", strerror(errno));
+    return NULL;
 }
 
 /* ---- the snapshot comes in ------------------------------------------------------------------------------ */
@@ -516,7 +515,7 @@ void repl_load(void) {
     store_stage_end(take);
     if (take) {
         leader.lost = false;
-        repl_drop_followers(); /* their cursors count in another history */
+        drop_followers(); /* their cursors count in another history */
         log_adopt(leader.id, leader.offset, facts.stream_db);
         leader.state = REPL_CONNECTED;
         hooks->say(LOG_NOTICE, "Full resync done: %zu keys loaded in %.3f seconds.", store_keys(store_db),

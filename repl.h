@@ -75,7 +75,6 @@ bool repl_may_wait(const struct follower *f);
 int repl_send(struct follower *f);
 size_t repl_count(uint64_t offset, bool synced); /* online followers that have acknowledged it (as on their disk) */
 size_t repl_good(int64_t max_lag_ms);            /* online followers that were heard of so lately */
-void repl_drop_followers(void);                  /* they have to ask again: marks them done */
 
 /* ---- the follower's side: the link -------------------------------------------------------------- */
 
