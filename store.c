@@ -298,7 +298,7 @@ static inline uint64_t hash_of(struct arg *key) {
 
 static int64_t *deadline_at(const struct entry *e) { return (int64_t *)(uintptr_t)e->body; }
 
-static inline struct arg key_of(const struct entry *e) {
+inline struct arg store_key(const struct entry *e) {
     const char *p = e->body + (e->has_deadline ? 8 : 0);
     uint32_t n = e->klen;
     if (n == LONG_KEY) {
@@ -310,7 +310,7 @@ static inline struct arg key_of(const struct entry *e) {
 
 /* Where the value's bytes, or the pointer to its blob, stand. */
 static inline char *value_at(const struct entry *e) {
-    struct arg key = key_of(e);
+    struct arg key = store_key(e);
     return (char *)(uintptr_t)key.p + key.n;
 }
 
@@ -329,7 +329,7 @@ static size_t entry_size(size_t klen, bool deadline, size_t vbytes) {
 /* Bytes of the value that stand in the entry itself. */
 static size_t vbytes_of(const struct entry *e) { return e->is_blob ? sizeof(struct blob *) : e->vlen; }
 
-static size_t size_of(const struct entry *e) { return entry_size(key_of(e).n, e->has_deadline, vbytes_of(e)); }
+static size_t size_of(const struct entry *e) { return entry_size(store_key(e).n, e->has_deadline, vbytes_of(e)); }
 
 bool store_expired(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.now; }
 
@@ -414,7 +414,7 @@ static void bucket_move(struct db *db) {
     struct entry *e = from->buckets[db->moved], *next;
     from->buckets[db->moved++] = NULL;
     for (; e; e = next) {
-        struct arg key = key_of(e);
+        struct arg key = store_key(e);
         next = e->next;
         struct entry **b = &to->buckets[hash_of(&key) >> to->shift];
         e->next = *b;
@@ -458,7 +458,7 @@ static inline bool same_bytes(const char *p, const char *q, size_t n) {
 }
 
 static inline bool key_is(const struct entry *e, const struct arg *key) {
-    struct arg is = key_of(e);
+    struct arg is = store_key(e);
     return is.n == key->n && same_bytes(is.p, key->p, is.n);
 }
 
@@ -497,7 +497,7 @@ static void unlink_entry(struct db *db, struct entry **link, struct arg *key) {
 
 /* Deletes an entry that no client asked to delete. */
 static void reclaim_link(struct db *db, struct entry **link, bool evicted) {
-    struct arg key = key_of(*link);
+    struct arg key = store_key(*link);
     if (g.on_reclaim) g.on_reclaim(db, key.p, key.n, evicted);
     unlink_entry(db, link, &key);
     *(evicted ? &store_stats.evicted : &store_stats.expired) += 1;
@@ -538,10 +538,6 @@ void store_prefetch(const struct store_lookup *l, size_t n, int step) {
 }
 
 /* ==== reading an entry ======================================================================== */
-
-struct arg store_key(const struct entry *e) {
-    return key_of(e);
-}
 
 struct arg store_value(const struct entry *e) {
     if (!e) return ARG("");
