@@ -429,6 +429,5 @@ void cmd_restore(struct cx *cx) {
         cx_event(cx->db, 'n', "new", key);
         cx_event(cx->db, 'g', "restore", key);
     }
-    resp_arg_release(&val, 1);
     resp_ok(cx->out);
 }

@@ -315,13 +315,12 @@ void cmd_incr(struct cx *cx) {
     struct entry *e = store_find(cx->db, key);
     int64_t v = 0;
     struct arg old = store_value(e);
-    char digits[RESP_INT_MAX];
     if (!cx_check(cx, !e || resp_read_int(old.p, old.n, &v), "ERR value is not an integer or out of range") ||
         !cx_check(cx, !__builtin_add_overflow(v, down ? -by : by, &v), "ERR increment or decrement would overflow"))
         return;
     if (!e) cx_event(cx->db, 'n', "new", key);
-    size_t n = (size_t)resp_write_int(digits, v);
-    memcpy(store_edit(cx->db, key, n, false), digits, n);
+    struct arg digits = cx_number(cx, v);
+    memcpy(store_edit(cx->db, key, digits.n, false), digits.p, digits.n);
     cx_event(cx->db, '$', "incrby", key);
     resp_int(cx->out, v);
 }
