@@ -79,8 +79,7 @@ bool cx_deadline(struct cx *cx, int i, int64_t least, bool seconds, bool absolut
     if (!cx_int(cx, i, &v)) return false;
     bool fits = v >= least && !__builtin_mul_overflow(v, seconds ? 1000 : 1, &v) &&
                 !__builtin_add_overflow(v, absolute ? 0 : store_now(), deadline);
-    if (!fits) resp_errorf(cx->out, "ERR invalid expire time in '%s' command", cx->cmd->name);
-    return fits;
+    return cx_checkf(cx, fits, "ERR invalid expire time in '%s' command", cx->cmd->name);
 }
 
 enum { EXPIRE_NX = 1, EXPIRE_XX = 2, EXPIRE_GT = 4, EXPIRE_LT = 8 };
@@ -88,16 +87,15 @@ enum { EXPIRE_NX = 1, EXPIRE_XX = 2, EXPIRE_GT = 4, EXPIRE_LT = 8 };
 /* The conditions behind EXPIRE's deadline; -1: the error is said. */
 static int expire_conditions(struct cx *cx) {
     int set = 0;
-    for (int i = 3, flag; i < cx->argc; i++, set |= flag)
-        if (!(flag = resp_arg_flag(&cx->argv[i], "nx xx gt lt"))) {
-            resp_errorf(cx->out, "ERR Unsupported option %.*s", (int)cx->argv[i].n, cx->argv[i].p);
-            return -1;
-        }
-    bool clash = set & EXPIRE_NX && set & ~EXPIRE_NX;
-    if (!clash && !(set & EXPIRE_GT && set & EXPIRE_LT)) return set;
-    resp_errorf(cx->out, "ERR %s options at the same time are not compatible",
-                clash ? "NX and XX, GT or LT" : "GT and LT");
-    return -1;
+    for (int i = 3, flag; i < cx->argc; i++, set |= flag) {
+        const struct arg *word = &cx->argv[i];
+        flag = resp_arg_flag(word, "nx xx gt lt");
+        if (!cx_checkf(cx, flag, "ERR Unsupported option %.*s", (int)word->n, word->p)) return -1;
+    }
+    bool nx_clash = set & EXPIRE_NX && set & ~EXPIRE_NX, clash = set & EXPIRE_GT && set & EXPIRE_LT;
+    const char *which = nx_clash ? "NX and XX, GT or LT" : "GT and LT";
+    bool well = cx_checkf(cx, !nx_clash && !clash, "ERR %s options at the same time are not compatible", which);
+    return well ? set : -1;
 }
 
 /* May a key that has the deadline `old` get the deadline `fresh`? Having none counts as infinitely late. */
@@ -392,17 +390,16 @@ void cmd_dump(struct cx *cx) {
 /* RESTORE's options; -1: the error is said. */
 static int restore_options(struct cx *cx, int64_t *idle) {
     int set = 0;
-    int64_t freq;
-    for (int i = 4; i < cx->argc; i++) {
-        int flag = resp_arg_flag(&cx->argv[i], "replace absttl idletime freq");
-        bool clash = (flag == IDLETIME && set & FREQ) || (flag == FREQ && set & IDLETIME);
-        if (flag & (IDLETIME | FREQ)) i++;
-        if (!cx_check(cx, flag && !clash && i < cx->argc, "ERR syntax error")) return -1;
-        if (flag & (IDLETIME | FREQ) && !cx_int(cx, i, flag == FREQ ? &freq : idle)) return -1;
-        if (flag == IDLETIME && !cx_check(cx, *idle >= 0, "ERR Invalid IDLETIME value, must be >= 0")) return -1;
-        if (flag == FREQ && !cx_check(cx, freq >= 0 && freq <= 255, "ERR Invalid FREQ value, must be >= 0 and <= 255"))
+    int64_t freq = 0;
+    for (int i = 4, flag; i < cx->argc; i++, set |= flag) {
+        flag = resp_arg_flag(&cx->argv[i], "replace absttl idletime freq");
+        bool number = flag & (IDLETIME | FREQ), clash = number && set & (IDLETIME | FREQ) & ~flag;
+        i += number;
+        if (!cx_check(cx, flag && !clash && i < cx->argc, "ERR syntax error") ||
+            (number && !cx_int(cx, i, flag == FREQ ? &freq : idle)) ||
+            !cx_check(cx, *idle >= 0, "ERR Invalid IDLETIME value, must be >= 0") ||
+            !cx_check(cx, freq >= 0 && freq <= 255, "ERR Invalid FREQ value, must be >= 0 and <= 255"))
             return -1;
-        set |= flag;
     }
     return set;
 }

@@ -329,9 +329,8 @@ void cmd_incr(struct cx *cx) {
 static bool read_number(struct cx *cx, bool real, const char *name, const struct arg *a, long double *v) {
     int64_t integer = 0;
     bool well = !a || (real ? resp_read_float(a->p, a->n, v) : resp_read_int(a->p, a->n, &integer));
-    if (!well) resp_errorf(cx->out, "ERR %s is not %s", name, real ? "a valid float" : "an integer or out of range");
-    else if (a && !real) *v = (long double)integer;
-    return well;
+    if (well && a && !real) *v = (long double)integer;
+    return cx_checkf(cx, well, "ERR %s is not %s", name, real ? "a valid float" : "an integer or out of range");
 }
 
 void cmd_incrbyfloat(struct cx *cx) {
