@@ -298,7 +298,6 @@ const char *rdb_restore(const char *p, size_t n, struct arg *val) {
 /* ==== loading a file ====================================================================================== */
 
 struct item {
-    struct db *db;
     struct arg key, val;
     struct resp_out room[2]; /* decoded strings stand there */
     int64_t deadline;
@@ -308,7 +307,8 @@ struct loader {
     struct reader *r;
     struct rdb_facts *facts;
     struct item batch[BATCH];
-    int n; /* items in the batch; the one behind is being parsed */
+    struct store_lookup look[BATCH]; /* their keys, and the database of each */
+    int n;                           /* items in the batch; the one behind is being parsed */
     struct db *(*database)(int id);
     struct db *db;
     int64_t deadline; /* of the entry to come */
@@ -317,10 +317,8 @@ struct loader {
 };
 
 static void run_batch(struct loader *l) {
-    struct store_lookup look[BATCH];
-    for (int i = 0; i < l->n; i++) look[i] = (struct store_lookup){l->batch[i].db, &l->batch[i].key};
-    for (int step = 0; step < STORE_PREFETCH_STEPS; step++) store_prefetch(look, (size_t)l->n, step);
-    for (int i = 0; i < l->n; i++) store_set(l->batch[i].db, &l->batch[i].key, &l->batch[i].val, l->batch[i].deadline);
+    for (int step = 0; step < STORE_PREFETCH_STEPS; step++) store_prefetch(l->look, (size_t)l->n, step);
+    for (int i = 0; i < l->n; i++) store_set(l->look[i].db, l->look[i].key, &l->batch[i].val, l->batch[i].deadline);
     l->n = 0;
 }
 
@@ -349,10 +347,9 @@ static void step_entry(struct loader *l, struct cursor *c, int type) {
                  "where the file comes from and save it again",
                  it->key.n < 64 ? (int)it->key.n : 64, it->key.p, type_name(type), type);
     if (l->why[0] || !get_string(c, &it->val, &it->room[1])) return;
-    it->db = l->db;
     it->deadline = l->deadline;
     l->deadline = STORE_NO_DEADLINE;
-    l->n++;
+    l->look[l->n++] = (struct store_lookup){l->db, &it->key};
 }
 
 static void step_aux(struct loader *l, struct cursor *c) {
