@@ -1317,12 +1317,11 @@ int persist_reload(bool save) {
 static void run_save_points(const char *points, int64_t now_s) {
     uint64_t changes = store_stats.changes - info.changes_since_save;
     int64_t since = now_s - info.last_save_s;
-    char *end;
+    long long seconds, least;
+    int length;
     if (!info.save_ok && now_s - info.save_started_s < 5) return; /* not at once after a failure */
-    for (const char *p = points; !snap.running && !lg.parked && changes; p = end) {
-        long long seconds = strtoll(p, &end, 10), least = end == p ? -1 : strtoll(end, &end, 10);
-        if (least < 0) return;
-        if (changes < (uint64_t)least || since <= seconds) continue;
+    for (const char *p = points; sscanf(p, "%lld %lld%n", &seconds, &least, &length) == 2; p += length) {
+        if (snap.running || lg.parked || !changes || changes < (uint64_t)least || since <= seconds) continue;
         hooks->say(LOG_NOTICE, "%lld changes in %lld seconds. Saving...", least, seconds);
         snap_begin(false);
     }
