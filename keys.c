@@ -321,16 +321,11 @@ void cmd_rename(struct cx *cx) {
     else resp_ok(cx->out);
 }
 
-/* Argument i as a number that an int can hold. False: the error is said, `text` if that is not NULL. */
-static bool read_db_number(struct cx *cx, int i, const char *text, int64_t *id) {
-    if (!text && !cx_int(cx, i, id)) return false;
-    return cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, id) && *id >= INT_MIN && *id <= INT_MAX,
-                    text ? text : "ERR value is out of range, value must between -2147483648 and 2147483647");
-}
-
 struct db *cx_database(struct cx *cx, int i) {
     int64_t id;
-    if (!read_db_number(cx, i, NULL, &id)) return NULL;
+    if (!cx_int(cx, i, &id) ||
+        !cx_check(cx, id == (int)id, "ERR value is out of range, value must between -2147483648 and 2147483647"))
+        return NULL;
     return cx_check(cx, id >= 0 && id < store_databases(), "ERR DB index is out of range") ? store_db((int)id) : NULL;
 }
 
@@ -366,12 +361,12 @@ void cmd_move(struct cx *cx) {
 }
 
 void cmd_swapdb(struct cx *cx) {
-    int64_t number;
+    static const char *const errors[] = {"", "ERR invalid first DB index", "ERR invalid second DB index"};
+    int64_t id;
     struct db *a, *b;
-    if (!read_db_number(cx, 1, "ERR invalid first DB index", &number) ||
-        !read_db_number(cx, 2, "ERR invalid second DB index", &number) || !(a = cx_database(cx, 1)) ||
-        !(b = cx_database(cx, 2)))
-        return;
+    for (int i = 1; i <= 2; i++)
+        if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &id) && id == (int)id, errors[i])) return;
+    if (!(a = cx_database(cx, 1)) || !(b = cx_database(cx, 2))) return;
     if (a != b) store_swap(a, b);
     resp_ok(cx->out);
 }
