@@ -1,6 +1,6 @@
 /* echovault.h - what a command sees: its context, its row in the table, its client.
  *
- * A command is one row in commands.c and one function here. The function reads its arguments, calls the
+ * A command is one row in table.h and one function in a file of its family. The function reads its arguments, calls the
  * store, writes one reply, and states facts in its context; dispatch (echovault.c) draws the consequences:
  * logging, replication, statistics.
  */
@@ -31,7 +31,7 @@ enum command_flag {
     CMD_FAST = 1 << 9,
     CMD_NO_AUTH = 1 << 10,    /* answers before AUTH */
     CMD_NO_MULTI = 1 << 11,   /* refused inside MULTI */
-    CMD_NO_MONITOR = 1 << 12, /* MONITOR does not show it */
+    CMD_NO_MONITOR = 1 << 12, /* MONITOR does not show it; of Redis's commands EVAL's are so, none here */
     CMD_NO_SLOWLOG = 1 << 13,
     CMD_ALLOW_BUSY = 1 << 14,       /* this and the next: only for COMMAND INFO */
     CMD_NO_ASYNC_LOADING = 1 << 15, /* those above are the flags that it names */
@@ -201,7 +201,7 @@ struct client *client_next(struct client *after);  /* NULL: the first; all that 
 void client_close(struct client *c);               /* marks only */
 struct client *client_new(int fd, uint32_t flags); /* NULL: it cannot be watched, and is closed */
 void client_touch(struct client *c);               /* it has something to be sent at the end of the turn */
-int client_silence(const struct client *c);        /* seconds since it last sent something */
+int client_silence(const struct client *c);        /* seconds since it last sent or took something */
 void client_close_after_reply(struct client *c);
 static inline bool client_is_silent(const struct client *c) { return c->flags & CLIENT_REPLY_OFF || c->skip & 1; }
 void client_reset(struct client *c);              /* RESET: as just connected */

@@ -1,7 +1,7 @@
 /* listen.c - where clients come from: addresses, a Unix socket, and who is let in.
  *
- * An address that cannot be had stops the start, unless it may be missing. A connection is taken in batches and refused
- * with Redis's words where there is no room for it, or where it comes from elsewhere and no password is set.
+ * An address that cannot be had stops the start, unless it may be missing. Connections are taken in batches, and
+ * refused as Redis does where there is no room, or where one comes from elsewhere and no password is set.
  */
 #include "commands.h"
 

@@ -119,7 +119,7 @@ PUBSUB(numsub, numsub, -2, "2.8.0", "[channel...]", "How many subscribers channe
 PUBSUB(shardchannels, channels, -2, "7.0.0", "[pattern]", "The shard channels that have subscribers")
 PUBSUB(shardnumsub, numsub, -2, "7.0.0", "[shardchannel...]", "How many subscribers shard channels have")
 LISTENER(punsubscribe, unsubscribe, -1, NO_KEY, "2.0.0", "[pattern...]", "Ends PSUBSCRIBE's, all or these")
-PUBLISH(spublish, KEY, "7.0.0", "shardchannel message", "Sends to shard channel")
+PUBLISH(spublish, KEY, "7.0.0", "shardchannel message", "Sends to a shard channel's subscribers")
 LISTENER(ssubscribe, subscribe, -2, KEYS, "7.0.0", "shardchannel...", "Listens to shard channels")
 LISTENER(subscribe, subscribe, -2, NO_KEY, "2.0.0", "channel...", "Listens to channels")
 LISTENER(sunsubscribe, unsubscribe, -1, KEYS, "7.0.0", "[shardchannel...]", "Ends SSUBSCRIBE's, all or these")
