@@ -62,7 +62,7 @@
  *      FINE     -- appendonly no -->                                      no file
  *      FINE     -- a write finds no room -->                              FULL
  *      FULL     -- the same write finds room -->                          FINE
- *      any      -- a write or a sync fails, or the file is gone -->       BROKEN
+ *      any      -- a write, a sync or a header fails, or no file -->      BROKEN
  *      BROKEN   -- a snapshot, then a file that begins at its offset -->  FINE
  *      any      -- a full resync (log_adopt) -->                          no file
  *
@@ -208,6 +208,14 @@ uint64_t log_safe(void) {
 /* There should be a file, and none can be trusted: the next snapshot brings one. */
 static bool file_wanted(void) { return opt->log_on && (lg.fd < 0 || lg.trouble == BROKEN); }
 
+static void log_fails(enum trouble trouble, const char *what, int error) {
+    if (trouble < lg.trouble) return;
+    snprintf(lg.reason, sizeof lg.reason, "%s: %s", what, strerror(error));
+    if (trouble > lg.trouble)
+        hooks->say(LOG_WARNING, "The log %s: %s. Changes are refused until it can be kept again.", aof_path, lg.reason);
+    lg.trouble = trouble;
+}
+
 static uint64_t file_pos(uint64_t offset, uint64_t base) { return HEADER + (offset - base); }
 
 static void sum_to_end(void) {
@@ -282,9 +290,10 @@ static void take_new_id(bool keep_old) {
     log_make_id(lg.h.id);
 }
 
+/* A failed sync was that of the log's bytes too; and behind the old ids, bytes would be taken for another life's. */
 static void header_say(void) {
     next.id[0] = '\0'; /* a file in the making has the old ones */
-    if (lg.fd >= 0 && header_update() < 0) hooks->say(LOG_WARNING, "The log's header: %s", strerror(errno));
+    if (lg.fd >= 0 && header_update() < 0) log_fails(BROKEN, "header", errno);
 }
 
 void log_new_id(void) {
@@ -391,14 +400,6 @@ static void put_record(void) {
 static bool bare(void) { return log_end() > lg.sum.covered && log_end() > lg.settled; }
 
 /* ==== to the disk ========================================================================================= */
-
-static void log_fails(enum trouble trouble, const char *what, int error) {
-    if (trouble < lg.trouble) return;
-    snprintf(lg.reason, sizeof lg.reason, "%s: %s", what, strerror(error));
-    if (trouble > lg.trouble)
-        hooks->say(LOG_WARNING, "The log %s: %s. Changes are refused until it can be kept again.", aof_path, lg.reason);
-    lg.trouble = trouble;
-}
 
 static void log_is_fine(void) {
     if (lg.trouble != FINE) hooks->say(LOG_NOTICE, "The log %s is being kept again.", aof_path);
@@ -530,9 +531,9 @@ static void fresh_done(struct job *j) {
     if (j->error || gap) next_give_up(j->error);
     if (j->error || gap) return;
     next_take_over();
-    if (strcmp(next.id, lg.h.id) != 0) header_say(); /* what it has was there before the new id */
     lg.written = lg.synced = j->to;
     log_is_fine();
+    if (strcmp(next.id, lg.h.id) != 0) header_say(); /* what it has was there before the new id */
 }
 
 /* A file that begins where the snapshot ends, from what the buffer holds: for CONFIG SET appendonly yes, and

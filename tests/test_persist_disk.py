@@ -303,7 +303,7 @@ def test_a_torn_header_line_leaves_the_other(shimmed, tmp_path):
         shimmed("header", errno.ENOSPC, ".aof")
         for _ in range(3):
             assert c("DEBUG", "CHANGE-REPL-ID") == OK
-        assert s.output().count("The log's header: No space left on device") == 3
+        assert "header: No space left on device. Changes are refused" in s.output()
         s.kill()
     shimmed()
     assert try_start(tmp_path)[0] == {(0, b"a"): (b"1", -1)}
@@ -322,6 +322,23 @@ def test_a_failed_sync_is_not_forgotten(shimmed, tmp_path):
         assert os.stat(aof(tmp_path)).st_ino != old
         s.kill()
     assert try_start(tmp_path)[0] == {(0, b"a"): (b"2", -1)}
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "header"])
+def test_ids_that_cannot_be_written(shimmed, tmp_path, call):
+    """The sync of the ids was the log's, and they tell whose its next bytes are: it goes on in a fresh file only."""
+    with Durable(tmp_path) as s, s.client() as c:
+        c("SET", "a", "1")
+        old = os.stat(aof(tmp_path)).st_ino
+        shimmed(call, errno.EIO, ".aof")
+        assert c("DEBUG", "CHANGE-REPL-ID") == OK
+        assert str(c("SET", "a", "2")).startswith("MISCONF Errors writing to the AOF file")
+        shimmed()
+        eventually(lambda: info(c, "aof_last_write_status") == "ok", seconds=15)
+        assert c("SET", "a", "3") == OK and c("WAITAOF", 1, 0, 0) == [1, 0]
+        assert os.stat(aof(tmp_path)).st_ino != old
+        s.kill()
+    assert try_start(tmp_path)[0] == {(0, b"a"): (b"3", -1)}
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "rename"])
