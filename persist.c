@@ -1383,8 +1383,9 @@ int persist_stop(bool save) {
         kept = snap_save() == 0;
     }
     while (next.fd >= 0 || lg.syncing) {
-        if (next.fd >= 0 && !file_wanted()) next_go_on();
-        disk_wait();
+        if (next.fd >= 0 && !next.busy && file_wanted()) next_give_up(0); /* as in log_flush() */
+        else if (next.fd >= 0) next_go_on();
+        if (next.busy || lg.syncing) disk_wait();
     }
     /* the data, then a record that says they are safe */
     for (int i = 0; i < 2 && lg.fd >= 0 && lg.trouble != BROKEN; i++) {

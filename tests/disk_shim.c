@@ -3,7 +3,7 @@
  * Writes every call that changes a file of the server's (and every reply to a client) to the trace that
  * DISK_TRACE names, in the order in which the calls had their effect: "name fd number number length\n" and so
  * many bytes. A file named by DISK_FAULTS makes calls fail while it is there: "fdatasync 5 .aof" lets fdatasync
- * on names with ".aof" fail with errno 5; "header 28 .aof" lets a header line end after 64 bytes.
+ * on names with ".aof" fail with errno 5; "fsync 0 .rdb 900" makes it take so many milliseconds; "header 28 .aof" lets a header line end after 64 bytes.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -42,13 +42,14 @@ static void note(const char *op, int fd, long a, long b, const void *data, size_
 
 static int fault(const char *op, const char *name) {
     char text[128] = "", what[32] = "", where[64] = "";
-    int error = 0, fd = getenv("DISK_FAULTS") ? REAL(open)(getenv("DISK_FAULTS"), O_RDONLY | O_CLOEXEC) : -1;
+    int error = 0, ms = 0, fd = getenv("DISK_FAULTS") ? REAL(open)(getenv("DISK_FAULTS"), O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0) return 0;
-    if (read(fd, text, sizeof text - 1) > 0) sscanf(text, "%31s %d %63s", what, &error, where);
+    if (read(fd, text, sizeof text - 1) > 0) sscanf(text, "%31s %d %63s %d", what, &error, where, &ms);
     REAL(close)(fd);
     if (strcmp(what, op) != 0 || !strstr(name, where)) return 0;
+    usleep((useconds_t)ms * 1000);
     errno = error;
-    return 1;
+    return error != 0;
 }
 
 int open(const char *path, int flags, ...) {

@@ -36,9 +36,9 @@ def shimmed(shim, monkeypatch, tmp_path):
     monkeypatch.setenv("DISK_FAULTS", str(faults))
     monkeypatch.setenv("DISK_TRACE", str(tmp_path / "trace"))
 
-    def fail(what=None, error=0, where=""):
+    def fail(what=None, error=0, where="", ms=0):
         if what:
-            write(tmp_path / "new", f"{what} {error} {where}".encode())
+            write(tmp_path / "new", f"{what} {error} {where} {ms}".encode())
             os.rename(tmp_path / "new", faults)
         elif faults.exists():
             os.remove(faults)
@@ -339,6 +339,23 @@ def test_ids_that_cannot_be_written(shimmed, tmp_path, call):
         assert os.stat(aof(tmp_path)).st_ino != old
         s.kill()
     assert try_start(tmp_path)[0] == {(0, b"a"): (b"3", -1)}
+
+
+def test_an_end_while_the_log_breaks(shimmed, tmp_path):
+    """The end waits for a sync and for a log that is trimmed, and neither will be: it is refused, not hung up."""
+    with Durable(tmp_path, save="", repl_backlog_size="16kb") as s, s.client() as c:
+        c.pipeline([("SET", f"k{i % 10}", "v" * 20) for i in range(10000)])
+        assert c("WAITAOF", 1, 0, 0) == [1, 0]
+        time.sleep(1.2)  # the record that says so is synced, too
+        shimmed("fsync", 0, ".rdb", 1800)
+        c("BGSAVE")
+        time.sleep(0.3)
+        shimmed("fdatasync", errno.EIO, ".aof", 2000)
+        c("SET", "x", "1")
+        eventually(lambda: info(c, "aof_rewrite_in_progress") and not info(c, "rdb_bgsave_in_progress"))
+        assert str(c("SHUTDOWN")).startswith("ERR Errors trying to SHUTDOWN")
+        shimmed()
+        s.kill()
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "rename"])
