@@ -1300,7 +1300,7 @@ int persist_reload(bool save) {
     uint64_t changes = save ? 0 : store_stats.changes - info.changes_since_save;
     if (info.loading || lg.tx >= 0 || (save && snap_save() < 0)) return -1;
     log_flush();
-    if (lg.trouble != FINE) return -1;
+    if (lg.trouble != FINE || (!save && file_wanted())) return -1; /* what lies there is of before a full copy */
     snap_cancel();
     for (int i = 0; i < store_databases(); i++) store_flush(store_db(i));
     store_set_clock(now, STORE_EXPIRE_IGNORE);

@@ -358,6 +358,17 @@ def test_an_end_while_the_log_breaks(shimmed, tmp_path):
         s.kill()
 
 
+def test_loadaof_while_no_log_is_there_yet(shimmed, tmp_path):
+    """Until the first snapshot is, what lies in the folder is not the state."""
+    with Durable(tmp_path, save="", appendonly="no") as s, s.client() as c:
+        c("SET", "a", "1")
+        assert c("SAVE") == OK and c("SET", "a", "2") == OK
+        shimmed("fsync", 0, ".rdb", 1000)
+        assert c("CONFIG", "SET", "appendonly", "yes") == OK
+        assert isinstance(c("DEBUG", "LOADAOF"), Error) and c("GET", "a") == b"2"
+        s.kill()
+
+
 @pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "rename"])
 def test_the_snapshot_cannot_be_written(shimmed, tmp_path, call):
     with Durable(tmp_path, save="3600 1") as s, s.client() as c:
