@@ -65,6 +65,7 @@
  *      any      -- a write, a sync or a header fails, or no file -->      BROKEN
  *      BROKEN   -- a snapshot, then a file that begins at its offset -->  FINE
  *      any      -- a full resync (log_adopt) -->                          no file
+ *      no file  -- the snapshot or the file cannot be made -->            BROKEN
  *
  *   FULL and BROKEN refuse changes (log_error) and hold back the replies of those that were not yet safe. In
  *   FULL the bytes stay in the buffer and are written at the same place again. BROKEN cannot be mended in
@@ -201,8 +202,10 @@ bool log_following(void) { return lg.h.foreign == ALL; }
 int log_db(void) { return lg.db; }
 const char *log_error(void) { return lg.trouble == FINE ? NULL : lg.reason; }
 
+/* Under always, a file that is still to come has nothing synced. */
 uint64_t log_safe(void) {
-    return lg.trouble == BROKEN || (opt->fsync == LOG_FSYNC_ALWAYS && lg.fd >= 0) ? lg.synced : log_written();
+    bool always = opt->fsync == LOG_FSYNC_ALWAYS && (lg.fd >= 0 || opt->log_on);
+    return lg.trouble == BROKEN || always ? lg.synced : log_written();
 }
 
 /* There should be a file, and none can be trusted: the next snapshot brings one. */
@@ -267,6 +270,7 @@ static int log_create(uint64_t base) {
     int fd = open(aof_temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && disk_write_at(fd, lines, HEADER, 0) == 0) return fd;
     hooks->say(LOG_WARNING, "A new log file could not be made: %s: %s", aof_temp, strerror(errno));
+    if (file_wanted()) log_fails(BROKEN, "a new file", errno); /* nobody waits for it unknowing */
     disk_close_later(&fd);
     return -1;
 }
@@ -331,6 +335,7 @@ static void put_command(struct resp_out *o, const struct arg *argv, int argc) {
 void log_append(int db, const struct arg *argv, int argc) {
     static const char multi[] = "*1\r\n$5\r\nMULTI\r\n";
     if (log_following()) return;
+    if (!lg.live && opt->log_on) set_live(); /* since this instant: who made the change may have to wait for a file */
     if (!lg.live) {
         if (!lg.lost) take_new_id(false);
         lg.lost = true;
@@ -453,6 +458,7 @@ static void request_sync(bool renamed) {
 
 static void next_give_up(int error) {
     if (error) hooks->say(LOG_WARNING, "A new log file could not be put in place: %s", strerror(error));
+    if (error && file_wanted()) log_fails(BROKEN, "a new file", error);
     unlink(aof_temp);
     disk_close_later(&next.fd);
     next.last = false;
@@ -756,6 +762,7 @@ static void snap_over(int error, uint64_t size) {
     info.save_seconds = (int64_t)time(NULL) - info.save_started_s;
     if (snap.rewrite) info.rewrite_ok = !error, info.rewrite_seconds = info.save_seconds;
     if (error) hooks->say(LOG_WARNING, "The snapshot %s could not be written: %s", rdb_path, strerror(error));
+    if (error && file_wanted()) log_fails(BROKEN, "the snapshot before it", error);
     if (error) return;
     hooks->say(LOG_NOTICE, "The snapshot %s is on the disk: the state at offset %" PRIu64 ".", rdb_path, snap.offset);
     info.last_save_s = (int64_t)time(NULL);
@@ -1359,6 +1366,7 @@ static void follow_option(int64_t now_ms) {
         lg.trouble = FINE;
         buffer_drop(0, true);
     }
+    if (!opt->log_on && lg.fd < 0) lg.trouble = FINE;
     set_live();
     if (!file_wanted() || snap.running || next.fd >= 0 || now_ms < lg.snap_due_ms) return;
     lg.snap_due_ms = now_ms + 5000;

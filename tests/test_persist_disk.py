@@ -369,6 +369,33 @@ def test_loadaof_while_no_log_is_there_yet(shimmed, tmp_path):
         s.kill()
 
 
+def test_no_acknowledgement_before_there_is_a_log(shimmed, tmp_path):
+    """Under always, a change that comes before the first snapshot has made a log waits for it."""
+    with Durable(tmp_path, save="", appendonly="no", appendfsync="always") as s, s.client() as c:
+        shimmed("fsync", 0, ".rdb", 1000)
+        assert c("CONFIG", "SET", "appendonly", "yes") == OK and c("SET", "a", "1") == OK
+        s.kill()
+    shimmed()
+    assert try_start(tmp_path)[0] == {(0, b"a"): (b"1", -1)}
+
+
+@pytest.mark.parametrize("where", [".rdb", ".aof.tmp"])
+def test_a_log_that_cannot_begin(shimmed, tmp_path, where):
+    """Changes are refused until it can, or until nobody wants it any more."""
+    with Durable(tmp_path, save="", appendonly="no", appendfsync="always") as s, s.client() as c, s.client() as other:
+        for give_up in (True, False):
+            shimmed("open", errno.EACCES, where)
+            c.send(b"CONFIG SET appendonly yes\r\nSET a 1\r\n")
+            eventually(lambda: info(other, "aof_last_write_status") == "err", seconds=15)
+            assert str(other("SET", "a", "2")).startswith("MISCONF Errors writing to the AOF file")
+            if give_up:
+                assert other("CONFIG", "SET", "appendonly", "no") == OK
+            shimmed()
+            assert c.read() == OK and c.read() == OK
+        s.kill()
+    assert try_start(tmp_path)[0] == {(0, b"a"): (b"1", -1)}
+
+
 @pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "rename"])
 def test_the_snapshot_cannot_be_written(shimmed, tmp_path, call):
     with Durable(tmp_path, save="3600 1") as s, s.client() as c:
