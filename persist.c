@@ -91,7 +91,7 @@
  *                                  that ends before it, or that it replaces, is set aside: the snapshot reached
  *                                  the disk first
  *      a plain AOF of redis-server becomes a snapshot
- *      dump.rdb alone              becomes the snapshot
+ *      nothing of ours             appendonly.aof becomes the log, or dump.rdb the snapshot
  *
  *   A crash at any point between writing a snapshot, naming it, writing a trimmed log and naming that leaves
  *   one of these pairs, all of which lead to the same state. Each start takes a new id and honours the old one
@@ -1099,14 +1099,28 @@ static int find_log(void) {
     return 0;
 }
 
-/* Who comes from redis-server puts dump.rdb into the folder: it becomes the first snapshot, and stays. */
-static int adopt_dump(void) {
+/* A file of redis-server's takes the place of one of ours, and stays. Returns whether it is there; -1: refused. */
+static int adopt(const char *name, const char *path) {
+    if (access(name, F_OK) < 0) return 0;
+    if (link(name, path) < 0) return refuse("%s: it cannot become %s: %s", name, path, strerror(errno));
+    hooks->say(LOG_NOTICE, "%s is taken over as %s", name, path);
+    return 1;
+}
+
+/* Who comes from redis-server puts appendonly.aof, which is newer, or dump.rdb into the folder. */
+static int adopt_files(void) {
     boot.has_rdb = access(rdb_path, F_OK) == 0;
-    if (boot.has_rdb || boot.kind != NO_LOG || access("dump.rdb", F_OK) < 0) return 0;
-    if (link("dump.rdb", rdb_path) < 0) return refuse("dump.rdb: it cannot become %s: %s", rdb_path, strerror(errno));
-    hooks->say(LOG_NOTICE, "dump.rdb is taken over as %s", rdb_path);
-    boot.has_rdb = true;
-    return 0;
+    if (boot.has_rdb || boot.kind != NO_LOG) return 0;
+    if (access("appendonlydir", F_OK) == 0)
+        return refuse(
+            "appendonlydir/: its files hold redis-server's newest data. Join them as %s (cat the base file, then "
+            "the incr files), or move the folder away.",
+            aof_path);
+    int aof = adopt("appendonly.aof", aof_path);
+    if (aof != 0) return aof < 0 ? -1 : find_log();
+    int rdb = adopt("dump.rdb", rdb_path);
+    boot.has_rdb = rdb > 0;
+    return rdb < 0 ? -1 : 0;
 }
 
 static int load_rdb(void) {
@@ -1270,7 +1284,7 @@ static int open_log(void) {
 
 /* The one sentence: the snapshot, then the log from its offset. */
 static int load_all(void) {
-    if (find_log() < 0 || adopt_dump() < 0) return -1;
+    if (find_log() < 0 || adopt_files() < 0) return -1;
     if (boot.kind == PLAIN_AOF) return import_aof();
     if (boot.has_rdb && load_rdb() < 0) return -1;
     return boot.kind == OUR_LOG ? load_log() : 0;

@@ -288,6 +288,25 @@ def test_a_dump_of_redis_is_taken_over(tmp_path, appendonly):
     assert read(tmp_path / "dump.rdb") == dump
 
 
+def test_an_appendonly_file_of_redis_is_taken_over(tmp_path):
+    """It counts more than a dump.rdb, which is older."""
+    with Server(binary=need("redis-server"), folder=str(tmp_path), appendonly="yes") as r, r.client() as c:
+        c("SET", "a", "1")
+        c("SAVE")
+        fill(c)
+        c("SET", "a", "2")
+        whole = state(c)
+    found, said = try_start(tmp_path)
+    assert found is None and "appendonlydir/" in said and "database_7.aof" in said
+    parts = sorted(os.listdir(tmp_path / "appendonlydir"))
+    data = b"".join(read(tmp_path / "appendonlydir" / p) for p in parts if not p.endswith("manifest"))
+    write(tmp_path / "appendonly.aof", data)
+    os.rename(tmp_path / "appendonlydir", tmp_path / "old")
+    for _ in range(2):
+        assert try_start(tmp_path)[0] == whole
+    assert read(tmp_path / "appendonly.aof") == data
+
+
 def test_a_dump_with_other_types_is_refused(tmp_path):
     with Server(binary=need("redis-server"), folder=str(tmp_path)) as r, r.client() as c:
         c("SET", "a", "1")
