@@ -446,7 +446,8 @@ static bool sync_due(void) {
 
 /* renamed: the file has just got its name. */
 static void request_sync(bool renamed) {
-    if (lg.syncing || next.last || lg.parked || lg.trouble == BROKEN || (lg.synced >= lg.written && !renamed)) return;
+    bool needed = renamed || (lg.synced < lg.written && !lg.parked); /* a name must last, whoever waits for quiet */
+    if (lg.syncing || next.last || lg.trouble == BROKEN || !needed) return;
     lg.syncing = true;
     disk_post((struct job){.work = sync_work, .done = sync_done, .fd = lg.fd, .to = lg.written, .flag = renamed}, true);
 }
