@@ -455,7 +455,7 @@ static void output_check_limits(struct client *c) {
     int class = client_class(c) % 3; /* a leader's limits are the normal ones */
     size_t hard = (size_t)config.output_hard[class], soft = (size_t)config.output_soft[class];
     bool authed = client_authed(c);
-    size_t n = output_memory(c);
+    size_t n = c->own ? output_memory(c) : turn.out.len - c->turn_start;
     if (!soft || n <= soft) c->over_soft_since = 0;
     else if (!c->over_soft_since) c->over_soft_since = server.now_s;
     uint32_t seconds = c->over_soft_since ? server.now_s - c->over_soft_since : 0;
@@ -468,6 +468,14 @@ static void output_check_limits(struct client *c) {
                    client_peer(c).text, n);
     else return;
     client_close(c);
+}
+
+bool client_drowns(struct client *c) {
+    size_t hard = (size_t)config.output_hard[client_class(c) % 3];
+    size_t n = c->own ? c->own->len - c->own->sent : turn.out.len - c->turn_start;
+    if (!hard || n <= hard) return false;
+    if (!client_is_silent(c)) output_check_limits(c);
+    return true;
 }
 
 /* So many bytes of what c had to get went out (or it was -errno). */
@@ -602,7 +610,7 @@ static void segment_parse(struct client *c, char *buf, size_t len) {
     struct resp_parser *p = c->in ? &c->in->parser : &turn.parser;
     enum resp_result r = RESP_OK;
     p->strict = !client_authed(c);
-    p->max_bulk = config.proto_max_bulk_len;
+    p->max_bulk = c->flags & CLIENT_LEADER ? RESP_STRING_MAX : config.proto_max_bulk_len; /* as its own clients may */
     size_t first = turn.nbatch;
     while (turn.nbatch < BATCH_MAX) {
         struct pending *cmd = &turn.batch[turn.nbatch];
@@ -697,12 +705,13 @@ static char *input_room(struct client *c, size_t *n) {
 /* What has come of a command, or a transaction, that cannot run yet is not too much. False: c is closed. */
 static bool input_bounded(struct client *c) {
     bool authed = client_authed(c);
-    size_t times = c->flags & CLIENT_LEADER ? LEADER_IN : 1;
-    size_t most = authed ? (size_t)config.client_query_buffer_limit * times : UNAUTHED_IN;
+    size_t most = authed ? (size_t)config.client_query_buffer_limit : UNAUTHED_IN;
+    if (c->flags & CLIENT_LEADER && most) most = LEADER_IN * most + RESP_STRING_MAX; /* any value by itself */
     size_t n = transaction_memory(c) + (c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0);
     if (!most || n <= most) return true;
     if (c->flags & CLIENT_LEADER)
-        replication_refuse("an unfinished command or transaction of it is above eight times client-query-buffer-limit");
+        replication_refuse(
+            "an unfinished command or transaction of it is 512 MB above eight times client-query-buffer-limit");
     else if (authed)
         server_log(LOG_WARNING, "A client was closed: its unfinished command or transaction is longer than "
                                 "client-query-buffer-limit");
@@ -1063,6 +1072,12 @@ static void clock_read(void) {
 static volatile sig_atomic_t signal_came;
 static void signal_note(int number) { signal_came = number; }
 
+static void signal_take(void) {
+    server_log(LOG_NOTICE, "Received %s, scheduling shutdown...", signal_came == SIGINT ? "SIGINT" : "SIGTERM");
+    server.stopping = true;
+    signal_came = 0;
+}
+
 static void signals_set_up(void) {
     signal(SIGTERM, signal_note);
     signal(SIGINT, signal_note);
@@ -1139,9 +1154,7 @@ static bool server_turn(int wait_ms) {
     int n = epoll_wait(server.epoll, events, EVENTS_MAX, turn.nagain ? 0 : wait_ms);
     int64_t began = snap_running() ? observe_clock() : 0;
     clock_read();
-    if (signal_came && !server.stopping)
-        server_log(LOG_NOTICE, "Received %s, scheduling shutdown...", signal_came == SIGINT ? "SIGINT" : "SIGTERM");
-    server.stopping |= signal_came != 0;
+    if (signal_came) signal_take();
     server.out_of_memory = !resp_memory_left(TURN_MEMORY + 4 * store_stats.table_memory);
     bool idle = n == 0 && !turn.nagain;
     if (turn.nagain) again_run();
@@ -1224,7 +1237,7 @@ static bool server_close_files(bool save) {
     clock_read();
     bool closed = !persist_stop(save);
     if (closed) replication_farewell();
-    else server_log(LOG_WARNING, "The data could not be brought to the disk");
+    else server_log(LOG_WARNING, "The data could not be brought to the disk: the server stays. SHUTDOWN FORCE ends it");
     return closed;
 }
 
@@ -1287,12 +1300,10 @@ int main(int argc, char **argv) {
     bool more = false;
     repl_init(&config.repl, &repl_hooks);
     replication_start();
-    while (!server.stopping) {
-        more = server_turn(more ? 0 : CRON_MS);
-        repl_load();
-    }
+    do {
+        for (server.stopping = false; !server.stopping; repl_load()) more = server_turn(more ? 0 : CRON_MS);
+    } while (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save));
     supervisor_notify("STATUS=Stopping\nSTOPPING=1");
-    if (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save)) exit(1);
     if (*config.pidfile) unlink(config.pidfile);
     if (*config.unixsocket) unlink(config.unixsocket);
     server_log(LOG_NOTICE, "EchoVault is now ready to exit, bye bye...");

@@ -203,6 +203,9 @@ struct client *client_new(int fd, uint32_t flags); /* NULL: it cannot be watched
 void client_touch(struct client *c);               /* it has something to be sent at the end of the turn */
 int client_silence(const struct client *c);        /* seconds since it last sent or took something */
 void client_close_after_reply(struct client *c);
+/* Its commands have written more than may wait for it: it is closed, unless what they write is dropped anyway. Either
+ * way the rest of the reply need not be made. */
+bool client_drowns(struct client *c);
 static inline bool client_is_silent(const struct client *c) { return c->flags & CLIENT_REPLY_OFF || c->skip & 1; }
 void client_reset(struct client *c);              /* RESET: as just connected */
 struct resp_out *client_output(struct client *c); /* for what c did not ask for at this moment (push messages) */

@@ -32,9 +32,8 @@
 #include <endian.h>
 #include <unistd.h>
 
-#define WINDOW    ((size_t)1 << 20)
-#define BATCH     16
-#define VALUE_MAX ((uint64_t)512 << 20)
+#define WINDOW ((size_t)1 << 20)
+#define BATCH  16
 
 enum opcode {
     OP_SLOT_INFO = 0xF4,
@@ -265,7 +264,7 @@ static bool get_string(struct cursor *c, struct arg *a, struct resp_out *room) {
     if (!get_length(c, &n, &encoding)) return false;
     if (encoding == 0xC3 && (!get_length(c, &packed, NULL) || !get_length(c, &n, NULL))) return false;
     if (!encoding || encoding == 0xC3) {
-        if (n > VALUE_MAX || n / 264 > (encoding ? packed : n)) c->bad = "a string of impossible length";
+        if (n > RESP_STRING_MAX || n / 264 > (encoding ? packed : n)) c->bad = "a string of impossible length";
         if (c->bad || !(p = take(c, encoding ? packed : n))) return false;
         *a = (struct arg){.p = (const char *)p, .n = (uint32_t)n};
         if (encoding && !lzf_expand(p, packed, room_for(a, room, n), n)) c->bad = "a compressed string that is damaged";

@@ -141,7 +141,7 @@ int resp_arg_flag(const struct arg *a, const char *words) {
 #define STRICT_ARGS_MAX  10
 #define STRICT_BULK_MAX  16384
 
-void resp_parser_init(struct resp_parser *p) { *p = (struct resp_parser){.bulk = -1, .max_bulk = 512 * 1024 * 1024}; }
+void resp_parser_init(struct resp_parser *p) { *p = (struct resp_parser){.bulk = -1, .max_bulk = RESP_STRING_MAX}; }
 
 void resp_parser_free(struct resp_parser *p) {
     if (p->todo > 0) resp_arg_release(p->argv, p->argc);
@@ -184,7 +184,7 @@ static enum resp_result refuse(struct resp_parser *p, const char **error, const 
 static enum resp_result long_header(struct resp_parser *p, char *buf, size_t len, char type, int64_t *v,
                                     const char **error) {
     bool bulk = type == '$';
-    int64_t n, max = !bulk ? INT_MAX : p->max_bulk < UINT32_MAX ? p->max_bulk : UINT32_MAX;
+    int64_t n, max = !bulk ? INT_MAX : p->max_bulk < RESP_STRING_MAX ? p->max_bulk : RESP_STRING_MAX;
     const char *s = buf + p->pos, *end = memchr(s, '\r', len - p->pos), *what = bulk ? "bulk" : "multibulk";
     if (end == NULL && len - p->pos > UNENDED_LINE_MAX)
         return refuse(p, error, PROTOCOL "too big ", bulk ? "bulk" : "mbulk", " count string");

@@ -82,6 +82,8 @@ enum resp_result { RESP_OK, RESP_MORE, RESP_ERROR };
  * called again with more bytes behind the same ones. Invariants: start <= pos <= the buffer's length; argv[0..argc) are
  * complete; 0 < todo only within a command. While a blob is being read (blob != NULL), nothing is taken from the
  * buffer: the reactor reads into blob->data + blob_have until blob_want bytes are there. */
+#define RESP_STRING_MAX (INT64_C(512) << 20) /* no longer key or value is taken, whatever proto-max-bulk-len says */
+
 struct resp_parser {
     struct arg *argv; /* owned; grows; what the last RESP_OK completed, until the next call */
     int argc, cap;
@@ -93,7 +95,7 @@ struct resp_parser {
     size_t blob_have, blob_want; /* want counts the CRLF behind the string */
     size_t blobs;                /* bytes of those among argv */
     bool strict;                 /* lower limits, for who has not shown a password yet: 10 arguments of 16 KiB */
-    int64_t max_bulk;            /* proto-max-bulk-len, bytes */
+    int64_t max_bulk;            /* proto-max-bulk-len, bytes; RESP_STRING_MAX holds, too */
 };
 
 void resp_parser_init(struct resp_parser *p);

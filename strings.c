@@ -15,8 +15,6 @@
 #include <float.h>
 #include <math.h>
 
-#define STRING_MAX (INT64_C(512) << 20) /* what the store takes, whatever proto-max-bulk-len says */
-
 /* ---- what commands share -------------------------------------------------------------------------------- */
 
 /* Counts the look-up that gave e. */
@@ -62,7 +60,7 @@ bool cx_memory(struct cx *cx, const struct entry *e, size_t n) {
 
 int64_t cx_max_string(const struct cx *cx) {
     bool obey = !cx->client || cx->client->flags & CLIENT_LEADER; /* what was accepted once must stay possible */
-    return obey || config.proto_max_bulk_len > STRING_MAX ? STRING_MAX : config.proto_max_bulk_len;
+    return obey || config.proto_max_bulk_len > RESP_STRING_MAX ? RESP_STRING_MAX : config.proto_max_bulk_len;
 }
 
 bool cx_range(int64_t n, int64_t *first, int64_t *last) {
@@ -224,7 +222,7 @@ void cmd_get(struct cx *cx) { cx_bulk_value(cx, cx_read(cx, &cx->argv[1])); }
 
 void cmd_mget(struct cx *cx) {
     resp_array(cx->out, (size_t)cx->argc - 1);
-    for (int i = 1; i < cx->argc; i++) cx_bulk_value(cx, cx_read(cx, &cx->argv[i]));
+    for (int i = 1; i < cx->argc && !client_drowns(cx->client); i++) cx_bulk_value(cx, cx_read(cx, &cx->argv[i]));
 }
 
 void cmd_getdel(struct cx *cx) {

@@ -162,6 +162,8 @@ void cmd_exec(struct cx *cx) {
         return;
     }
     unwatch(c);
+    size_t len = cx->out->len;
+    uint32_t pieces = cx->out->npieces;
     resp_array(cx->out, c->tx->count);
     uint64_t before = log_end();
     log_begin();
@@ -171,6 +173,7 @@ void cmd_exec(struct cx *cx) {
             .client = c, .cmd = q->cmd, .argv = q->argv, .argc = q->argc, .db = store_db(c->db), .out = cx->out};
         if (q->cmd->flags & CMD_WRITE && !cx_may_write(&sub)) continue;
         cx_call(&sub);
+        if (client_drowns(c)) resp_truncate(cx->out, len, pieces); /* all run, but nobody will hear it */
     }
     log_commit();
     if (log_end() > before) c->hold = c->last_write = log_end();

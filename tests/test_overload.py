@@ -363,6 +363,27 @@ def test_big_values_of_many_clients_stay_within_it(start):
         assert c("GET", "big") == value
 
 
+@pytest.mark.parametrize("how", ["MGET", "EXEC"])
+def test_one_command_does_not_pass_the_limit_of_output(start, how):
+    """Of the reply no more is made than may wait; what EXEC runs is run, and the server serves on."""
+    server = start(client_output_buffer_limit="normal 10mb 0 0")
+    with server.client() as c, server.client() as other:
+        assert other("SET", "k", "v" * 30000) == OK
+        before = server.rss()
+        if how == "MGET":
+            c.send(encode("MGET", *["k"] * 30000))
+        else:
+            c.send(encode("MULTI") + encode("GET", "k") * 30000 + encode("SET", "done", "1") + encode("EXEC"))
+        with pytest.raises(ConnectionError):
+            while True:
+                c.read()
+        assert "client-output-buffer-limit" in server.output()
+        assert other("EXISTS", "done") == (how == "EXEC")
+        with open(f"/proc/{server.pid}/status") as f:
+            peak = int(re.search(r"VmHWM:\s+(\d+)", f.read())[1]) * 1024
+        assert peak - before < 60 << 20
+
+
 # ---- a leader that never ends ------------------------------------------------------------------------------
 
 
@@ -375,11 +396,16 @@ def test_a_transaction_of_the_leaders_is_bounded(start):
 
     def script(link, said):
         link.send(b"+FULLRESYNC %s 100\r\n$%d\r\n%s" % (b"a" * 40, len(snapshot), snapshot))
-        link.send(encode("MULTI") + encode("SET", "k", "v" * 10000) * 1000)
+        link.send(encode("MULTI"))
+        for _ in range(9):
+            link.send(large)
         link.rest()
+
+    large = encode("SET", "k", "v" * (64 << 20))
 
     with HandLeader(script) as leader:
         follower = start(replicaof=["127.0.0.1", str(leader.port)], client_query_buffer_limit="1mb", appendonly="yes")
-        eventually(lambda: "an unfinished command or transaction of it is above eight times client-query-buffer-limit" in follower.output())
+        told = "an unfinished command or transaction of it is 512 MB above eight times client-query-buffer-limit"
+        eventually(lambda: told in follower.output(), seconds=30)
         with follower.client() as c:
             assert c("EXISTS", "k") == 0

@@ -309,6 +309,48 @@ def test_a_torn_header_line_leaves_the_other(shimmed, tmp_path):
     assert try_start(tmp_path)[0] == {(0, b"a"): (b"1", -1)}
 
 
+def test_a_history_whose_end_could_not_be_written_has_ended(shimmed, tmp_path, node, monkeypatch):
+    """A promoted follower goes its own way. If the disk did not take the line that says so, it must not let others of
+    its leader's history go on by its own offsets after a restart."""
+    preload = os.environ["LD_PRELOAD"]
+    monkeypatch.delenv("LD_PRELOAD")
+    leader = node("redis")
+    monkeypatch.setenv("LD_PRELOAD", preload)
+    leader("SET", "k", "0")
+    with Durable(tmp_path) as s, s.client() as c:
+        assert c("REPLICAOF", "127.0.0.1", leader.port) == OK
+        eventually(lambda: info(c, "master_link_status") == "up")
+        leader("SET", "k", "1")
+        eventually(lambda: c("GET", "k") == b"1")
+        shimmed("pwrite", errno.ENOSPC, ".aof")
+        assert c("REPLICAOF", "NO", "ONE") == OK
+        shimmed()
+        eventually(lambda: c("SET", "k", "own") == OK, seconds=15)
+        c.pipeline([("SET", "k", f"own{i}") for i in range(20)])
+        leader("SET", "k", "theirs")
+        leader("SET", "only", "theirs")
+        s.kill()
+    monkeypatch.delenv("LD_PRELOAD")
+    with Durable(tmp_path, port=s.port) as s, s.client() as c:
+        leader.follow(s)
+        eventually(lambda: leader.facts()["master_link_status"] == "up")
+        eventually(lambda: leader("GET", "k") == b"own19" and leader("EXISTS", "only") == 0)
+
+
+def test_an_end_that_would_lose_the_data_does_not_come(shimmed, tmp_path):
+    """The last snapshot cannot be written: the server says so, and goes on until it can be, or is forced to end."""
+    with Durable(tmp_path, appendonly="no", save="3600 1") as s, s.client() as c:
+        assert c("SET", "a", "1") == OK
+        shimmed("open", errno.ENOSPC, ".rdb.tmp")
+        for times in (1, 2):
+            s.process.send_signal(signal.SIGTERM)
+            eventually(lambda: s.output().count("the server stays") == times)
+            assert c("GET", "a") == b"1"
+        shimmed()
+        assert s.end() == 0
+    assert try_start(tmp_path)[0] == {(0, b"a"): (b"1", -1)}
+
+
 def test_a_failed_sync_is_not_forgotten(shimmed, tmp_path):
     """Under always, what a failed sync covered is only acknowledged when a fresh file has it."""
     with Durable(tmp_path, appendfsync="always") as s, s.client() as c:

@@ -80,6 +80,18 @@ def test_many_arguments(c):
     assert c("DEL", *pairs[::2]) == n
 
 
+@ours
+@pytest.mark.parametrize("setting", ["1gb", "4gb"])
+def test_nothing_longer_than_the_largest_value_is_taken(start, setting):
+    """Whatever the option says: no entry could hold it, and no snapshot could bring it back."""
+    server = start(proto_max_bulk_len=setting, client_query_buffer_limit="8gb")
+    with server.client() as c:
+        c.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % ((512 << 20) + 1))
+        assert c.read() == Error("ERR Protocol error: invalid bulk length")
+        with pytest.raises(ConnectionError):
+            c.read()
+
+
 def test_the_largest_value_goes_in_and_out(c):
     """512 MiB, in pieces, so that the test itself does not hold it twice."""
     piece, pieces = os.urandom(1 << 20), 512

@@ -244,9 +244,10 @@ def test_a_followers_full_disk_stops_the_stream(small_disk, node, policy):
 
 def test_a_leaders_command_may_be_longer_than_a_clients(node):
     a = node()
-    b = node(follow=a, client_query_buffer_limit="1mb")
+    b = node(follow=a, client_query_buffer_limit="1mb", proto_max_bulk_len="1mb")
     wait_sync(a, b)
     a("SET", "big", os.urandom(3 << 20))
+    a("SET", "bigger", os.urandom(20 << 20), "EX", 1000)
     a("MSET", *(word for i in range(30) for word in (f"k{i}", os.urandom(30000))), *(["x", "y"] * 20000))
     wait_same(a, b)
     assert a.syncs() == (1, 0)
