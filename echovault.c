@@ -329,7 +329,8 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
     const struct resp_out *o = c->own;
     size_t in = c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0,
            spare = c->in ? c->in->cap - c->in->len : 0;
-    size_t queued = transaction_memory(c), n = sizeof *c + in + spare + queued + (c->in ? sizeof *c->in : 0);
+    size_t queued = transaction_memory(c),
+           n = sizeof *c + in + spare + queued + pubsub_memory(c) + (c->in ? sizeof *c->in : 0);
     if (o) n += sizeof *o + o->cap + o->pieces_cap * sizeof *o->pieces;
     for (uint32_t i = 0; o && i < o->npieces; i++) n += o->pieces[i].n / o->pieces[i].blob->refs;
     if (query) *query = in, *query_free = spare, *multi = queued;
@@ -707,7 +708,7 @@ static bool input_bounded(struct client *c) {
     bool authed = client_authed(c);
     size_t most = authed ? (size_t)config.client_query_buffer_limit : UNAUTHED_IN;
     if (c->flags & CLIENT_LEADER && most) most = LEADER_IN * most + RESP_STRING_MAX; /* any value by itself */
-    size_t n = transaction_memory(c) + (c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0);
+    size_t n = transaction_memory(c) + pubsub_memory(c) + (c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0);
     if (!most || n <= most) return true;
     if (c->flags & CLIENT_LEADER)
         replication_refuse(

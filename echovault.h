@@ -255,6 +255,7 @@ int client_multi_count(const struct client *c);     /* commands queued; -1: not 
 /* Subscriptions (pubsub.c). */
 enum pubsub_kind { PUBSUB_CHANNEL, PUBSUB_PATTERN, PUBSUB_SHARD, PUBSUB_KINDS };
 size_t pubsub_count(const struct client *c, enum pubsub_kind kind); /* how many c has; NULL: that anybody has */
+size_t pubsub_memory(const struct client *c);                       /* bytes that its subscriptions cost */
 void pubsub_forget(struct client *c);                               /* ends all that c has, without a word */
 
 /* The rest of a line of INFO's whose field has such a number. */

@@ -28,7 +28,13 @@ struct subscription {
 struct subscriptions {
     TAILQ_HEAD(list, subscription) list[PUBSUB_KINDS];
     size_t count[PUBSUB_KINDS];
+    size_t bytes; /* what they cost: of a client's also the topics, as if it were alone */
 };
+
+#define NODE 40 /* of libc's tree, with malloc's share */
+
+/* Both the subscription and the topic, whoever else has that. */
+static size_t cost(const struct subscription *s) { return 2 * (sizeof *s + NODE) + s->name.n; }
 
 static struct subscriptions *topics;
 static void *tree;
@@ -63,6 +69,7 @@ static struct subscription *subscribe(struct client *c, enum pubsub_kind kind, c
     }
     TAILQ_INSERT_TAIL(&(*owner)->list[kind], s, of_owner);
     (*owner)->count[kind]++;
+    (*owner)->bytes += cost(s);
     if (topic) LIST_INSERT_HEAD(&topic->listeners, s, of_topic);
     if (topic) topic->count++;
     return s;
@@ -76,6 +83,7 @@ static void unsubscribe(struct subscription *s) {
     tdelete(s, &tree, compare);
     TAILQ_REMOVE(&(*owner)->list[s->kind], s, of_owner);
     count[s->kind]--;
+    (*owner)->bytes -= cost(s);
     if (!count[PUBSUB_CHANNEL] && !count[PUBSUB_PATTERN] && !count[PUBSUB_SHARD]) {
         free(*owner);
         *owner = NULL;
@@ -98,6 +106,8 @@ size_t pubsub_count(const struct client *c, enum pubsub_kind kind) {
     const struct subscriptions *subs = c ? c->subs : topics;
     return subs ? subs->count[kind] : 0;
 }
+
+size_t pubsub_memory(const struct client *c) { return c->subs ? sizeof *c->subs + c->subs->bytes : 0; }
 
 /* A command's kind is told by what stands before its name's stem: p for patterns, s or shard for shard channels. */
 static enum pubsub_kind kind_of(const struct cx *cx, const char *stem) {

@@ -363,25 +363,41 @@ def test_big_values_of_many_clients_stay_within_it(start):
         assert c("GET", "big") == value
 
 
-@pytest.mark.parametrize("how", ["MGET", "EXEC"])
-def test_one_command_does_not_pass_the_limit_of_output(start, how):
-    """Of the reply no more is made than may wait; what EXEC runs is run, and the server serves on."""
-    server = start(client_output_buffer_limit="normal 10mb 0 0")
-    with server.client() as c, server.client() as other:
-        assert other("SET", "k", "v" * 30000) == OK
-        before = server.rss()
-        if how == "MGET":
-            c.send(encode("MGET", *["k"] * 30000))
-        else:
-            c.send(encode("MULTI") + encode("GET", "k") * 30000 + encode("SET", "done", "1") + encode("EXEC"))
-        with pytest.raises(ConnectionError):
-            while True:
-                c.read()
-        assert "client-output-buffer-limit" in server.output()
-        assert other("EXISTS", "done") == (how == "EXEC")
+LONG_REPLIES = {
+    "MGET": encode("MGET", *["k"] * 20000),
+    "EXEC": encode("MULTI") + encode("GET", "k") * 20000 + encode("SET", "last", "1") + encode("EXEC"),
+    "COMMAND DOCS": encode("COMMAND", "DOCS", *["client"] * 30000),
+    "COMMAND INFO": encode("COMMAND", "INFO", *["client"] * 30000),
+}
+
+
+@unsanitized
+@pytest.mark.parametrize("what", LONG_REPLIES)
+def test_one_commands_reply_is_bounded(start, what):
+    """No more of it is made than may wait; what EXEC runs is run, and the server serves on."""
+    server = start(client_output_buffer_limit=["normal", "10mb", "0", "0"])
+    with server.client() as c, server.client() as greedy:
+        assert c("SET", "k", "x" * 30000) == OK
+        greedy.send(LONG_REPLIES[what])
+        assert gone(greedy)
         with open(f"/proc/{server.pid}/status") as f:
-            peak = int(re.search(r"VmHWM:\s+(\d+)", f.read())[1]) * 1024
-        assert peak - before < 60 << 20
+            assert int(re.search(r"VmHWM:\s+(\d+)", f.read())[1]) < 64 * KB
+        assert "bytes of output wait for it (client-output-buffer-limit)" in server.output()
+        assert c("EXISTS", "last") == (what == "EXEC")
+
+
+@pytest.mark.parametrize("command", ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"])
+def test_subscriptions_are_bounded(start, command):
+    server = start(client_query_buffer_limit="1mb")
+    with server.client() as c, server.client() as other:
+        with contextlib.suppress(ConnectionError):
+            for i in range(100):
+                c.pipeline([(command, f"{'x' * 1000}{i}:{n}") for n in range(20)])
+                if i == 10:
+                    assert int(facts(other)[c_id(other, c)]["tot-mem"]) > 200 * KB
+        assert gone(c)
+        assert 25 < i < 60
+        assert other("PUBSUB", "NUMPAT") == 0
 
 
 # ---- a leader that never ends ------------------------------------------------------------------------------
