@@ -86,26 +86,31 @@ static bool read_class(struct cx *cx, const struct arg *name, int *class) {
     return cx_checkf(cx, *class >= 0, "ERR Unknown client type '%.*s'", (int)name->n, name->p);
 }
 
-/* Is the client's number among the words from the third on? */
-static bool is_listed(const struct cx *cx, const struct client *c) {
-    int64_t id;
-    for (int i = 3; i < cx->argc; i++)
-        if (resp_read_int(cx->argv[i].p, cx->argv[i].n, &id) && id == (int64_t)c->id) return true;
-    return false;
+static int compare_ids(const void *a, const void *b) {
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
 }
 
 void cmd_client_list(struct cx *cx) {
-    int64_t n;
     int class = -1;
+    size_t n = 0;
     bool by_type = cx->argc == 4 && resp_arg_is(&cx->argv[2], "type");
     bool by_id = cx->argc > 3 && resp_arg_is(&cx->argv[2], "id");
     if (!cx_check(cx, cx->argc == 2 || by_type || by_id, "ERR syntax error")) return;
     if (by_type && !read_class(cx, &cx->argv[3], &class)) return;
-    for (int i = 3; by_id && i < cx->argc; i++)
-        if (!cx_check(cx, resp_read_int(cx->argv[i].p, cx->argv[i].n, &n), "ERR Invalid client ID")) return;
+    int64_t *ids = resp_need(malloc((size_t)cx->argc * sizeof *ids)); /* sorted: many are no reason to be slow */
+    for (; by_id && 3 + (int)n < cx->argc; n++)
+        if (!cx_check(cx, resp_read_int(cx->argv[3 + n].p, cx->argv[3 + n].n, &ids[n]), "ERR Invalid client ID")) {
+            free(ids);
+            return;
+        }
+    qsort(ids, n, sizeof *ids, compare_ids);
     size_t mark = resp_later(cx->out);
     for (struct client *c = client_next(NULL); c; c = client_next(c))
-        if (by_id ? is_listed(cx, c) : class < 0 || class == client_class(c)) client_describe(cx->out, cx, c);
+        if (by_id ? bsearch(&(int64_t){(int64_t)c->id}, ids, n, sizeof *ids, compare_ids) != NULL
+                  : class < 0 || class == client_class(c))
+            client_describe(cx->out, cx, c);
+    free(ids);
     resp_later_text(cx->out, mark);
 }
 

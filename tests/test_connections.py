@@ -251,3 +251,17 @@ def test_output_limit_closes_a_client(start):
         except OSError:
             pass
         eventually(lambda: connected(c) == 1)
+
+
+@ours
+@unsanitized
+def test_a_list_of_many_ids_holds_nobody_up(start):
+    server = start()
+    crowd = Crowd(server.port, 1000)
+    with server.client() as c:
+        me = c("CLIENT", "ID")
+        ids = ["9999999"] * 120000 + [me, me]
+        assert c("CLIENT", "LIST", "ID", *ids).count(b"\n") == 1
+        assert best(0.3, lambda: seconds(c, "CLIENT", "LIST", "ID", *ids)) < 0.3
+    for s in crowd.sockets:
+        s.close()
