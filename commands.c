@@ -221,7 +221,7 @@ static size_t reply_rows(struct cx *cx, void reply(struct resp_out *, const stru
     size_t n = 0;
     for (const struct command *c = command_table; cx->argc <= 2 && c->name; c += command_subs(c) + 1, n++)
         reply(cx->out, c);
-    for (int i = 2; i < cx->argc; i++) {
+    for (int i = 2; i < cx->argc && !client_drowns(cx->client); i++) {
         const struct command *c = command_named(&cx->argv[i]);
         if (c) reply(cx->out, c);
         else if (null_if_unknown) resp_null(cx->out);

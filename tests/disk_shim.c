@@ -3,7 +3,8 @@
  * Writes every call that changes a file of the server's (and every reply to a client) to the trace that
  * DISK_TRACE names, in the order in which the calls had their effect: "name fd number number length\n" and so
  * many bytes. A file named by DISK_FAULTS makes calls fail while it is there: "fdatasync 5 .aof" lets fdatasync
- * on names with ".aof" fail with errno 5; "fsync 0 .rdb 900" makes it take so many milliseconds; "header 28 .aof" lets a header line end after 64 bytes.
+ * on names with ".aof" fail with errno 5; "fsync 0 .rdb 900" makes it take so many milliseconds; "header 28 .aof" lets
+ * a header line end after 64 bytes.
  */
 #include <dlfcn.h>
 #include <errno.h>
