@@ -554,7 +554,7 @@ void cmd_debug(struct cx *cx) {
     else if (one && resp_arg_is(what, "change-repl-id")) log_new_id();
     else if (two && resp_arg_is(what, "set-active-expire")) store_set_sweep(value->n && *value->p != '0');
     else if (two && resp_arg_is(what, "sleep") && resp_read_float(value->p, value->n, &seconds))
-        usleep((useconds_t)(seconds * 1e6L));
+        usleep(seconds > 0 ? (useconds_t)((seconds < 4000 ? seconds : 4000) * 1e6L) : 0);
     else if (!reload && !(one && resp_arg_is(what, "loadaof"))) error = "ERR unknown subcommand or wrong arguments.";
     else if (persist_reload(reload)) error = "ERR Error trying to load the data files, check server logs.";
     server_set_expiry(); /* a reload knows of no clock */

@@ -167,8 +167,7 @@ static const struct option options[] = {
     {"client-output-buffer-limit", WORDS(output_limits, check_output_limits),
      "normal 1073741824 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", 0,
      "output that may wait: at most, and for how long"},
-    {"proto-max-bulk-len", MEMORY(proto_max_bulk_len, 1 << 20), "512mb", 0,
-     "length of one argument or value, never above 512mb"},
+    {"proto-max-bulk-len", MEMORY(proto_max_bulk_len, 1 << 20), "512mb", 0, "length of an argument, up to 512mb"},
     {"databases", INT(databases, 1), "16", IMMUTABLE, "number of databases for SELECT"},
     {"maxmemory", MEMORY(maxmemory, 0), "0", 0, "memory that the data may take; 0: no limit"},
     {"maxmemory-policy",
@@ -303,9 +302,10 @@ static const char *text_set(const struct option *o, const char *text) {
 }
 
 /* The line that Redis's CONFIG REWRITE adds: the one user may do everything, and needs a password if one is set. */
+static bool has_password; /* that is requirepass's, which may stand behind it */
 static bool is_the_user(const char *text) {
-    return !fnmatch("default on * ~\\* &\\* +@all", text, 0) &&
-           (*config.requirepass || !fnmatch("* nopass *", text, 0));
+    has_password |= fnmatch("* nopass *", text, 0) != 0;
+    return !fnmatch("default on * ~\\* &\\* +@all", text, 0);
 }
 
 /* Gives the option a new value; returns NULL, or why it keeps the old one. */
@@ -414,6 +414,9 @@ void config_load(int argc, char **argv) {
     free(words);
     load_name("dbfilename", "rdb");
     load_name("appendfilename", "aof");
+    if (same(config.persist.rdb_path, config.persist.aof_path))
+        refuse("", config.persist.aof_path, "dbfilename and appendfilename cannot be the same");
+    if (has_password && !*config.requirepass) refuse("", "user default", "its password has to be given by requirepass");
     config.repl.port = config.port;
     config.repl.memory_limit = &config.output_hard[1];
 }
@@ -514,6 +517,7 @@ static bool rewrite(struct resp_out *text) {
         name[n] = 0;
         const struct option *o = option_of(name, start + n + strspn(start + n, " \t"));
         said |= !strcmp(start, signature);
+        if (o && o->type == T_REFUSED && same(name, "user")) continue; /* it follows from requirepass */
         if (!o || o->type >= T_IGNORED) resp_printf(text, "%s\n", line);
         else if (!done[o - options]) put_option(text, o);
         if (o) done[o - options] = true;

@@ -139,7 +139,7 @@ void server_log(int level, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    bool to_file = config.logfile && *config.logfile;
+    bool to_file = config.logfile && *config.logfile && (!*config.user || geteuid()); /* it is to be the user's */
     FILE *f = to_file ? fopen(config.logfile, "a") : stdout; /* opened for each line: it may have been moved away */
     struct tm tm;
     int64_t ms = store_clock_ns(CLOCK_REALTIME) / 1000000;
@@ -711,8 +711,7 @@ static bool input_bounded(struct client *c) {
     size_t n = transaction_memory(c) + pubsub_memory(c) + (c->in ? c->in->len + resp_parser_memory(&c->in->parser) : 0);
     if (!most || n <= most) return true;
     if (c->flags & CLIENT_LEADER)
-        replication_refuse(
-            "an unfinished command or transaction of it is 512 MB above eight times client-query-buffer-limit");
+        replication_refuse("an unfinished command or transaction of it is far above client-query-buffer-limit");
     else if (authed)
         server_log(LOG_WARNING, "A client was closed: its unfinished command or transaction is longer than "
                                 "client-query-buffer-limit");
@@ -901,10 +900,12 @@ void cx_call(struct cx *cx) {
 static __attribute__((noinline)) bool unknown_command(struct cx *cx) {
     char args[132] = ""; /* up to 128 characters of them, and the last one's quotes and space */
     size_t used = 0;
-    if (cx->client && resp_arg_is(&cx->argv[0], "post host:")) {
-        server_log(LOG_WARNING,
-                   "A client that speaks HTTP was closed: perhaps a browser was made to send requests here");
-        client_close(cx->client);
+    static int64_t next_ms;
+    bool http = cx->client && resp_arg_is(&cx->argv[0], "post host:");
+    if (http) client_close(cx->client);
+    if (http && store_now() >= next_ms) {
+        server_log(LOG_WARNING, "Clients that speak HTTP are closed: perhaps a browser was made to send requests here");
+        next_ms = store_now() + 60000;
     }
     for (int i = 1; i < cx->argc && used < 128; i++) {
         size_t n = cx->argv[i].n, room = 128 - used;
@@ -1278,6 +1279,9 @@ static void server_start(void) {
     listen_all();
     pidfile_write();
     sandbox_user();
+    FILE *log = *config.logfile ? fopen(config.logfile, "a") : stdout;
+    if (!log) die("The log file %s cannot be written: %s", config.logfile, strerror(errno));
+    if (log != stdout) fclose(log);
     listen_unix();
     sandbox_calls();
     server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,

@@ -1113,10 +1113,9 @@ static int adopt_files(void) {
     boot.has_rdb = access(rdb_path, F_OK) == 0;
     if (boot.has_rdb || boot.kind != NO_LOG) return 0;
     if (access("appendonlydir", F_OK) == 0)
-        return refuse(
-            "appendonlydir/: its files hold redis-server's newest data. Join them as %s (cat the base file, then "
-            "the incr files), or move the folder away.",
-            aof_path);
+        return refuse("appendonlydir/: its files hold redis-server's newest data. Join them as %s (cat the base file, "
+                      "then the incr files), or move the folder away.",
+                      aof_path);
     int aof = adopt("appendonly.aof", aof_path);
     if (aof != 0) return aof < 0 ? -1 : find_log();
     int rdb = adopt("dump.rdb", rdb_path);

@@ -32,9 +32,6 @@ void sandbox_user(void) {
     if (access(".", R_OK | W_OK | X_OK))
         die("--user %s: it may not write in the folder %s: %s. Give it that folder, or choose another with --dir.",
             name, config.dir, strerror(errno));
-    FILE *log = *config.logfile ? fopen(config.logfile, "a") : stdout;
-    if (!log) die("--user %s: it may not write the log file %s: %s", name, config.logfile, strerror(errno));
-    if (log != stdout) fclose(log);
 }
 
 #if defined(__x86_64__)

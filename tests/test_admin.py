@@ -616,9 +616,33 @@ def test_the_line_about_the_user_that_redis_writes(start, conf):
 
 
 @ours
-@pytest.mark.parametrize("line", ["user default on #00 ~* &* +@all", "user default off nopass ~* &* +@all", "user me on nopass ~* &* +@all",
+@pytest.mark.parametrize("line", ["user default off nopass ~* &* +@all", "user me on nopass ~* &* +@all",
                                   "user default on nopass ~* &* +@all -@admin", "user default on nopass ~x &* +@all"])
 def test_other_lines_about_users_are_refused(conf, line):
     conf.write(line)
     ended = subprocess.run([ECHOVAULT, conf.path, "--port", str(free_port())], capture_output=True, text=True, timeout=20)
     assert ended.returncode == 1 and "no user but the default one" in ended.stderr
+
+
+@ours
+def test_the_users_line_of_a_redis_server_may_stand_before_its_password(start, conf):
+    """As redis-server writes it. Without requirepass nobody would know the password; taken away, the line goes, too."""
+    line = "user default on #00 ~* &* +@all"
+    conf.write(line)
+    ended = subprocess.run([ECHOVAULT, conf.path, "--port", str(free_port())], capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 1 and "its password has to be given by requirepass" in ended.stderr
+    conf.write(f"{line}\nrequirepass secret\n")
+    server = launch(start, conf, appendonly="no")
+    with server.client() as c:
+        assert c("AUTH", "secret") == OK
+        assert c("CONFIG", "SET", "requirepass", "") == OK and c("CONFIG", "REWRITE") == OK
+    assert not [line for line in conf.lines() if line.startswith("user ")]
+    assert server.end() == 0
+    with launch(start, conf).client() as c:
+        assert c("PING") == PONG
+
+
+@ours
+def test_debug_sleep_of_less_than_nothing(start):
+    with start().client(timeout=3) as c:
+        assert c("DEBUG", "SLEEP", "-1") == OK

@@ -331,3 +331,14 @@ def test_above_maxmemory_changes_that_need_memory_are_refused(start):
         assert c("GET", "k0") == b"v" * 1000
         assert c("FLUSHALL") == OK
         assert c("SET", "k", "v") == OK
+
+
+@ours
+@pytest.mark.parametrize("options, said", [
+    (["--dbfilename", "x", "--appendfilename", "x"], "x: dbfilename and appendfilename cannot be the same"),
+    (["--logfile", "/no/such/folder/x"], "The log file /no/such/folder/x cannot be written: No such file or directory"),
+])
+def test_files_that_cannot_be(tmp_path, options, said):
+    done = subprocess.run([ECHOVAULT, "--port", str(free_port()), *options], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=20)
+    assert done.returncode == 1 and said in done.stderr

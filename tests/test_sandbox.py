@@ -99,7 +99,15 @@ def test_a_folder_or_a_log_that_the_user_may_not_write(folder, tmp_path):
     assert line.count("\n") == 1
     done = subprocess.run([ECHOVAULT, *flags({"user": USER, "dir": folder, "logfile": tmp_path / "log", "port": free_port()})],
                           capture_output=True, text=True, timeout=60)
-    assert done.stderr.splitlines()[0] == f"--user nobody: it may not write the log file {tmp_path}/log: Permission denied"
+    assert done.stderr.splitlines()[0] == f"The log file {tmp_path}/log cannot be written: Permission denied"
+
+
+@as_root
+def test_what_is_said_early_makes_no_log_file_of_roots(folder):
+    """Such a line comes before the server is the user, who could not write the file then."""
+    done = subprocess.run([ECHOVAULT, *flags({"user": USER, "dir": folder, "logfile": "log", "hz": 10, "port": 0})],
+                          capture_output=True, text=True, timeout=60)
+    assert "The option hz has no effect here" in done.stdout and "cannot be written" not in done.stderr
 
 
 @as_root
