@@ -1140,10 +1140,26 @@ static void clients_look(void) {
     fd = 0;
 }
 
+/* Raises the limit of descriptors to what maxclients needs, or lowers maxclients to what the limit gives. */
+static void descriptors_set_up(void) {
+    struct rlimit limit;
+    rlim_t reserve = 32, want = (rlim_t)config.maxclients + reserve;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want) return;
+    struct rlimit more = {limit.rlim_max < want ? limit.rlim_max : want, limit.rlim_max};
+    if (!setrlimit(RLIMIT_NOFILE, &more)) limit = more;
+    if (limit.rlim_cur >= want) return;
+    if (limit.rlim_cur <= reserve)
+        die("The limit of %lu open files (ulimit -n) is too low", (unsigned long)limit.rlim_cur);
+    config.maxclients = (int)(limit.rlim_cur - reserve);
+    server_log(LOG_WARNING, "maxclients is lowered to %d: the limit of open files (ulimit -n) is %lu",
+               config.maxclients, (unsigned long)limit.rlim_cur);
+}
+
 /* Ten times a second. */
 static void cron(void) {
     struct rlimit limit;
     server.next_cron_ms = store_wall_clock() + CRON_MS;
+    descriptors_set_up(); /* CONFIG SET may have changed maxclients */
     resp_memory_limited = !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
     server_sample();
     replication_cron();
@@ -1192,21 +1208,6 @@ static bool breathe(void) {
 }
 
 /* ==== the beginning and the end =============================================================== */
-
-/* Raises the limit of descriptors to what maxclients needs, or lowers maxclients to what the limit gives. */
-static void descriptors_set_up(void) {
-    struct rlimit limit;
-    rlim_t reserve = 32, want = (rlim_t)config.maxclients + reserve;
-    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want) return;
-    struct rlimit more = {limit.rlim_max < want ? limit.rlim_max : want, limit.rlim_max};
-    if (!setrlimit(RLIMIT_NOFILE, &more)) limit = more;
-    if (limit.rlim_cur >= want) return;
-    if (limit.rlim_cur <= reserve)
-        die("The limit of %lu open files (ulimit -n) is too low", (unsigned long)limit.rlim_cur);
-    config.maxclients = (int)(limit.rlim_cur - reserve);
-    server_log(LOG_WARNING, "maxclients is lowered to %d: the limit of open files (ulimit -n) is %lu",
-               config.maxclients, (unsigned long)limit.rlim_cur);
-}
 
 static void pidfile_write(void) {
     FILE *f = *config.pidfile ? fopen(config.pidfile, "w") : NULL;

@@ -1113,8 +1113,7 @@ static int adopt_files(void) {
     boot.has_rdb = access(rdb_path, F_OK) == 0;
     if (boot.has_rdb || boot.kind != NO_LOG) return 0;
     if (access("appendonlydir", F_OK) == 0)
-        return refuse("appendonlydir/: its files hold redis-server's newest data. Join them as %s (cat the base file, "
-                      "then the incr files), or move the folder away.",
+        return refuse("appendonlydir/ has redis-server's newest data: join its files (cat base incr) as %s or move it",
                       aof_path);
     int aof = adopt("appendonly.aof", aof_path);
     if (aof != 0) return aof < 0 ? -1 : find_log();

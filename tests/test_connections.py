@@ -265,3 +265,16 @@ def test_a_list_of_many_ids_holds_nobody_up(start):
         assert best(0.3, lambda: seconds(c, "CLIENT", "LIST", "ID", *ids)) < 0.3
     for s in crowd.sockets:
         s.close()
+
+
+@ours
+def test_maxclients_raised_at_run_time_raises_the_limit_of_descriptors(start):
+    """Or is lowered to what that may be: the data files must find room."""
+    server = start(maxclients=64)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (128, 4096))
+    with server.client() as c:
+        assert c("CONFIG", "SET", "maxclients", "1000") == OK
+        eventually(lambda: resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (1032, 4096))
+        assert c("CONFIG", "SET", "maxclients", "100000") == OK
+        eventually(lambda: c("CONFIG", "GET", "maxclients") == [b"maxclients", b"4064"])
+        assert "maxclients is lowered to 4064" in server.output()
