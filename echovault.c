@@ -213,6 +213,7 @@ static void output_free(struct client *c) {
     resp_out_free(c->own);
     free(c->own);
     c->own = NULL;
+    c->over_soft_since = 0; /* it is below */
 }
 
 static bool client_authed(const struct client *c) { return c->flags & CLIENT_AUTHED || !*config.requirepass; }
@@ -1280,9 +1281,8 @@ static void server_start(void) {
     listen_all();
     pidfile_write();
     sandbox_user();
-    FILE *log = *config.logfile ? fopen(config.logfile, "a") : stdout;
-    if (!log) die("The log file %s cannot be written: %s", config.logfile, strerror(errno));
-    if (log != stdout) fclose(log);
+    FILE *log = fopen(*config.logfile ? config.logfile : "/dev/null", "a");
+    if (!log || fclose(log)) die("The log file %s cannot be written: %s", config.logfile, strerror(errno));
     listen_unix();
     sandbox_calls();
     server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,

@@ -400,6 +400,15 @@ def test_subscriptions_are_bounded(start, command):
         assert other("PUBSUB", "NUMPAT") == 0
 
 
+def test_bursts_that_are_read_are_not_above_the_soft_limit_all_the_time(start):
+    server = start(client_output_buffer_limit=["normal", "0", "1000", "1"])
+    with server.client() as c:
+        assert c("SET", "k", "x" * (40 << 20)) == OK
+        for _ in range(3):
+            assert len(c("GET", "k")) == 40 << 20
+            time.sleep(2.2)
+
+
 # ---- a leader that never ends ------------------------------------------------------------------------------
 
 

@@ -270,7 +270,9 @@ char *seam_realpath(const char *path, char *resolved) {
 
 FILE *seam_fopen(const char *path, const char *mode) {
     struct file *f = *mode == 'r' ? file_find(path) : NULL;
-    if (*mode == 'a' && getenv("SEAM_LOG")) return fopen("/dev/stderr", "a"); /* what the server says */
+    static char nowhere[64];
+    if (*mode == 'a') /* what the server says */
+        return getenv("SEAM_LOG") ? fopen("/dev/stderr", "a") : fmemopen(nowhere, sizeof nowhere, "w");
     errno = ENOENT;
     return f ? fmemopen(f->data, f->len, "r") : NULL;
 }
