@@ -320,7 +320,8 @@ def test_a_history_whose_end_could_not_be_written_has_ended(shimmed, tmp_path, n
     leader("SET", "k", "0")
     with Durable(tmp_path) as s, s.client() as c:
         assert c("REPLICAOF", "127.0.0.1", leader.port) == OK
-        eventually(lambda: info(c, "master_link_status") == "up")
+        eventually(lambda: info(c, "master_link_status") == "up" and os.path.exists(aof(tmp_path)) and
+                   not info(c, "aof_rewrite_in_progress"))
         leader("SET", "k", "1")
         eventually(lambda: c("GET", "k") == b"1")
         shimmed("pwrite", errno.ENOSPC, ".aof")
@@ -336,6 +337,7 @@ def test_a_history_whose_end_could_not_be_written_has_ended(shimmed, tmp_path, n
         leader.follow(s)
         eventually(lambda: leader.facts()["master_link_status"] == "up")
         eventually(lambda: leader("GET", "k") == b"own19" and leader("EXISTS", "only") == 0)
+        assert info(c, "sync_partial_ok") == 0
 
 
 def test_an_end_that_would_lose_the_data_does_not_come(shimmed, tmp_path):
