@@ -33,8 +33,9 @@ static bool read_memory(const char *s, int64_t *v) {
     return i < 8 && resp_read_int(s, digits, v) && !__builtin_mul_overflow(*v, sizes[i], v);
 }
 
-static bool loading;    /* the text comes from the command line or a file */
-static bool save_given; /* the first save there replaces the default, others add to it */
+static bool loading;      /* the text comes from the command line or a file */
+static bool save_given;   /* the first save there replaces the default, others add to it */
+static bool has_password; /* the one user, says a line that requirepass may follow */
 
 static const char *check_dir(char *text) { return !chdir(text) && getcwd(text, TEXT_MAX) ? NULL : strerror(errno); }
 
@@ -302,10 +303,10 @@ static const char *text_set(const struct option *o, const char *text) {
 }
 
 /* The line that Redis's CONFIG REWRITE adds: the one user may do everything, and needs a password if one is set. */
-static bool has_password; /* that is requirepass's, which may stand behind it */
 static bool is_the_user(const char *text) {
-    has_password |= fnmatch("* nopass *", text, 0) != 0;
-    return !fnmatch("default on * ~\\* &\\* +@all", text, 0);
+    bool is = !fnmatch("default on * ~\\* &\\* +@all", text, 0);
+    has_password |= is && fnmatch("* nopass *", text, 0);
+    return is;
 }
 
 /* Gives the option a new value; returns NULL, or why it keeps the old one. */

@@ -447,6 +447,7 @@ static void output_end(void) {
 /* What the output costs: a blob that is sent over and over again is there only once. */
 static size_t output_memory(const struct client *c) {
     const struct resp_out *o = c->own;
+    if (!o) return turn.out.len - c->turn_start;
     size_t n = o->len - o->sent;
     for (uint32_t i = 0; i < o->npieces; i++)
         if (i == 0 || o->pieces[i].blob != o->pieces[i - 1].blob) n += o->pieces[i].n;
@@ -457,7 +458,7 @@ static void output_check_limits(struct client *c) {
     int class = client_class(c) % 3; /* a leader's limits are the normal ones */
     size_t hard = (size_t)config.output_hard[class], soft = (size_t)config.output_soft[class];
     bool authed = client_authed(c);
-    size_t n = c->own ? output_memory(c) : turn.out.len - c->turn_start;
+    size_t n = output_memory(c);
     if (!soft || n <= soft) c->over_soft_since = 0;
     else if (!c->over_soft_since) c->over_soft_since = server.now_s;
     uint32_t seconds = c->over_soft_since ? server.now_s - c->over_soft_since : 0;
@@ -474,10 +475,9 @@ static void output_check_limits(struct client *c) {
 
 bool client_drowns(struct client *c) {
     size_t hard = (size_t)config.output_hard[client_class(c) % 3];
-    size_t n = c->own ? c->own->len - c->own->sent : turn.out.len - c->turn_start;
-    if (!hard || n <= hard) return false;
-    if (!client_is_silent(c)) output_check_limits(c);
-    return true;
+    bool over = hard && (c->own ? c->own->len - c->own->sent : turn.out.len - c->turn_start) > hard;
+    if (over && !client_is_silent(c)) output_check_limits(c);
+    return over;
 }
 
 /* So many bytes of what c had to get went out (or it was -errno). */
@@ -1070,8 +1070,7 @@ static void clock_read(void) {
     server.now_s = (uint32_t)(repl_clock() / 1000); /* silences must not depend on who sets the clock */
 }
 
-/* The signal that says the end, for the next turn to see: that begins at once, or, if the signal came just before the
- * wait for events, when that is over. */
+/* The signal that says the end, until a turn takes it: at once, or after the wait for events that it just missed. */
 static volatile sig_atomic_t signal_came;
 static void signal_note(int number) { signal_came = number; }
 
@@ -1148,7 +1147,7 @@ static void descriptors_set_up(void) {
     if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want) return;
     struct rlimit more = {limit.rlim_max < want ? limit.rlim_max : want, limit.rlim_max};
     if (!setrlimit(RLIMIT_NOFILE, &more)) limit = more;
-    if (limit.rlim_cur >= want) return;
+    if (limit.rlim_cur >= want || (limit.rlim_cur <= reserve && !server.loading)) return;
     if (limit.rlim_cur <= reserve)
         die("The limit of %lu open files (ulimit -n) is too low", (unsigned long)limit.rlim_cur);
     config.maxclients = (int)(limit.rlim_cur - reserve);
@@ -1281,8 +1280,9 @@ static void server_start(void) {
     listen_all();
     pidfile_write();
     sandbox_user();
-    FILE *log = fopen(*config.logfile ? config.logfile : "/dev/null", "a");
-    if (!log || fclose(log)) die("The log file %s cannot be written: %s", config.logfile, strerror(errno));
+    FILE *log = *config.logfile ? fopen(config.logfile, "a") : NULL;
+    if (log) fclose(log);
+    else if (*config.logfile) die("The log file %s cannot be written: %s", config.logfile, strerror(errno));
     listen_unix();
     sandbox_calls();
     server_log(LOG_NOTICE, "EchoVault %s (as Redis %s), port %d, pid %d", ECHOVAULT_VERSION, REDIS_VERSION, config.port,
@@ -1306,9 +1306,11 @@ int main(int argc, char **argv) {
     bool more = false;
     repl_init(&config.repl, &repl_hooks);
     replication_start();
-    do {
-        for (server.stopping = false; !server.stopping; repl_load()) more = server_turn(more ? 0 : CRON_MS);
-    } while (!server.files_closed && !server_close_files(!config.persist.log_on && *config.save));
+    while (!server.stopping || !(server.files_closed || server_close_files(!config.persist.log_on && *config.save))) {
+        server.stopping = false; /* nobody asked, or the data would be lost */
+        more = server_turn(more ? 0 : CRON_MS);
+        repl_load();
+    }
     supervisor_notify("STATUS=Stopping\nSTOPPING=1");
     if (*config.pidfile) unlink(config.pidfile);
     if (*config.unixsocket) unlink(config.unixsocket);

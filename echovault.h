@@ -1,8 +1,8 @@
 /* echovault.h - what a command sees: its context, its row in the table, its client.
  *
  * A command is one row in table.h and one function in a file of its family. The function reads its arguments, calls the
- * store, writes one reply, and states facts in its context; dispatch (echovault.c) draws the consequences:
- * logging, replication, statistics.
+ * store, writes one reply, and says what to log where its own words would not do; dispatch (echovault.c) draws the
+ * other consequences: logging, replication, statistics.
  */
 #ifndef ECHOVAULT_H
 #define ECHOVAULT_H
@@ -203,8 +203,7 @@ struct client *client_new(int fd, uint32_t flags); /* NULL: it cannot be watched
 void client_touch(struct client *c);               /* it has something to be sent at the end of the turn */
 int client_silence(const struct client *c);        /* seconds since it last sent or took something */
 void client_close_after_reply(struct client *c);
-/* Its commands have written more than may wait for it: it is closed, unless what they write is dropped anyway. Either
- * way the rest of the reply need not be made. */
+/* More was written than may wait for c: it is closed, or what it gets is dropped; the rest need not be made. */
 bool client_drowns(struct client *c);
 static inline bool client_is_silent(const struct client *c) { return c->flags & CLIENT_REPLY_OFF || c->skip & 1; }
 void client_reset(struct client *c);              /* RESET: as just connected */

@@ -1113,13 +1113,12 @@ static int adopt_files(void) {
     boot.has_rdb = access(rdb_path, F_OK) == 0;
     if (boot.has_rdb || boot.kind != NO_LOG) return 0;
     if (access("appendonlydir", F_OK) == 0)
-        return refuse("appendonlydir/ has redis-server's newest data: join its files (cat base incr) as %s or move it",
-                      aof_path);
-    int aof = adopt("appendonly.aof", aof_path);
-    if (aof != 0) return aof < 0 ? -1 : find_log();
-    int rdb = adopt("dump.rdb", rdb_path);
-    boot.has_rdb = rdb > 0;
-    return rdb < 0 ? -1 : 0;
+        return refuse("appendonlydir/ holds newer data: cat its base and incr files into %s, or move it", aof_path);
+    int taken = adopt("appendonly.aof", aof_path);
+    if (taken > 0) return find_log();
+    if (taken == 0) taken = adopt("dump.rdb", rdb_path);
+    boot.has_rdb = taken > 0;
+    return taken < 0 ? -1 : 0;
 }
 
 static int load_rdb(void) {
@@ -1340,9 +1339,10 @@ static void run_save_points(const char *points, int64_t now_s) {
     int64_t since = now_s - info.last_save_s;
     long long seconds, least;
     int length;
-    if (!info.save_ok && now_s - info.save_started_s < 5) return; /* not at once after a failure */
+    bool failed = !info.save_ok && now_s - info.save_started_s < 5; /* not at once after a failure */
+    if (!changes || lg.parked || failed) return;
     for (const char *p = points; sscanf(p, "%lld %lld%n", &seconds, &least, &length) == 2; p += length) {
-        if (snap.running || lg.parked || !changes || changes < (uint64_t)least || since <= seconds) continue;
+        if (snap.running || changes < (uint64_t)least || since <= seconds) continue;
         hooks->say(LOG_NOTICE, "%lld changes in %lld seconds. Saving...", least, seconds);
         snap_begin(false);
     }

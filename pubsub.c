@@ -31,10 +31,8 @@ struct subscriptions {
     size_t bytes; /* what they cost: of a client's also the topics, as if it were alone */
 };
 
-#define NODE 40 /* of libc's tree, with malloc's share */
-
-/* Both the subscription and the topic, whoever else has that. */
-static size_t cost(const struct subscription *s) { return 2 * (sizeof *s + NODE) + s->name.n; }
+/* Both the subscription and the topic, whoever else has that, each with a node of libc's tree of 40 bytes. */
+static size_t cost(const struct subscription *s) { return 2 * (sizeof *s + 40) + s->name.n; }
 
 static struct subscriptions *topics;
 static void *tree;

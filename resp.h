@@ -78,12 +78,12 @@ static inline bool resp_arg_is(const struct arg *a, const char *word) { return r
 
 enum resp_result { RESP_OK, RESP_MORE, RESP_ERROR };
 
+#define RESP_STRING_MAX (INT64_C(512) << 20) /* no longer key or value is taken, whatever proto-max-bulk-len says */
+
 /* Parses one command at a time out of a buffer that the caller owns. It may stop at any byte and goes on there when
  * called again with more bytes behind the same ones. Invariants: start <= pos <= the buffer's length; argv[0..argc) are
  * complete; 0 < todo only within a command. While a blob is being read (blob != NULL), nothing is taken from the
  * buffer: the reactor reads into blob->data + blob_have until blob_want bytes are there. */
-#define RESP_STRING_MAX (INT64_C(512) << 20) /* no longer key or value is taken, whatever proto-max-bulk-len says */
-
 struct resp_parser {
     struct arg *argv; /* owned; grows; what the last RESP_OK completed, until the next call */
     int argc, cap;

@@ -278,3 +278,15 @@ def test_maxclients_raised_at_run_time_raises_the_limit_of_descriptors(start):
         assert c("CONFIG", "SET", "maxclients", "100000") == OK
         eventually(lambda: c("CONFIG", "GET", "maxclients") == [b"maxclients", b"4064"])
         assert "maxclients is lowered to 4064" in server.output()
+
+
+@ours
+def test_a_limit_of_descriptors_that_is_lowered_ends_no_server(start):
+    server = start(maxclients=64)
+    with server.client() as c:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (20, 4096))
+        assert c("CONFIG", "SET", "maxclients", "100000") == OK
+        eventually(lambda: resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (4096, 4096))
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (20, 20))
+        time.sleep(0.5)
+        assert c("PING") == PONG
