@@ -142,11 +142,14 @@ void cmd_auth(struct cx *cx) {
         resp_ok(cx->out);
 }
 
+bool cx_plain(struct cx *cx, const struct arg *name, const char *what) {
+    size_t i = 0;
+    while (i < name->n && name->p[i] >= '!' && name->p[i] <= '~') i++;
+    return cx_checkf(cx, i == name->n, "ERR %s cannot contain spaces, newlines or special characters.", what);
+}
+
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what) {
-    for (size_t i = 0; i < name->n; i++)
-        if (!cx_checkf(cx, name->p[i] >= '!' && name->p[i] <= '~',
-                       "ERR %s cannot contain spaces, newlines or special characters.", what))
-            return false;
+    if (!cx_plain(cx, name, what)) return false;
     free(*field);
     *field = name->n ? strndup(name->p, name->n) : NULL;
     return true;
@@ -222,8 +225,9 @@ void cmd_acl_setuser(struct cx *cx) {
 /* ==== INFO and its statistics ================================================================================== */
 
 #define SAMPLES 10 /* a second */
-static const char *const codes[] = {"BUSYKEY", "ERR",     "EXECABORT", "LOADING",  "MISCONF",
-                                    "NOAUTH",  "NOPROTO", "OOM",       "READONLY", "WRONGPASS"};
+static const char *const codes[] = {"BUSYKEY", "ERR",      "EXECABORT",    "LOADING",    "MASTERDOWN",
+                                    "MISCONF", "NOAUTH",   "NOMASTERLINK", "NOREPLICAS", "NOPROTO",
+                                    "OOM",     "READONLY", "UNBLOCKED",    "WRONGPASS"};
 #define CODES (sizeof codes / sizeof *codes)
 
 static struct {

@@ -206,7 +206,7 @@ static const struct option options[] = {
     {"slowlog-max-len", LONG(slowlog_max_len, 0), "128", 0, "how many commands it keeps"},
     {"latency-monitor-threshold", LONG(latency_threshold, 0), "0", 0, "what LATENCY keeps, milliseconds; 0: nothing"},
     {"latency-tracking", BOOL(latency_tracking), "yes", 0, "count by their time what LATENCY HISTOGRAM shows"},
-    {"latency-tracking-info-percentiles", TEXT(latency_percentiles, check_percentiles), "50 99 99.9", 0, "in INFO"},
+    {"latency-tracking-info-percentiles", WORDS(latency_percentiles, check_percentiles), "50 99 99.9", 0, "in INFO"},
     {"io-uring", BOOL(io_uring), "yes", IMMUTABLE, "a turn's reads, and its writes, in one system call where possible"},
     {"loglevel", ENUM(loglevel, "debug", "verbose", "notice", "warning"), "notice", 0, "what is worth a line"},
     {"logfile", TEXT(logfile, NULL), "", IMMUTABLE, "where the lines go; empty: standard output"},
@@ -318,7 +318,7 @@ static const char *option_set(const char *name, const char *text) {
     const struct option *o = option_of(name, text);
     if (!o) return unknown;
     if (o->type == T_REFUSED && *text && !same(text, "no") && !same(text, "0") && !is_the_user(text))
-        return "there is no TLS here, no cluster mode, no module, and no user but the default one";
+        return "there is no include here, no TLS, cluster mode or module, and no user but the default one";
     if (o->type >= T_IGNORED) server_log(LOG_NOTICE, "The option %s has no effect here", name);
     return o->type >= T_IGNORED ? NULL : option_put(o, text);
 }
@@ -349,8 +349,10 @@ static void load_words(const char *where, const struct arg *words, int n) {
     for (int i = 0; i < n && end < max; i++)
         end += snprintf(line + end, (size_t)(max - end), "%s%.*s", i ? " " : "", (int)words[i].n, words[i].p);
     if (end >= max) refuse(where, name, "argument is too long");
-    bool rename = same(name, "rename-command");
-    const char *why = n < 2 || (rename && n != 3) ? "wrong number of arguments" : NULL;
+    bool rename = same(name, "rename-command"), save = same(name, "save"); /* --save alone: never */
+    const struct option *o = option_of(name, line + len + 1);
+    bool one = o && o->type == T_STRING && !o->min;
+    const char *why = (n < 2 && !save) || (rename && n != 3) || (one && n > 2) ? "wrong number of arguments" : NULL;
     if (!why) why = rename ? command_rename(&words[1], &words[2]) : option_set(name, line + len + 1);
     if (why) refuse(where, line, why);
 }

@@ -45,6 +45,7 @@
 #define BRIEF_ARGS    8                  /* a brief command (CMD_BRIEF) has no more arguments */
 #define REPLY_SHARE   ((size_t)1 << 20)  /* bytes of replies to one client in a turn */
 #define CRON_MS       100
+#define SLOW_NS       1000000            /* behind what took so long, it is later */
 #define TURN_MEMORY   ((size_t)32 << 20) /* that a turn may need for what is not asked about */
 #define UNAUTHED_IN   ((size_t)20 << 10) /* bytes that may wait before the password is shown: with room, below 64 KiB */
 #define LEADER_IN     8 /* times what a client may: the leader has let its clients, whose limit may be higher there */
@@ -119,6 +120,8 @@ static struct {
     int clients_cap;
     size_t nclients;
     uint64_t last_id;
+    TAILQ_HEAD(postponed, queued)
+    postponed;               /* the commands that wait for a pause's end, in the order in which they came */
     enum pause postponed_in; /* the strictest pause that any command waits for */
     struct client **dead;    /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
@@ -128,7 +131,7 @@ static struct {
     bool out_of_memory; /* for this turn's small needs and the table's growth there may not be enough */
     uint32_t now_s;
     int64_t next_cron_ms;
-} server = {.loading = true};
+} server = {.loading = true, .postponed = TAILQ_HEAD_INITIALIZER(server.postponed)};
 
 /* ==== the server's log ======================================================================== */
 
@@ -276,6 +279,7 @@ static void clients_reap(void) {
         client_reset(c);
         input_free(c);
         output_free(c);
+        if (c->postponed) TAILQ_REMOVE(&server.postponed, c->postponed, link);
         queued_free(c->postponed);
         free(c->lib_name);
         free(c->lib_ver);
@@ -301,7 +305,7 @@ void client_reset(struct client *c) {
     c->name = NULL;
     c->db = 0;
     c->proto = 2;
-    c->skip = 0;
+    c->skip &= 1; /* RESET's own reply */
     c->flags &= (uint32_t) ~(CLIENT_AUTHED | CLIENT_REPLY_OFF | CLIENT_NO_EVICT | CLIENT_NO_TOUCH);
     if (!*config.requirepass) c->flags |= CLIENT_AUTHED;
 }
@@ -406,11 +410,12 @@ static void wait_check(struct client *c) {
     bool failed = c->wait_until == WAIT_FAILED;
     if (!wait_over(c) && store_wall_clock() < c->wait_until && !demoted) return;
     c->wait_until = 0;
-    if (!silent && (demoted || failed))
+    if (!silent && (demoted || failed)) {
         resp_errorf(client_own(c), "UNBLOCKED %s",
                     failed ? "client unblocked via CLIENT UNBLOCK"
                            : "force unblock from blocking operation, instance state changed (master -> replica?)");
-    else if (!silent) wait_reply(c, client_own(c));
+        server_count_error(c->own->last_error);
+    } else if (!silent) wait_reply(c, client_own(c));
     if (demoted) c->flags |= CLIENT_CLOSE_AFTER;
     c->skip = 0;
 }
@@ -754,6 +759,20 @@ static void reads_run(void) {
     turn.nreads = 0;
 }
 
+/* ==== the clock ============================================================================== */
+
+void server_set_expiry(void) {
+    bool hide = log_following() || client_paused();
+    enum store_expiry mode = server.loading ? STORE_EXPIRE_IGNORE : hide ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE;
+    store_set_clock(store_wall_clock(), mode);
+}
+
+static void clock_read(void) {
+    store_set_clock(store_clock_ns(CLOCK_REALTIME) / 1000000, STORE_EXPIRE_IGNORE);
+    server_set_expiry();                            /* a pause may be over by now */
+    server.now_s = (uint32_t)(repl_clock() / 1000); /* silences must not depend on who sets the clock */
+}
+
 /* ==== the batch =============================================================================== */
 
 static void window_gather(struct window *w, const struct pending *cmd, size_t n) {
@@ -791,7 +810,9 @@ static void pending_run(const struct pending *cmd) {
     if (!skip && cmd->argc) client_run(c, cmd->cmd, argv, cmd->argc);
     else if (!skip && c->flags & CLIENT_LEADER) replication_refuse(s->error);
     else if (!skip) {
-        resp_errorf(c->own ? c->own : &turn.out, strncmp(s->error, "OOM ", 4) ? "ERR %s" : "%s", s->error);
+        struct resp_out *o = c->own ? c->own : &turn.out;
+        resp_errorf(o, strncmp(s->error, "OOM ", 4) ? "ERR %s" : "%s", s->error);
+        server_count_error(o->last_error);
         server_log(LOG_VERBOSE, "A client was closed: %s", s->error);
         client_close_after_reply(c);
     }
@@ -804,6 +825,7 @@ static void window_run(const struct pending *cmd, size_t n) {
     for (size_t k = 0; k < n && k < WINDOW; k++) pending_run(&cmd[k]);
     int64_t now = observe_clock();
     if (turn.nbrief) observe_share(turn.brief, turn.nbrief, now - turn.window_ns - turn.looked_ns);
+    if (now - turn.window_ns > SLOW_NS) clock_read();
     turn.window_ns = now;
 }
 
@@ -890,11 +912,14 @@ void cx_call(struct cx *cx) {
     cx->cmd->stats->failed += failed;
     if (failed) server_count_error(cx->out->last_error);
     int64_t ns = began ? observe_look(cx, began) : 0;
-    if (ns && !(cx->client->flags & CLIENT_MULTI)) turn.looked_ns += ns; /* EXEC's has its commands' in it */
+    bool alone = ns && !(cx->client->flags & CLIENT_MULTI);
+    if (alone) turn.looked_ns += ns; /* EXEC's has its commands' in it */
+    if (alone && ns > SLOW_NS) clock_read();
     /* EXEC's commands have logged themselves, and what DEBUG or REPLICAOF load is no change of theirs. */
     if (own_changes() == before || !(cx->cmd->flags & CMD_WRITE) || !cx->client) return;
     if (!cx->logged) log_append(db, cx->argv, cx->argc);
     if (!log_following()) cx->client->hold = cx->client->last_write = log_end();
+    else if (!(cx->client->flags & CLIENT_LEADER)) log_stray();
 }
 
 /* Says so and returns false. Apart, so that only who comes here pays for it. */
@@ -929,13 +954,9 @@ bool cx_resolve(struct cx *cx) {
     return cx_arity(cx, cx->cmd->arity > 0 ? cx->argc == cx->cmd->arity : cx->argc >= -cx->cmd->arity);
 }
 
-/* Changes are refused on a follower, with too few of them, and while the disk does not keep its promise. */
-bool cx_may_write(struct cx *cx) {
-    if (cx->client->flags & CLIENT_LEADER) return true;
-    return cx_check(cx, !log_following() || !config.replica_read_only,
-                    "READONLY You can't write against a read only replica.") &&
-           cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.") &&
-           cx_checkf(cx, !log_error(), "MISCONF Errors writing to the AOF file: %s", log_error()) &&
+/* The disk keeps its promise. PING asks, too: then who watches over servers, such as Sentinel, takes another. */
+static bool disk_is_well(struct cx *cx) {
+    return cx_checkf(cx, !log_error(), "MISCONF Errors writing to the AOF file: %s", log_error()) &&
            cx_check(cx, snap_ok() || !config.stop_writes_on_bgsave_error || !*config.save,
                     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
                     "Commands that may modify the data set are disabled, because this instance is configured to report "
@@ -943,14 +964,19 @@ bool cx_may_write(struct cx *cx) {
                     "the Redis logs for details about the RDB error.");
 }
 
+bool cx_may_write(struct cx *cx) {
+    if (cx->client->flags & CLIENT_LEADER) return true;
+    return disk_is_well(cx) && cx_check(cx, replication_enough(), "NOREPLICAS Not enough good replicas to write.") &&
+           cx_check(cx, !log_following() || !config.replica_read_only,
+                    "READONLY You can't write against a read only replica.");
+}
+
 /* Whether the command may run now; false: the error is said. */
 static bool may_run(struct cx *cx) {
     const struct client *c = cx->client;
-    uint32_t flags = cx->cmd->flags, tx = 0;
+    uint32_t flags = cx->cmd->flags, all = transaction_flags(cx);
     bool multi = c->flags & CLIENT_MULTI;
-    if (multi) /* queueing takes memory, too */
-        tx = cx->cmd->fn == cmd_exec ? transaction_flags(c) : flags & CMD_IN_MULTI ? 0 : CMD_DENYOOM;
-    bool grows = (flags | tx) & CMD_DENYOOM;
+    bool grows = all & CMD_DENYOOM || (multi && !(flags & CMD_IN_MULTI)); /* queueing takes memory, too */
     return cx_check(cx, client_authed(c) || flags & CMD_NO_AUTH, "NOAUTH Authentication required.") &&
            cx_check(cx, !server.loading || flags & CMD_LOADING, "LOADING Redis is loading the dataset in memory") &&
            cx_check(cx, !multi || !(flags & CMD_NO_MULTI), "ERR Command not allowed inside a transaction") &&
@@ -963,9 +989,8 @@ static bool may_run(struct cx *cx) {
                      cx->cmd->name) &&
            cx_check(cx, !(c->flags & CLIENT_MONITOR && flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE)),
                     "ERR Replica can't interact with the keyspace") &&
-           (!(flags & CMD_WRITE) || cx_may_write(cx)) &&
-           cx_check(cx,
-                    config.replica_serve_stale_data || flags & CMD_STALE || !log_following() || replication_link_up(),
+           (!(all & CMD_WRITE) || cx_may_write(cx)) && (cx->cmd->fn != cmd_ping || disk_is_well(cx)) &&
+           cx_check(cx, config.replica_serve_stale_data || all & CMD_STALE || !log_following() || replication_link_up(),
                     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
 }
 
@@ -973,10 +998,10 @@ static bool may_run(struct cx *cx) {
 static bool postpone(struct cx *cx) {
     enum pause pause = client_paused();
     if (cx->client->flags & (CLIENT_LEADER | CLIENT_FOLLOWER)) return false;
-    uint32_t flags = cx->cmd->flags | (cx->cmd->fn == cmd_exec ? transaction_flags(cx->client) : 0);
-    if (pause != PAUSE_ALL && !(flags & (CMD_WRITE | CMD_MAY_REPLICATE))) return false;
+    if (pause != PAUSE_ALL && !(transaction_flags(cx) & (CMD_WRITE | CMD_MAY_REPLICATE))) return false;
     if (pause > server.postponed_in) server.postponed_in = pause;
     cx->client->postponed = queued_new(cx);
+    TAILQ_INSERT_TAIL(&server.postponed, cx->client->postponed, link);
     cx->client->flags |= CLIENT_BLOCKED;
     return true;
 }
@@ -1020,14 +1045,17 @@ static void client_run(struct client *c, const struct command *cmd, struct arg *
 static void postponed_run(void) {
     if (client_paused() >= server.postponed_in) return;
     server.postponed_in = PAUSE_NONE;
-    for (struct client *c = client_next(NULL); c && !server.files_closed; c = client_next(c)) {
-        struct queued *q = c->postponed;
-        if (!q) continue;
+    struct queued *q, *last = TAILQ_LAST(&server.postponed, postponed);
+    for (bool more = last; more && !server.files_closed; queued_free(q)) {
+        q = TAILQ_FIRST(&server.postponed);
+        more = q != last;
+        TAILQ_REMOVE(&server.postponed, q, link);
+        struct client *c = q->client;
         c->postponed = NULL;
+        if (c->flags & CLIENT_CLOSING) continue;
         output_begin(c);
         client_run(c, q->cmd, q->argv, q->argc);
         output_end();
-        queued_free(q);
         client_touch(c); /* it may go on */
     }
 }
@@ -1057,18 +1085,6 @@ static bool replay_apply(int *db, struct arg *argv, int argc, const char **why) 
 }
 
 /* ==== the turn ================================================================================ */
-
-void server_set_expiry(void) {
-    bool hide = log_following() || client_paused();
-    enum store_expiry mode = server.loading ? STORE_EXPIRE_IGNORE : hide ? STORE_EXPIRE_HIDE : STORE_EXPIRE_DELETE;
-    store_set_clock(store_wall_clock(), mode);
-}
-
-static void clock_read(void) {
-    store_set_clock(store_clock_ns(CLOCK_REALTIME) / 1000000, STORE_EXPIRE_IGNORE);
-    server_set_expiry();                            /* a pause may be over by now */
-    server.now_s = (uint32_t)(repl_clock() / 1000); /* silences must not depend on who sets the clock */
-}
 
 /* The signal that says the end, until a turn takes it: at once, or after the wait for events that it just missed. */
 static volatile sig_atomic_t signal_came;
@@ -1163,7 +1179,6 @@ static void cron(void) {
     resp_memory_limited = !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
     server_sample();
     replication_cron();
-    persist_cron(store_wall_clock(), config.save);
 }
 
 /* One turn; waits for events up to wait_ms. Returns whether there is work to go on with at once. */
@@ -1193,6 +1208,7 @@ static bool server_turn(int wait_ms) {
         if (at) at = observe_event(EVENT_SNAPSHOT, at);
         log_flush();
         if (at) observe_event(EVENT_WRITE, at);
+        if (due) persist_cron(store_wall_clock(), config.save);
         more |= replication_turn(idle);
     }
     clients_flush();
@@ -1215,6 +1231,12 @@ static void pidfile_write(void) {
     if (f) fclose(f);
     else if (*config.pidfile)
         server_log(LOG_WARNING, "Cannot write the pid file %s: %s", config.pidfile, strerror(errno));
+}
+
+/* At the end, whatever brings it. */
+static void leave(void) {
+    if (*config.pidfile) unlink(config.pidfile);
+    if (*config.unixsocket) unlink(config.unixsocket);
 }
 
 /* The socket at which systemd listens; NULL: it does not, or is not to be told. */
@@ -1279,6 +1301,7 @@ static void server_start(void) {
     server_stats.started_ms = store_wall_clock();
     listen_all();
     pidfile_write();
+    atexit(leave);
     sandbox_user();
     FILE *log = *config.logfile ? fopen(config.logfile, "a") : NULL;
     if (log) fclose(log);
@@ -1312,8 +1335,6 @@ int main(int argc, char **argv) {
         repl_load();
     }
     supervisor_notify("STATUS=Stopping\nSTOPPING=1");
-    if (*config.pidfile) unlink(config.pidfile);
-    if (*config.unixsocket) unlink(config.unixsocket);
     server_log(LOG_NOTICE, "EchoVault is now ready to exit, bye bye...");
     return 0;
 }

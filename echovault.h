@@ -9,6 +9,8 @@
 
 #include "repl.h"
 
+#include <sys/queue.h>
+
 #define ECHOVAULT_VERSION "1.0.0"
 #define REDIS_VERSION     "7.0.15" /* whose behaviour is followed; clients parse it */
 
@@ -215,7 +217,9 @@ struct address client_peer(const struct client *c);
 size_t client_count(void);
 int client_class(const struct client *c);       /* 0 normal, 1 replica, 2 pubsub, 3 master */
 int client_class_named(const struct arg *name); /* -1: there is none (config.c) */
-/* Keeps a name that a client gives itself. False: the error is said, what names what may not look so. */
+/* Whether it can stand in lists as a word; false: the error is said, what names what may not look so (admin.c). */
+bool cx_plain(struct cx *cx, const struct arg *name, const char *what);
+/* Keeps a name that a client gives itself. False: the error is said. */
 bool client_keep_name(struct cx *cx, char **field, const struct arg *name, const char *what);
 /* Its bytes; those of input, of room for input and of what is queued beside, unless NULL. */
 size_t client_memory(const struct client *c, size_t *query, size_t *query_free, size_t *multi);
@@ -231,6 +235,8 @@ enum pause client_paused(void);
 
 /* A command that is kept for later. */
 struct queued {
+    TAILQ_ENTRY(queued) link; /* among those that wait for a pause's end */
+    struct client *client;
     const struct command *cmd;
     size_t bytes;
     int argc;
@@ -244,12 +250,12 @@ bool cx_resolve(struct cx *cx);        /* finds a subcommand's row, counts the a
 void cx_call(struct cx *cx);           /* runs the command and draws the consequences */
 bool cx_may_write(struct cx *cx);      /* false: changes are refused now, the error is said */
 void transaction_queue(struct cx *cx); /* keeps the command for EXEC; replies */
-void transaction_abort(struct cx *cx, size_t len);  /* an EXEC was refused, in the output from len on */
-void transaction_free(struct client *c);            /* nothing queued, nothing watched */
-size_t transaction_memory(const struct client *c);  /* of what is queued, and of what is postponed */
-uint32_t transaction_flags(const struct client *c); /* of all commands queued */
-bool transaction_stale(const struct client *c);     /* a watched key has changed */
-int client_multi_count(const struct client *c);     /* commands queued; -1: not in MULTI */
+void transaction_abort(struct cx *cx, size_t len); /* an EXEC was refused, in the output from len on */
+void transaction_free(struct client *c);           /* nothing queued, nothing watched */
+size_t transaction_memory(const struct client *c); /* of what is queued, and of what is postponed */
+uint32_t transaction_flags(const struct cx *cx);   /* the command's; EXEC's with those of all queued */
+bool transaction_stale(const struct client *c);    /* a watched key has changed */
+int client_multi_count(const struct client *c);    /* commands queued; -1: not in MULTI */
 
 /* Subscriptions (pubsub.c). */
 enum pubsub_kind { PUBSUB_CHANNEL, PUBSUB_PATTERN, PUBSUB_SHARD, PUBSUB_KINDS };
@@ -286,6 +292,7 @@ static inline int64_t observe_clock(void) { return store_clock_ns(CLOCK_MONOTONI
 int64_t observe_look(const struct cx *cx, int64_t began);                 /* it has run; returns how long it took, ns */
 int64_t observe_event(enum observed event, int64_t began);                /* it is over; returns the clock */
 void observe_share(const struct command *const *rows, int n, int64_t ns); /* among brief commands that ran */
+void observe_monitored(const struct cx *cx);                              /* MONITOR shows it */
 void observe_forget(struct client *c);                                    /* ends its MONITOR */
 void observe_latencystats(struct resp_out *o);                            /* INFO's section */
 

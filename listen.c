@@ -50,21 +50,32 @@ static void listen_on(const char *address) {
             address, config.port, strerror(e));
 }
 
+static struct sockaddr_un unix_address = {.sun_family = AF_UNIX};
+
+/* A socket of a server that has ended gives way, another's does not. */
+static void check_unix(void) {
+    size_t n = strlen(config.unixsocket), max = sizeof unix_address.sun_path - 1;
+    if (n > max) die("--unixsocket: the path is longer than %zu bytes", max);
+    memcpy(unix_address.sun_path, config.unixsocket, n);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (n && connect(fd, (struct sockaddr *)&unix_address, sizeof unix_address) == 0)
+        die("Another server listens on the socket %s. Choose another with --unixsocket.", config.unixsocket);
+    close(fd);
+}
+
 /* As the user who will serve there: root's file others could not use, and he could not take it away. */
 void listen_unix(void) {
-    struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    size_t n = strlen(config.unixsocket);
-    if (!n && !nlisteners) die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
-    if (!n) return;
-    if (n >= sizeof sa.sun_path) die("--unixsocket: the path is longer than %zu bytes", sizeof sa.sun_path - 1);
-    memcpy(sa.sun_path, config.unixsocket, n);
+    if (!*config.unixsocket && !nlisteners)
+        die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
+    if (!*config.unixsocket) return;
     unlink(config.unixsocket);
-    int e = listener_new((struct sockaddr *)&sa, sizeof sa);
+    int e = listener_new((struct sockaddr *)&unix_address, sizeof unix_address);
     if (e) die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(e));
     if (config.unixsocketperm) chmod(config.unixsocket, (mode_t)config.unixsocketperm);
 }
 
 void listen_all(void) {
+    check_unix();
     char *copy = resp_need(strdup(config.bind)), *save = NULL;
     spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (config.port)

@@ -15,7 +15,6 @@
 #include "commands.h"
 
 #include <malloc.h>
-#include <sys/queue.h>
 
 #define ALL_BELOW_US 1000 /* a slow log that begins below it wants every command looked at */
 #define ARGS_SHOWN   32   /* in the slow log: of a command, and of one of them so many bytes */
@@ -113,7 +112,8 @@ void observe_forget(struct client *c) {
     c->flags &= ~(uint32_t)CLIENT_MONITOR;
 }
 
-static void monitors_feed(const struct cx *cx) {
+void observe_monitored(const struct cx *cx) {
+    if (!nmonitors || cx->cmd->flags & CMD_ADMIN) return;
     struct address peer = client_peer(cx->client);
     struct resp_out line = {0};
     int64_t us = store_clock_ns(CLOCK_REALTIME) / 1000;
@@ -265,7 +265,7 @@ int64_t observe_look(const struct cx *cx, int64_t began) {
     observe_share(&cx->cmd, 1, ns);
     if (least >= 0 && us >= least && !(cx->cmd->flags & CMD_NO_SLOWLOG)) slows_add(cx, us);
     event_add(cx->cmd->flags & CMD_FAST ? EVENT_FAST : EVENT_COMMAND, us / 1000);
-    if (nmonitors && !(cx->cmd->flags & (CMD_NO_MONITOR | CMD_ADMIN))) monitors_feed(cx);
+    observe_monitored(cx);
     observe_all = nmonitors || config.latency_threshold || (least >= 0 && least < ALL_BELOW_US);
     return ns;
 }

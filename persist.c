@@ -146,6 +146,7 @@ static struct {
     bool parked;       /* persist_quiesce() */
     char replaces[41]; /* the history of a file at aof_path that is none of ours; "": that is not so */
     bool lost;         /* changes were made while nobody did */
+    bool strayed;      /* a follower's own clients have made changes that its leader's bytes do not have */
     struct header h;   /* as in force */
     uint64_t synced, written;
     uint64_t at; /* out holds the bytes [at, at + out.len) */
@@ -213,7 +214,7 @@ static bool file_wanted(void) { return opt->log_on && (lg.fd < 0 || lg.trouble =
 
 static void log_fails(enum trouble trouble, const char *what, int error) {
     if (trouble < lg.trouble) return;
-    snprintf(lg.reason, sizeof lg.reason, "%s: %s", what, strerror(error));
+    snprintf(lg.reason, sizeof lg.reason, "%s%s%s", what, error ? ": " : "", error ? strerror(error) : "");
     if (trouble > lg.trouble)
         hooks->say(LOG_WARNING, "The log %s: %s. Changes are refused until it can be kept again.", aof_path, lg.reason);
     lg.trouble = trouble;
@@ -619,7 +620,11 @@ void log_promote(void) {
     lg.h.foreign = log_end();
     lg.select = true;
     log_new_id();
+    if (lg.strayed && lg.fd >= 0) log_fails(BROKEN, "it lacks what a follower's own clients changed", 0);
+    lg.strayed = false; /* a snapshot will have them */
 }
+
+void log_stray(void) { lg.strayed = true; }
 
 bool log_had(const char *id, uint64_t offset) {
     bool had = !strcasecmp(id, lg.h.id) && offset <= log_end();
@@ -1102,7 +1107,8 @@ static int find_log(void) {
 
 /* A file of redis-server's takes the place of one of ours, and stays. Returns whether it is there; -1: refused. */
 static int adopt(const char *name, const char *path) {
-    if (access(name, F_OK) < 0) return 0;
+    struct stat st;
+    if (stat(name, &st) < 0 || (!st.st_size && path == aof_path)) return 0; /* nothing was ever logged there */
     if (link(name, path) < 0) return refuse("%s: it cannot become %s: %s", name, path, strerror(errno));
     hooks->say(LOG_NOTICE, "%s is taken over as %s", name, path);
     return 1;

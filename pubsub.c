@@ -11,7 +11,6 @@
 #include "commands.h"
 
 #include <search.h>
-#include <sys/queue.h>
 
 struct subscription {
     enum pubsub_kind kind;

@@ -386,11 +386,12 @@ static void psync_answered(const char *line) {
 }
 
 static void line_read(const char *line) {
+    const struct arg code = {.p = line, .n = (uint32_t)strcspn(line, " ")};
     bool error = *line == '-';
     if (!*line) return; /* a sign of life */
     if (leader.step == SAID_PSYNC) psync_answered(line);
-    else if (leader.step == SAID_PING && error && strncmp(line, "-NOAUTH", 7) != 0 && strncmp(line, "-NOPERM", 7) != 0)
-        link_fails(false, "it answers: %s", line + 1);
+    else if (leader.step == SAID_PING && error && !resp_arg_is(&code, "-noauth -noperm -misconf"))
+        link_fails(false, "it answers: %s", line + 1); /* but whose disk fails needs its followers the more */
     else if (leader.step == SAID_AUTH && error) link_fails(true, "it does not take masterauth: %s", line + 1);
     else say_next();
 }

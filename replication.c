@@ -50,9 +50,11 @@ static bool replconf_pair(struct cx *cx, struct arg *name, struct arg *value) {
     struct follower *f = follower_of(cx->client);
     int64_t v;
     bool port = resp_arg_is(name, "listening-port"), only = resp_arg_is(name, "rdb-only");
-    bool ip = resp_arg_is(name, "ip-address"), known = resp_arg_is(name, "capa rdb-filter-only");
+    bool ip = resp_arg_is(name, "ip-address");
+    bool known = resp_arg_is(name, "capa") || (resp_arg_is(name, "rdb-filter-only") && !value->n); /* all is sent */
     if ((port || only) && (!resp_read_int(value->p, value->n, &v) || v < 0 || v > (only ? 1 : 65535)))
         return cx_check(cx, false, "ERR value is not an integer or out of range");
+    if (ip && !cx_plain(cx, value, "Addresses")) return false;
     if (port) f->port = (int)v;
     else if (only) f->rdb_only = v;
     else if (ip && value->n < sizeof f->ip) snprintf(f->ip, sizeof f->ip, "%.*s", (int)value->n, value->p);
@@ -262,7 +264,9 @@ void cmd_replicaof(struct cx *cx) {
     if (none && repl_link_state() != REPL_LEADER) replication_promote();
     if (!none) {
         bool good = resp_read_int(port_text->p, port_text->n, &port) && port >= 0 && port <= 65535;
-        if (!cx_check(cx, good && host->n < sizeof name, "ERR Invalid master port")) return;
+        if (!cx_check(cx, good && host->n < sizeof name, "ERR Invalid master port") ||
+            !cx_plain(cx, host, "Host names"))
+            return;
         snprintf(name, sizeof name, "%.*s", (int)host->n, host->p);
         const char *current = repl_leader(&now);
         if (current && !strcasecmp(current, name) && now == port) {

@@ -514,6 +514,15 @@ static inline struct entry **find_live(struct db *db, struct arg *key) {
     return NULL;
 }
 
+/* The same for a change: what has expired goes before, even where it is only not to be seen. */
+static inline struct entry **find_to_change(struct db *db, struct arg *key) {
+    struct entry **link = find_link(db, key);
+    if (!*link || !store_expired(*link)) return link;
+    if (g.mode == STORE_EXPIRE_DELETE) reclaim_link(db, link, false);
+    else unlink_entry(db, link, key);
+    return find_link(db, key);
+}
+
 struct entry *store_peek(struct db *db, struct arg *key) {
     struct entry **link = find_live(db, key);
     return link ? *link : NULL;
@@ -597,7 +606,7 @@ static inline struct entry *reshape(struct db *db, struct entry **link, const st
 }
 
 struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t deadline) {
-    struct entry **link = find_link(db, key), *e = *link;
+    struct entry **link = find_to_change(db, key), *e = *link;
     note_change(db, e, key);
     if (e) entry_drop_blob(e);
     if (e) note_access(e);
@@ -629,7 +638,7 @@ static struct blob *own_blob(struct entry *e, size_t n) {
 }
 
 char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
-    struct entry **link = find_link(db, key), *e = *link;
+    struct entry **link = find_to_change(db, key), *e = *link;
     size_t had = store_value(e).n;
     note_change(db, e, key);
     if (e) note_access(e);
@@ -836,8 +845,13 @@ void store_snapshot_end(void) {
 
 /* ==== watches ================================================================================= */
 
+/* That it expires is a change once: when it is only not to be seen any more, this says so, later its deletion. */
+static uint64_t watch_version(struct store_watch *w) {
+    bool hidden = !store_peek(w->db, &w->key) && *find_link(w->db, &w->key);
+    return w->version + hidden;
+}
+
 struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *version) {
-    store_peek(db, key); /* one that has expired goes now, not as a change later */
     struct store_watch *w = watch_find(db, key);
     if (!w) {
         w = resp_need(malloc(sizeof *w + key->n));
@@ -848,14 +862,11 @@ struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *versio
         nwatches++;
     }
     w->refs++;
-    *version = w->version;
+    *version = watch_version(w);
     return w;
 }
 
-bool store_watch_changed(struct store_watch *w, uint64_t version) {
-    store_peek(w->db, &w->key); /* it may have expired */
-    return w->version != version;
-}
+bool store_watch_changed(struct store_watch *w, uint64_t version) { return watch_version(w) != version; }
 
 void store_unwatch(struct store_watch *w) {
     if (--w->refs) return;

@@ -34,10 +34,9 @@ struct entry *cx_peek(struct cx *cx, struct arg *key) {
 }
 
 struct entry *cx_set(struct cx *cx, struct arg *key, struct arg *val, int64_t deadline) {
-    if (*config.event_letters) store_peek(cx->db, key); /* what is past its deadline is reported as expired */
-    size_t before = store_size(cx->db);
+    bool new = *config.event_letters && !store_peek(cx->db, key);
     struct entry *e = store_set(cx->db, key, val, deadline);
-    if (store_size(cx->db) > before) cx_event(cx->db, 'n', "new", key);
+    if (new) cx_event(cx->db, 'n', "new", key);
     return e;
 }
 

@@ -62,13 +62,19 @@ size_t transaction_memory(const struct client *c) {
     size_t later = c->postponed ? c->postponed->bytes : 0;
     return later + (tx ? sizeof *tx + tx->cap * sizeof *tx->queue + tx->bytes + tx->watched_bytes : 0);
 }
-uint32_t transaction_flags(const struct client *c) { return c->tx ? c->tx->flags : 0; }
+
+/* CMD_STALE stands the other way round in tx->flags: EXEC has it where all have. */
+uint32_t transaction_flags(const struct cx *cx) {
+    const struct transaction *tx = cx->cmd->fn == cmd_exec ? cx->client->tx : NULL;
+    uint32_t queued = tx ? tx->flags : 0;
+    return (cx->cmd->flags | queued) & ~(queued & CMD_STALE);
+}
 
 struct queued *queued_new(struct cx *cx) {
     size_t head = sizeof(struct queued) + (size_t)cx->argc * sizeof(struct arg), copied = 0, held = 0;
     for (int i = 0; i < cx->argc; i++) *(cx->argv[i].is_blob ? &held : &copied) += cx->argv[i].n;
     struct queued *q = resp_need(malloc(head + copied));
-    *q = (struct queued){.cmd = cx->cmd, .bytes = head + copied + held, .argc = cx->argc};
+    *q = (struct queued){.client = cx->client, .cmd = cx->cmd, .bytes = head + copied + held, .argc = cx->argc};
     char *to = (char *)q + head;
     for (int i = 0; i < cx->argc; i++) {
         struct arg a = q->argv[i] = cx->argv[i];
@@ -92,7 +98,7 @@ void transaction_queue(struct cx *cx) {
     struct queued *q = queued_new(cx);
     PUSH(tx->queue, tx->count, tx->cap, q);
     tx->bytes += q->bytes;
-    tx->flags |= q->cmd->flags;
+    tx->flags |= q->cmd->flags ^ CMD_STALE;
 }
 
 void cmd_multi(struct cx *cx) {
@@ -144,6 +150,7 @@ void transaction_abort(struct cx *cx, size_t len) {
     resp_truncate(cx->out, len, cx->out->npieces);
     transaction_free(cx->client);
     resp_errorf(cx->out, "EXECABORT Transaction discarded because of: %s", why);
+    observe_monitored(cx); /* whose queued commands it did not show: here they end */
 }
 
 bool transaction_stale(const struct client *c) {

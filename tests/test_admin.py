@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ev import ECHOVAULT, NIL, OK, PONG, QUEUED, Error, Server, encode, eventually, free_port, need, ours
+from ev import ECHOVAULT, NIL, NIL_ARRAY, OK, PONG, QUEUED, Error, Server, encode, eventually, free_port, need, ours
 
 
 @pytest.fixture(params=["mine", "right"])
@@ -387,6 +387,98 @@ def test_replies_that_are_off_stay_off(both):
         assert not answered(other)
         assert c("CLIENT", "UNPAUSE") == OK
         assert other.read() == OK and not answered(other)
+
+
+def test_what_was_held_runs_in_the_order_in_which_it_came(both):
+    with both.client() as c, both.client() as early, both.client() as late:
+        for order in (late, early), (early, late):
+            assert c("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+            for client, value in zip(order, ("first", "second")):
+                client.send(encode("SET", "order", value))
+                assert not answered(client)
+            assert c("CLIENT", "UNPAUSE") == OK and early.read() == OK and late.read() == OK
+            assert c("GET", "order") == b"second"
+
+
+def test_watching_what_a_pause_keeps_from_expiring(both):
+    with both.client() as c, both.client() as other:
+        for watched_first in True, False:
+            assert c("SET", "k", "v", "PX", "60") == OK and other("CLIENT", "PAUSE", FOREVER, "WRITE") == OK
+            assert watched_first or time.sleep(0.1) is None
+            assert c("WATCH", "k") == OK
+            time.sleep(0.1)
+            assert c("GET", "k") is NIL
+            if not watched_first:
+                assert other("CLIENT", "UNPAUSE") == OK
+                eventually(lambda: c("DBSIZE") == 0)
+            assert c.transaction(("GET", "k")) == (NIL_ARRAY if watched_first else [NIL])
+            other("CLIENT", "UNPAUSE")
+            c("FLUSHALL")
+
+
+def test_a_watched_key_that_had_expired_and_is_set_again(both):
+    with both.client() as c, both.client() as other:
+        c("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+        assert c("SET", "k", "v", "PX", "10") == OK and time.sleep(0.05) is None
+        assert c("WATCH", "k") == OK and other("SET", "k", "new") == OK
+        assert c.transaction(("GET", "k")) == NIL_ARRAY
+        c("DEBUG", "SET-ACTIVE-EXPIRE", "1")
+
+
+def test_a_silent_reset_is_one_silent_reply(both):
+    with both.client() as c:
+        c.send(encode("CLIENT", "REPLY", "SKIP") + encode("RESET") + encode("PING"))
+        assert c.read() == PONG and not answered(c)
+
+
+def test_monitor_shows_where_a_refused_transaction_ends(both):
+    with both.client() as c, both.client() as m:
+        assert m("MONITOR") == OK
+        assert c("MULTI") == OK and c("SET", "k", "v") == QUEUED
+        with both.client() as other:
+            assert other("CONFIG", "SET", "maxmemory", "1") == OK
+            assert str(c("EXEC")).startswith("EXECABORT") and other("CONFIG", "SET", "maxmemory", "0") == OK
+        assert c("PING") == PONG
+        assert [m.read().split("] ")[1] for _ in range(3)] == ['"MULTI"', '"EXEC"', '"PING"']
+
+
+def test_errors_that_no_command_made_are_counted(both):
+    with both.client() as c, both.client() as waits:
+        c("CONFIG", "RESETSTAT")
+        with both.client() as bad:
+            bad.send(b"*1\r\nx\r\n")
+            assert bad.rest().startswith(b"-ERR Protocol error")
+        number = waits("CLIENT", "ID")
+        waits.send(encode("WAIT", 1, 0))
+        eventually(lambda: stat(c, "blocked_clients") == "1")
+        assert c("CLIENT", "UNBLOCK", number, "ERROR") == 1 and str(waits.read()).startswith("UNBLOCKED")
+        assert stat(c, "errorstat_ERR") == stat(c, "errorstat_UNBLOCKED") == "count=1"
+        assert stat(c, "total_error_replies") == "2"
+
+
+def test_a_deadline_behind_a_slow_command_is_not_used_up(both):
+    """The command is slow enough that what came before it in the turn cannot be when it is set."""
+    with both.client() as c:
+        assert c("SET", "a", "x" * 9000) == OK and c("SET", "b", "y" * 9000) == OK
+        before = time.monotonic()
+        c("LCS", "a", "b", "LEN")
+        took = time.monotonic() - before
+        replies = c.pipeline([("LCS", "a", "b", "LEN"), ("SET", "lock", "me", "PX", int(took * 800)), ("GET", "lock")])
+        assert replies == [0, OK, b"me"] and c("GET", "lock") == b"me"
+        before = time.monotonic()
+        c.pipeline([("LCS", "a", "b", "LEN"), ("WAIT", 1, int(took * 800))])
+        assert time.monotonic() - before > took * 1.5
+
+
+def test_many_medium_commands_move_the_clock_too(both):
+    with both.client() as c:
+        assert c("SET", "a", "x" * 600) == OK and c("SET", "b", "y" * 600) == OK
+        lcs = [("LCS", "a", "b", "LEN")] * 200
+        before = time.monotonic()
+        c.pipeline(lcs)
+        took = time.monotonic() - before
+        replies = c.pipeline([*lcs, ("SET", "lock", "me", "PX", int(took * 500)), ("GET", "lock")])
+        assert replies[-2:] == [OK, b"me"] and c("GET", "lock") == b"me"
 
 
 @ours

@@ -398,7 +398,7 @@ def test_writing_the_log_is_an_event(start):
     server = start(appendonly="yes")
     with server.client() as c:
         c("CONFIG", "SET", "latency-monitor-threshold", 1)
-        c("SET", "k", b"x" * 200_000_000)
+        assert c("SET", "k", b"x" * 200_000_000) == OK
         assert b"aof-write" in [event[0] for event in c("LATENCY", "LATEST")]
         assert c("LATENCY", "RESET", "aof-write") == 1
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ev import ECHOVAULT, NIL, OK, PONG, Client, Error, Server, flags, free_port, need, ours, unsanitized
+from ev import ECHOVAULT, NIL, OK, PONG, Client, Error, Server, eventually, flags, free_port, need, ours, unsanitized
 
 
 def run(*args, **kw):
@@ -63,7 +63,8 @@ def test_options_take_effect(start):
      ("--appendfsync sometimes", "appendfsync"), ("--maxmemory 1xb", "maxmemory"), ("--save 1", "save"),
      ("--appendonly perhaps", "appendonly"), ("--databases 0", "databases"), ("--loglevel loud", "loglevel"),
      ("--bind 300.1.1.1", "300.1.1.1"), ("--dir /no/such/folder", "/no/such/folder"), ("--replicaof host", "replicaof"),
-     ("/no/such/file.conf", "/no/such/file.conf"), ("--maxclients 0", "maxclients"), ("--port 1 2", "port")],
+     ("/no/such/file.conf", "/no/such/file.conf"), ("--maxclients 0", "maxclients"), ("--port 1 2", "port"),
+     ("--requirepass foo # my-password", "requirepass"), ("--dir . ..", "dir"), ("--include more.conf", "no include")],
 )
 def test_a_bad_option_is_named_in_one_line(args, named, tmp_path):
     port = [] if "--port" in args else ["--port", str(free_port())]
@@ -126,6 +127,43 @@ def test_unixsocket(start, tmp_path):
         assert s.recv(100) == b"+PONG\r\n"
 
 
+@ours
+def test_a_second_server_leaves_the_firsts_socket_and_pid_file_alone(start, tmp_path):
+    path, pid = str(tmp_path / "socket"), str(tmp_path / "pid")
+    first = start(port=0, unixsocket=path, pidfile=pid, ready=False)
+    eventually(lambda: os.path.exists(path) and os.path.exists(pid) and "Ready" in first.output())
+    ended = run("--port", "0", "--unixsocket", path, "--pidfile", pid, "--appendonly", "no", cwd=tmp_path)
+    said = (ended.stdout + ended.stderr).splitlines()
+    assert ended.returncode == 1 and len(said) == 1 and path in said[0] and "--unixsocket" in said[0]
+    with open(pid) as f, socket.socket(socket.AF_UNIX) as s:
+        assert int(f.read()) == first.pid
+        s.connect(path)
+        s.sendall(b"PING\r\n")
+        assert s.recv(100) == b"+PONG\r\n"
+    first.kill()
+    second = start(port=0, unixsocket=path, pidfile=pid, ready=False)
+    eventually(lambda: "Ready" in second.output())
+    assert second.end() == 0 and not os.path.exists(path) and not os.path.exists(pid)
+
+
+@ours
+def test_a_start_that_fails_or_is_stopped_leaves_no_pid_file_or_socket(start, tmp_path):
+    """It fails at the snapshot, and is stopped while it loads a large log."""
+    path, pid = str(tmp_path / "socket"), str(tmp_path / "pid")
+    (tmp_path / "database_7.rdb").write_bytes(b"junk")
+    files = ["--dbfilename", "database_7.rdb", "--unixsocket", path, "--pidfile", pid, "--port", str(free_port())]
+    ended = run(*files, cwd=tmp_path)
+    assert ended.returncode == 1 and "database_7.rdb" in ended.stdout
+    assert not os.path.exists(path) and not os.path.exists(pid)
+    os.unlink(tmp_path / "database_7.rdb")
+    with open(tmp_path / "plain.aof", "wb") as f:
+        f.write(b"".join(b"*3\r\n$3\r\nSET\r\n$7\r\n%07d\r\n$1\r\nx\r\n" % n for n in range(1_500_000)))
+    s = start(appendonly="yes", appendfilename="plain.aof", folder=str(tmp_path), unixsocket=path, pidfile=pid, ready=False)
+    eventually(lambda: os.path.exists(path) and os.path.exists(pid))
+    assert s.end() == 0 and "Stopped while loading" in s.output() and "Ready to accept" not in s.output()
+    assert not os.path.exists(path) and not os.path.exists(pid)
+
+
 # ---- the file ----------------------------------------------------------------------------------------------
 
 
@@ -156,8 +194,20 @@ def test_debians_own_redis_conf_starts_the_server(start, tmp_path):
         assert option(c, "appendfsync") == "everysec"
 
 
+def test_lists_of_words_and_one_word_in_quotes(start, config_file):
+    path = config_file('latency-tracking-info-percentiles 50 90\nrequirepass "a word"\nsave 60 1\n')
+    with start(path, save=None).client() as c:
+        assert c("AUTH", "a word") == OK and option(c, "save") == "60 1"
+        assert option(c, "latency-tracking-info-percentiles") == "50 90"
+
+
+def test_save_without_a_value_is_never(start):
+    with start(save=[]).client() as c:
+        assert option(c, "save") == ""
+
+
 @ours
-@pytest.mark.parametrize("line", ["nosuch 1", "port x", 'requirepass "open', "timeout"])
+@pytest.mark.parametrize("line", ["nosuch 1", "port x", 'requirepass "open', "timeout", "requirepass foo # the password"])
 def test_a_bad_line_of_a_file_is_named(config_file, line):
     ended = run(config_file(f"port {free_port()}\n" + line + "\n"))
     said = (ended.stdout + ended.stderr).splitlines()

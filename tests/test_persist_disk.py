@@ -453,6 +453,7 @@ def test_the_snapshot_cannot_be_written(shimmed, tmp_path, call):
         eventually(lambda: not info(c, "rdb_bgsave_in_progress"))
         assert info(c, "rdb_last_bgsave_status") == "err"
         assert str(c("SET", "a", "3")).startswith("MISCONF Redis is configured to save RDB snapshots")
+        assert c("PING") == c("SET", "a", "3"), "as redis-server: who watches is told"
         assert c("GET", "a") == b"2" and read(rdb(tmp_path)) == old
         assert isinstance(c("SAVE"), Error)
         shimmed()

@@ -307,6 +307,15 @@ def test_an_appendonly_file_of_redis_is_taken_over(tmp_path):
     assert read(tmp_path / "appendonly.aof") == data
 
 
+def test_an_empty_appendonly_file_is_none(tmp_path):
+    """redis-server makes it when appendonly is switched on over a dump.rdb; it has never logged there."""
+    with Server(binary=need("redis-server"), folder=str(tmp_path)) as r, r.client() as c:
+        whole = fill(c)
+        c("SAVE")
+    write(tmp_path / "appendonly.aof", b"")
+    assert try_start(tmp_path)[0] == whole and try_start(tmp_path)[0] == whole
+
+
 def test_a_dump_with_other_types_is_refused(tmp_path):
     with Server(binary=need("redis-server"), folder=str(tmp_path)) as r, r.client() as c:
         c("SET", "a", "1")

@@ -242,6 +242,26 @@ def test_a_followers_full_disk_stops_the_stream(small_disk, node, policy):
     b.kill()
 
 
+def test_a_leader_whose_disk_fails_keeps_its_followers(node, relay):
+    """Its PING says so, for those who watch; what a follower lacks of the log needs no disk."""
+    a = node(appendonly="no", save="3600 1")
+    r = relay(a)
+    b = node(follow=r)
+    a("SET", "k", "v")
+    wait_same(a, b)
+    name = os.path.join(a.folder, a("CONFIG", "GET", "dbfilename")[1].decode())
+    os.unlink(name)
+    os.mkdir(name)
+    a("BGSAVE")
+    wait_for(lambda: str(a("PING")).startswith("MISCONF"))
+    before = a.fact("sync_partial_ok")
+    r.cut()
+    wait_for(lambda: a.fact("sync_partial_ok") > before and linked(b), tell=b.output)
+    os.rmdir(name)
+    assert a("SAVE") == OK and a("SET", "k", "w") == OK
+    wait_same(a, b)
+
+
 def test_a_leaders_command_may_be_longer_than_a_clients(node):
     a = node()
     b = node(follow=a, client_query_buffer_limit="1mb", proto_max_bulk_len="1mb")

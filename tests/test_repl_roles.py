@@ -149,7 +149,7 @@ def test_a_rewritten_config_remembers_whom_to_follow(node, tmp_path):
     assert re.search(rf"^replicaof 127\.0\.0\.1 {a.port}$", text, re.M) and "# mine" in text
     b.leave()
     a("SET", "k", "v")
-    b.start_again()
+    b.start_again(replicaof=None)
     wait_same(a, b)
     assert b("REPLICAOF", "NO", "ONE") == OK and b("CONFIG", "REWRITE") == OK
     assert b"replicaof" not in read(conf) and b"replica-priority 7" in read(conf)
@@ -283,6 +283,25 @@ def test_writes_on_a_follower_that_allows_them_stay_there(node):
     assert b("SET", "mine", "z") == READONLY
 
 
+@ours
+@pytest.mark.parametrize("appendfsync", ["always", "everysec"])
+def test_a_follower_that_its_own_clients_changed_is_promoted(node, appendfsync):
+    """Their changes are not in its log, which is the leader's; what it acknowledges as a leader builds on them."""
+    a = node()
+    b = node(follow=a, replica_read_only="no", appendfsync=appendfsync)
+    a("SET", "n", "1")
+    wait_same(a, b)
+    assert b("INCR", "n") == 2 and b("SET", "mine", "x") == OK
+    assert b("REPLICAOF", "NO", "ONE") == OK
+    wait_for(lambda: b("INCR", "n") == 3)
+    assert b("APPEND", "mine", "y") == 2
+    if appendfsync == "everysec":
+        assert b("WAITAOF", 1, 0, 0)[0] == 1
+    b.kill()
+    b.start_again(replicaof=None)
+    assert b("MGET", "n", "mine") == [b"3", b"xy"]
+
+
 def test_stale_data_may_be_refused(node, right):
     a = node()
     a("SET", "k", "v")
@@ -329,6 +348,49 @@ def test_writes_may_need_followers(node, relay, leader, follower):
     r.flow()
     wait_for(lambda: a("SET", "k", "z") == OK)
     wait_same(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_transaction_that_may_not_change_anything_is_discarded_whole(node, kind):
+    a = node(kind)
+    with a.client() as c, a.client() as listener:
+        listener("SUBSCRIBE", "jobs")
+
+        def transaction(*commands, then):
+            """EXEC's reply, where `then` becomes so between the queueing and EXEC."""
+            assert c("MULTI") == OK and [c(*command) for command in commands] == [QUEUED] * len(commands)
+            assert a(*then) == OK
+            return c("EXEC")
+
+        aborted = "EXECABORT Transaction discarded because of: "
+        write = [("PUBLISH", "jobs", "1"), ("SET", "job:1", "x"), ("GET", "k")]
+        why = transaction(*write, then=("CONFIG", "SET", "min-replicas-to-write", "2"))
+        assert why == Error(aborted + NOREPLICAS)
+        assert transaction(("GET", "k"), then=("CONFIG", "SET", "timeout", "0")) == [NIL]
+        assert a("CONFIG", "SET", "min-replicas-to-write", "0") == OK and a("SET", "k", "old") == OK
+        assert transaction(*write, then=("REPLICAOF", "127.0.0.1", "1")) == Error(aborted + READONLY)
+        assert transaction(("GET", "k"), ("CONFIG", "SET", "timeout", "0"),
+                           then=("CONFIG", "SET", "replica-serve-stale-data", "no")) == Error(
+            aborted + "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.")
+        assert c("MULTI") == OK and c("INFO", "server") == QUEUED and b"redis_version" in c("EXEC")[0]
+        assert a("REPLICAOF", "NO", "ONE") == OK and a("GET", "job:1") is NIL and a("PUBLISH", "jobs", "2") == 1
+        assert listener.read() == [b"message", b"jobs", b"2"], "the one before was not sent"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_writable_follower_changes_no_key_that_has_expired(node, kind):
+    a = node(kind, replica_read_only="no")
+    with a.client() as c:
+        assert c("DEBUG", "SET-ACTIVE-EXPIRE", "0") == OK
+        for key in "abcd":
+            c("SET", key, "10", "PX", "50")
+        assert c("REPLICAOF", "127.0.0.1", "1") == OK
+        time.sleep(0.1)
+        assert c("GET", "a") is NIL and c("INCR", "a") == 1 and c("TTL", "a") == -1
+        assert c("APPEND", "b", "x") == 1 and c("GET", "b") == b"x"
+        assert c("SETRANGE", "c", "1", "x") == 2 and c("GET", "c") == b"\0x"
+        assert c("SETBIT", "d", "1", "1") == 0 and c("GET", "d") == b"@"
+        c("DEBUG", "SET-ACTIVE-EXPIRE", "1")
 
 
 # ---- WAIT and WAITAOF ----------------------------------------------------------------------------------------

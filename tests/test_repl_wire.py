@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from ev import NIL, OK, Error, encode, ours
-from repl_tools import (KINDS, OURS, REDIS, HandFollower, HandLeader, Node, contents, fill, linked, wait_for, wait_online,
-                        wait_same, wait_sync)
+from ev import IS_REDIS, NIL, OK, Error, encode, ours
+from repl_tools import (KINDS, OURS, REDIS, HandFollower, HandLeader, Node, contents, fill, is_error, linked, wait_for,
+                        wait_online, wait_same, wait_sync)
 
 REPLID = "0123456789abcdef0123456789abcdef01234567"
 GETACK = encode("REPLCONF", "GETACK", "*")
@@ -146,7 +146,11 @@ def test_replconf_replies(node):
                 ["ip-address", "1.2.3.4"], ["ip-address", "x" * 300], ["rdb-only", "0"], ["rdb-only", "x"], ["capa"], [],
                 ["rdb-filter-only", ""])]  # fmt: skip
 
-    assert replies(node()) == replies(node(REDIS))
+    n = node()
+    assert replies(n) == replies(node(REDIS))
+    assert IS_REDIS or is_error(n("REPLCONF", "rdb-filter-only", "functions"), "ERR"), "they are not sent all keys"
+    assert IS_REDIS or str(n("REPLCONF", "ip-address", "1.2.3.4\r\nrole:slave")).startswith("ERR Addresses cannot")
+    assert IS_REDIS or str(n("REPLICAOF", "a\nrequirepass x", "1")).startswith("ERR Host names cannot")
 
 
 def test_the_port_and_address_that_a_follower_names_are_shown(node):

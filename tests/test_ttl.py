@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from ev import NIL, OK, Error, eventually
+from ev import NIL, OK, Client, Error, eventually
 
 FAR = 33177117420  # seconds since 1970, in the year 3021
 NOT_INTEGER = Error("ERR value is not an integer or out of range")
@@ -128,3 +128,25 @@ def test_info_counts_expired_keys_and_deadlines(c):
     info = c("INFO").decode()
     assert "expired_keys:1\r\n" in info
     assert "db0:keys=1,expires=1,avg_ttl=" in info
+
+
+@pytest.mark.parametrize("events", ["", "KEA"])
+@pytest.mark.parametrize("command", ["SET k w", "SETEX k 100 w", "MSET k w", "GETSET k w", "COPY z k", "RENAME z k",
+                                     "BITOP NOT k z", "APPEND k x"])
+def test_what_is_set_over_an_expired_key_counts_it_as_expired(c, oracle, command, events):
+    with oracle.client() as r, oracle.client() as heard_r, Client(c.socket.getpeername()[1]) as heard_c:
+        for client, heard in (c, heard_c), (r, heard_r):
+            client("FLUSHALL")
+            client("CONFIG", "SET", "notify-keyspace-events", events)
+            client("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+            client("CONFIG", "RESETSTAT")
+            heard("SUBSCRIBE", "__keyspace@0__:k")
+            client("SET", "z", "1")
+            client("SET", "k", "v", "PX", "1")
+            time.sleep(0.02)
+            client(*command.split())
+            assert b"expired_keys:1\r\n" in client("INFO", "stats")
+            assert not events or [heard.read()[2] for _ in range(3)] == [b"set", b"expire", b"expired"]
+            client("DEBUG", "SET-ACTIVE-EXPIRE", "1")
+            client("CONFIG", "SET", "notify-keyspace-events", "")
+    assert c("TTL", "k") == (100 if command.startswith("SETEX") else -1)
