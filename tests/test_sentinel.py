@@ -115,3 +115,30 @@ def test_the_leader_fails_under_load(kind, tmp_path):
             with n.client() as c:
                 w.check(c)
         assert sum(w.acknowledged for w in writers) > 200 * ROUNDS
+
+
+@pytest.mark.parametrize("kind", KINDS[:1])
+@pytest.mark.timeout(180)
+def test_the_leaders_disk_fails(kind, tmp_path):
+    """It refuses changes, and its PING says so: the sentinels let another lead."""
+    with contextlib.ExitStack() as stack:
+        a, b, c = (stack.enter_context(Node(kind, save="3600 1", appendonly="no")) for _ in range(3))
+        a("SET", "k", "v")
+        for n in (b, c):
+            n.follow(a)
+        wait_sync(a, b, c)
+        wait_online(a, 2)
+        sentinels = Sentinels(a, tmp_path, stack)
+        wait_for(lambda: sentinels.know({b.port, c.port}), 40)
+        snapshot = os.path.join(a.folder, a("CONFIG", "GET", "dbfilename")[1].decode())
+        with contextlib.suppress(FileNotFoundError):  # redis-server has none yet
+            os.unlink(snapshot)
+        os.mkdir(snapshot)
+        a("BGSAVE")
+        wait_for(lambda: str(a("PING")).startswith("MISCONF"))
+        assert str(a("SET", "k", "w")).startswith("MISCONF")
+        wait_for(lambda: sentinels.leader() in (b.port, c.port), 30)
+        with sentinels.client() as new:
+            assert new("GET", "k") == b"v" and new("SET", "k", "w") == "OK"
+        os.rmdir(snapshot)
+        wait_for(lambda: follows(a) and a("GET", "k") == b"w", 60, lambda: replication_of(a, b, c))
