@@ -336,6 +336,8 @@ size_t client_memory(const struct client *c, size_t *query, size_t *query_free, 
            spare = c->in ? c->in->cap - c->in->len : 0;
     size_t queued = transaction_memory(c),
            n = sizeof *c + in + spare + queued + pubsub_memory(c) + (c->in ? sizeof *c->in : 0);
+    const char *const names[] = {c->name, c->lib_name, c->lib_ver};
+    for (int i = 0; i < 3; i++) n += names[i] ? strlen(names[i]) : 0;
     if (o) n += sizeof *o + o->cap + o->pieces_cap * sizeof *o->pieces;
     for (uint32_t i = 0; o && i < o->npieces; i++) n += o->pieces[i].n / o->pieces[i].blob->refs;
     if (query) *query = in, *query_free = spare, *multi = queued;
@@ -451,12 +453,7 @@ static void output_end(void) {
 
 /* What the output costs: a blob that is sent over and over again is there only once. */
 static size_t output_memory(const struct client *c) {
-    const struct resp_out *o = c->own;
-    if (!o) return turn.out.len - c->turn_start;
-    size_t n = o->len - o->sent;
-    for (uint32_t i = 0; i < o->npieces; i++)
-        if (i == 0 || o->pieces[i].blob != o->pieces[i - 1].blob) n += o->pieces[i].n;
-    return n;
+    return c->own ? resp_out_memory(c->own) : resp_out_memory(&turn.out) - c->turn_start;
 }
 
 static void output_check_limits(struct client *c) {
@@ -480,7 +477,7 @@ static void output_check_limits(struct client *c) {
 
 bool client_drowns(struct client *c) {
     size_t hard = (size_t)config.output_hard[client_class(c) % 3];
-    bool over = hard && (c->own ? c->own->len - c->own->sent : turn.out.len - c->turn_start) > hard;
+    bool over = hard && output_memory(c) > hard;
     if (over && !client_is_silent(c)) output_check_limits(c);
     return over;
 }
@@ -912,9 +909,10 @@ void cx_call(struct cx *cx) {
     cx->cmd->stats->failed += failed;
     if (failed) server_count_error(cx->out->last_error);
     int64_t ns = began ? observe_look(cx, began) : 0;
-    bool alone = ns && !(cx->client->flags & CLIENT_MULTI);
-    if (alone) turn.looked_ns += ns; /* EXEC's has its commands' in it */
-    if (alone && ns > SLOW_NS) clock_read();
+    if (ns && !(cx->client->flags & CLIENT_MULTI)) { /* EXEC's has its commands' in it */
+        turn.looked_ns += ns;
+        if (ns > SLOW_NS) clock_read();
+    }
     /* EXEC's commands have logged themselves, and what DEBUG or REPLICAOF load is no change of theirs. */
     if (own_changes() == before || !(cx->cmd->flags & CMD_WRITE) || !cx->client) return;
     if (!cx->logged) log_append(db, cx->argv, cx->argc);
@@ -974,8 +972,8 @@ bool cx_may_write(struct cx *cx) {
 /* Whether the command may run now; false: the error is said. */
 static bool may_run(struct cx *cx) {
     const struct client *c = cx->client;
-    uint32_t flags = cx->cmd->flags, all = transaction_flags(cx);
     bool multi = c->flags & CLIENT_MULTI;
+    uint32_t flags = cx->cmd->flags, all = multi ? transaction_flags(cx) : flags;
     bool grows = all & CMD_DENYOOM || (multi && !(flags & CMD_IN_MULTI)); /* queueing takes memory, too */
     return cx_check(cx, client_authed(c) || flags & CMD_NO_AUTH, "NOAUTH Authentication required.") &&
            cx_check(cx, !server.loading || flags & CMD_LOADING, "LOADING Redis is loading the dataset in memory") &&

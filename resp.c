@@ -386,6 +386,7 @@ void resp_truncate(struct resp_out *o, size_t len, uint32_t npieces) {
     assert(o->sent <= len && len <= o->len && npieces <= o->npieces);
     for (uint32_t i = npieces; i < o->npieces; i++) {
         o->piece_bytes -= o->pieces[i].n;
+        o->held -= o->pieces[i].held;
         resp_blob_release(o->pieces[i].blob);
     }
     o->npieces = npieces;
@@ -414,11 +415,14 @@ void resp_raw(struct resp_out *o, const void *p, size_t n) {
 }
 
 static void add_piece(struct resp_out *o, size_t at, struct blob *b, char *p, size_t n) {
-    PUSH(o->pieces, o->npieces, o->pieces_cap, ((struct resp_piece){.at = at, .blob = b, .p = p, .n = n}));
+    size_t held = o->npieces && o->pieces[o->npieces - 1].blob == b ? 0 : n;
+    PUSH(o->pieces, o->npieces, o->pieces_cap, ((struct resp_piece){at, b, p, n, held}));
     o->piece_bytes += n;
+    o->held += held;
 }
 
 size_t resp_out_pending(const struct resp_out *o) { return o->len - o->sent + o->piece_bytes; }
+size_t resp_out_memory(const struct resp_out *o) { return o->len - o->sent + o->held; }
 
 int resp_out_iov(const struct resp_out *o, struct iovec *iov, int max) {
     assert(max >= 2);
@@ -446,6 +450,8 @@ void resp_out_sent(struct resp_out *o, size_t n) {
         piece->p += part;
         piece->n -= part;
         if (piece->n > 0) break;
+        if (done + 1 < o->npieces && piece[1].blob == piece->blob) piece[1].held = piece->held;
+        else o->held -= piece->held;
         resp_blob_release(piece->blob);
     }
     o->npieces -= done;
@@ -466,6 +472,7 @@ void resp_out_move(struct resp_out *to, struct resp_out *from, size_t from_len) 
         struct resp_piece piece = from->pieces[i];
         add_piece(to, piece.at - from_len + to->len, piece.blob, piece.p, piece.n);
         from->piece_bytes -= piece.n;
+        from->held -= piece.held;
     }
     resp_raw(to, from->buf + from_len, from->len - from_len);
     from->npieces = first;

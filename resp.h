@@ -124,6 +124,7 @@ struct resp_piece { /* a blob's bytes that stand in the output behind buf[0..at)
     struct blob *blob;
     char *p; /* what of them is not sent yet */
     size_t n;
+    size_t held; /* what of the blob's memory counts for this piece: nothing if the one before it is of the same */
 };
 
 struct resp_out {
@@ -133,6 +134,7 @@ struct resp_out {
     struct resp_piece *pieces; /* that are not sent yet */
     uint32_t npieces, pieces_cap;
     size_t piece_bytes;     /* of all pieces together */
+    size_t held;            /* and the memory that counts for them */
     uint64_t errors;        /* error replies ever written */
     const char *last_error; /* the last one's text, without '-', ends at '\r': good until the next write */
     int proto;              /* 2 or 3 */
@@ -144,6 +146,7 @@ void resp_raw(struct resp_out *o, const void *p, size_t n);
 void resp_printf(struct resp_out *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void resp_truncate(struct resp_out *o, size_t len, uint32_t npieces);   /* takes back what came after that point */
 size_t resp_out_pending(const struct resp_out *o);                      /* bytes that are still to be sent */
+size_t resp_out_memory(const struct resp_out *o);                       /* what waits costs so much */
 int resp_out_iov(const struct resp_out *o, struct iovec *iov, int max); /* the next to write; returns how many */
 /* The socket took n bytes. Sent bytes in front may be given up: no len or mark from before is good any more. */
 void resp_out_sent(struct resp_out *o, size_t n);

@@ -514,13 +514,16 @@ static inline struct entry **find_live(struct db *db, struct arg *key) {
     return NULL;
 }
 
-/* The same for a change: what has expired goes before, even where it is only not to be seen. */
-static inline struct entry **find_to_change(struct db *db, struct arg *key) {
-    struct entry **link = find_link(db, key);
-    if (!*link || !store_expired(*link)) return link;
+static __attribute__((noinline)) struct entry **find_buried(struct db *db, struct entry **link, struct arg *key) {
     if (g.mode == STORE_EXPIRE_DELETE) reclaim_link(db, link, false);
     else unlink_entry(db, link, key);
     return find_link(db, key);
+}
+
+/* The link for a change: what has expired goes before, even where it is only not to be seen. */
+static inline struct entry **find_to_change(struct db *db, struct arg *key) {
+    struct entry **link = find_link(db, key);
+    return *link && store_expired(*link) ? find_buried(db, link, key) : link;
 }
 
 struct entry *store_peek(struct db *db, struct arg *key) {

@@ -315,6 +315,15 @@ def test_the_largest_client_is_closed_first(start, limit):
                          server.output())
 
 
+def test_the_names_that_a_client_gives_itself_count(start):
+    server = start(maxmemory_clients="4mb")
+    with server.client() as c, server.client() as large:
+        for command in ("SETNAME",), ("SETINFO", "LIB-NAME"):
+            assert large("CLIENT", *command, "n" * (MB * 3 // 2)) == OK and c("PING") == PONG
+        large.send(encode("CLIENT", "SETINFO", "LIB-VER", "n" * (MB * 3 // 2)))
+        assert gone(large) and c("PING") == PONG
+
+
 def test_output_and_transactions_count_too(start):
     server = start(maxmemory_clients="3mb")
     with server.client() as c:
@@ -366,6 +375,8 @@ def test_big_values_of_many_clients_stay_within_it(start):
 LONG_REPLIES = {
     "MGET": encode("MGET", *["k"] * 20000),
     "EXEC": encode("MULTI") + encode("GET", "k") * 20000 + encode("SET", "last", "1") + encode("EXEC"),
+    "EXEC of a value that changes": encode("MULTI") + (encode("SETRANGE", "big", "0", "x") + encode("GET", "big")) * 200 +
+    encode("SET", "last", "1") + encode("EXEC"),
     "COMMAND DOCS": encode("COMMAND", "DOCS", *["client"] * 30000),
     "COMMAND INFO": encode("COMMAND", "INFO", *["client"] * 30000),
 }
@@ -377,13 +388,21 @@ def test_one_commands_reply_is_bounded(start, what):
     """No more of it is made than may wait; what EXEC runs is run, and the server serves on."""
     server = start(client_output_buffer_limit=["normal", "10mb", "0", "0"])
     with server.client() as c, server.client() as greedy:
-        assert c("SET", "k", "x" * 30000) == OK
+        assert c("MSET", "k", "x" * 30000, "big", "x" * MB) == OK
         greedy.send(LONG_REPLIES[what])
         assert gone(greedy)
         with open(f"/proc/{server.pid}/status") as f:
             assert int(re.search(r"VmHWM:\s+(\d+)", f.read())[1]) < 64 * KB
         assert "bytes of output wait for it (client-output-buffer-limit)" in server.output()
-        assert c("EXISTS", "last") == (what == "EXEC")
+        assert c("EXISTS", "last") == what.startswith("EXEC")
+
+
+def test_a_value_that_is_sent_again_and_again_waits_once(start):
+    with start(client_output_buffer_limit=["normal", "10mb", "0", "0"]).client() as c:
+        assert c("MSET", "big", "x" * MB, "k", "v") == OK
+        for _ in range(2):
+            replies = c.transaction(*[("GET", "big"), ("GET", "k"), ("GET", "big")] * 50)
+            assert [len(r) for r in replies] == [MB, 1, MB] * 50
 
 
 @pytest.mark.parametrize("command", ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"])
