@@ -74,7 +74,7 @@ class Disk:
     def __init__(self):
         self.names = {}  # name: what it stood for since the folder's last sync, oldest first; None: nothing
         self.open, self.syncing = {}, {}
-        self.synced = 0  # the newest SET seq that a synced log held
+        self.synced = 0  # the newest SET seq that a synced log held, and a record in it covered: nobody was told of others
         self.acknowledged = 0
 
     def name(self, name, inode):
@@ -129,7 +129,8 @@ class Disk:
             file.settled += n
         for name, stood_for in self.names.items():
             if name.endswith(".aof") and len(stood_for) == 1 and stood_for[0]:
-                numbers = re.findall(rb"\$3\r\nseq\r\n\$\d+\r\n(\d+)\r\n", stood_for[0].durable)
+                covered = stood_for[0].durable.rpartition(b"*2\r\n$4\r\nPING\r\n")[0]
+                numbers = re.findall(rb"\$3\r\nseq\r\n\$\d+\r\n(\d+)\r\n", covered)
                 self.synced = max([self.synced, *map(int, numbers)])
 
     def after_power_cut(self, rng):
