@@ -687,7 +687,7 @@ void log_adopt(const char *id, uint64_t offset, int db) {
     disk_close_later(&lg.fd);
     resp_out_free(&lg.out);
     disk_close_later(&snap.kept_fd);
-    lg.parked = false;
+    lg.parked = lg.strayed = false;
     lg.trouble = FINE;
     lg.at = lg.settled = lg.written = lg.synced = lg.data_end = lg.claimed = offset;
     lg.sum = (struct sum){.from = offset, .covered = offset};
