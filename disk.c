@@ -18,13 +18,11 @@
 /* ==== files =============================================================================================== */
 
 int disk_write_at(int fd, const char *p, size_t n, uint64_t at) {
-    while (n) {
-        ssize_t put = pwrite(fd, p, n, (off_t)at);
+    for (size_t done = 0; done < n;) {
+        ssize_t put = pwrite(fd, p + done, n - done, (off_t)(at + done));
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) return -1;
-        p += put;
-        n -= (size_t)put;
-        at += (size_t)put;
+        done += (size_t)put;
     }
     return 0;
 }
@@ -43,13 +41,11 @@ ssize_t disk_read_at(int fd, char *p, size_t n, uint64_t at) {
 
 int disk_copy(int from, uint64_t src, int to, uint64_t dst, uint64_t n) {
     static _Thread_local char buf[64 << 10];
-    while (n) {
-        ssize_t got = disk_read_at(from, buf, n < sizeof buf ? n : sizeof buf, src);
+    for (uint64_t done = 0; done < n;) {
+        ssize_t got = disk_read_at(from, buf, n - done < sizeof buf ? n - done : sizeof buf, src + done);
         if (got == 0) errno = EIO;
-        if (got <= 0 || disk_write_at(to, buf, (size_t)got, dst) < 0) return -1;
-        src += (uint64_t)got;
-        dst += (uint64_t)got;
-        n -= (uint64_t)got;
+        if (got <= 0 || disk_write_at(to, buf, (size_t)got, dst + done) < 0) return -1;
+        done += (uint64_t)got;
     }
     return 0;
 }
