@@ -82,25 +82,9 @@ void uring_close(int fd) {
     close(fd);
 }
 
-static void plain(struct uring_io *io, bool out) {
-    io->result = out ? send(io->fd, io->p, io->n, MSG_NOSIGNAL) : recv(io->fd, io->p, io->n, 0);
-    if (io->result < 0) io->result = -errno;
-}
-
-/* Takes what is over out of the ring; returns how many. */
-static size_t reap(struct uring_io *ios) {
-    unsigned head = atomic_load_explicit(ring.cq_head, memory_order_relaxed), begin = head;
-    unsigned tail = atomic_load_explicit(ring.cq_tail, memory_order_acquire);
-    for (; head != tail; head++) {
-        const struct io_uring_cqe *c = &ring.cqes[head & ring.cq_mask];
-        ios[c->user_data].result = c->res;
-    }
-    atomic_store_explicit(ring.cq_head, head, memory_order_release);
-    return head - begin;
-}
-
 static void together(struct uring_io *ios, size_t n, bool out) {
     unsigned tail = atomic_load_explicit(ring.sq_tail, memory_order_relaxed);
+    unsigned head = atomic_load_explicit(ring.cq_head, memory_order_relaxed);
     for (size_t i = 0; i < n; i++) {
         struct io_uring_sqe *e = &ring.sqes[tail++ & ring.sq_mask];
         *e = (struct io_uring_sqe){.opcode = out ? IORING_OP_SEND : IORING_OP_RECV, .fd = ios[i].fd, .user_data = i};
@@ -114,14 +98,22 @@ static void together(struct uring_io *ios, size_t n, bool out) {
     for (size_t submitted = 0, over = 0; over < n;) {
         long took = syscall(__NR_io_uring_enter, ring.fd, n - submitted, n - over, IORING_ENTER_GETEVENTS, NULL, 0);
         if (took > 0) submitted += (size_t)took;
-        over += reap(ios);
+        unsigned end = atomic_load_explicit(ring.cq_tail, memory_order_acquire);
+        for (; head != end; head++, over++) { /* these are over: out of the ring */
+            const struct io_uring_cqe *c = &ring.cqes[head & ring.cq_mask];
+            ios[c->user_data].result = c->res;
+        }
+        atomic_store_explicit(ring.cq_head, head, memory_order_release);
     }
 }
 
 static void run(struct uring_io *ios, size_t n, bool out) {
-    if (n > 1 && ring.fd >= 0) together(ios, n, out);
-    else
-        for (size_t i = 0; i < n; i++) plain(&ios[i], out);
+    bool ring_takes = n > 1 && ring.fd >= 0;
+    if (ring_takes) together(ios, n, out);
+    for (struct uring_io *io = ios; !ring_takes && io < ios + n; io++) {
+        io->result = out ? send(io->fd, io->p, io->n, MSG_NOSIGNAL) : recv(io->fd, io->p, io->n, 0);
+        if (io->result < 0) io->result = -errno;
+    }
 }
 
 void uring_read(struct uring_io *ios, size_t n) { run(ios, n, false); }
