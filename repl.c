@@ -88,13 +88,9 @@ static struct {
 /* ==== followers ========================================================================================= */
 
 struct follower *repl_follower_new(int fd, struct client *owner) {
-    struct follower *f = resp_need(calloc(1, sizeof *f));
-    f->fd = fd;
-    f->owner = owner;
-    f->rdb_fd = -1;
-    f->next = repl_followers;
-    repl_followers = f;
-    return f;
+    struct follower *f = resp_need(malloc(sizeof *f));
+    *f = (struct follower){.next = repl_followers, .owner = owner, .fd = fd, .rdb_fd = -1};
+    return repl_followers = f;
 }
 
 static uint64_t oldest_cursor(void) {
