@@ -315,24 +315,16 @@ static void link_connect(void) {
 
 enum { SAID_PING, SAID_AUTH, SAID_PORT, SAID_ADDRESS, SAID_CAPA, SAID_PSYNC };
 
-/* NULL ends the words. */
-static void link_say(const char *const *words) {
-    struct resp_out out = {0};
-    size_t n = 0, mark = resp_later(&out);
-    for (; words[n]; n++) resp_bulk_str(&out, words[n]);
-    resp_later_array(&out, mark, n);
-    bool went = send(leader.fd, out.buf, out.len, MSG_NOSIGNAL) == (ssize_t)out.len;
-    resp_out_free(&out);
-    if (!went) link_fails(false, "it cannot be written to: %s", strerror(errno));
-}
-
 /* Says the next row that has words: the others there is no need for. */
 static void say_next(void) {
     char port[12], next[RESP_INT_MAX];
+    struct resp_out out = {0};
+    size_t n = 0, mark = resp_later(&out);
     const char *user = *opt->user ? opt->user : NULL;
     snprintf(port, sizeof port, "%d", opt->announce_port ? opt->announce_port : opt->port);
     resp_write_int(next, leader.lost ? -1 : (int64_t)log_end() + 1);
     const char *const words[][6] = {
+        /* NULL ends a row's */
         [SAID_PING] = {"PING"},
         [SAID_AUTH] = {*opt->auth ? "AUTH" : NULL, user ? user : opt->auth, user ? opt->auth : NULL},
         [SAID_PORT] = {"REPLCONF", "listening-port", port},
@@ -343,7 +335,11 @@ static void say_next(void) {
     };
     do leader.step++;
     while (!*words[leader.step]);
-    link_say(words[leader.step]);
+    for (; words[leader.step][n]; n++) resp_bulk_str(&out, words[leader.step][n]);
+    resp_later_array(&out, mark, n);
+    bool went = send(leader.fd, out.buf, out.len, MSG_NOSIGNAL) == (ssize_t)out.len;
+    resp_out_free(&out);
+    if (!went) link_fails(false, "it cannot be written to: %s", strerror(errno));
 }
 
 /* It will stand in our files, and be looked for there. */
