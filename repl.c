@@ -418,15 +418,9 @@ static const char *link_line(void) {
 
 /* ---- the snapshot comes in ------------------------------------------------------------------------------ */
 
-/* Whether what came ends in the mark. */
-static bool mark_came(void) {
-    char tail[MARK];
-    return leader.got >= MARK && disk_read_at(leader.file, tail, MARK, leader.got - MARK) == MARK &&
-           !memcmp(tail, leader.mark, MARK);
-}
-
 static void transfer_read(void) {
     static char buf[RECEIVE_MAX];
+    char tail[MARK];
     uint64_t left = *leader.mark ? sizeof buf : leader.size - leader.got;
     ssize_t n = recv(leader.fd, buf, left < sizeof buf ? left : sizeof buf, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
@@ -436,7 +430,8 @@ static void transfer_read(void) {
     if (leader.state != REPL_TRANSFER) return;
     leader.got += (uint64_t)n;
     leader.heard_ms = repl_clock();
-    bool marked = *leader.mark && mark_came();
+    bool marked = *leader.mark && leader.got >= MARK && /* what came ends in the mark */
+                  disk_read_at(leader.file, tail, MARK, leader.got - MARK) == MARK && !memcmp(tail, leader.mark, MARK);
     if (marked) leader.size = leader.got - MARK;
     if (marked || leader.got == leader.size) leader.state = REPL_LOADING;
 }
