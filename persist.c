@@ -1403,12 +1403,10 @@ void persist_cron(int64_t now_ms, const char *save_points) {
 }
 
 int persist_stop(bool save) {
-    bool kept = true, parked = lg.parked, snapshot = !parked && (save || file_wanted());
+    bool parked = lg.parked, snapshot = !parked && (save || file_wanted());
     lg.parked = false;
-    if (snapshot) {
-        snap_cancel();
-        kept = snap_save() == 0;
-    }
+    if (snapshot) snap_cancel();
+    bool kept = !snapshot || snap_save() == 0;
     while (next.fd >= 0 || lg.syncing) {
         if (next.fd >= 0 && !next.busy && file_wanted()) next_give_up(0); /* as in log_flush() */
         else if (next.fd >= 0) next_go_on();
@@ -1422,10 +1420,8 @@ int persist_stop(bool save) {
         while (lg.syncing) disk_wait();
         kept = kept && lg.synced == log_end();
     }
-    if (!kept || (file_wanted() && !parked)) {
-        lg.parked = parked;
-        return -1;
-    }
+    lg.parked = parked;
+    if (!kept || (file_wanted() && !parked)) return -1;
     disk_stop();
     return 0;
 }
