@@ -1382,7 +1382,6 @@ static void follow_option(int64_t now_ms) {
         if (lg.trouble == FINE && log_end() > lg.sum.covered) put_record();
         if (lg.trouble == FINE) write_pending();
         disk_close_later(&lg.fd);
-        lg.trouble = FINE;
         buffer_drop(0, true);
     }
     if (!opt->log_on && lg.fd < 0) lg.trouble = FINE;
