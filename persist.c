@@ -1247,13 +1247,11 @@ static void settle(void) {
     memcpy(lg.h.history, boot.has_rdb ? boot.rdb.history : lg.h.id, sizeof lg.h.history);
     memcpy(lg.h.id, boot.rdb.repl_id, sizeof lg.h.id);
     lg.h.base = lg.at;
-    if (!logged) lg.db = boot.rdb.stream_db;
-    if (logged) {
-        lg.h = boot.header;
-        if (lg.h.foreign > lg.at) lg.h.foreign = lg.at;
-        for (struct past *p = lg.h.past; p < lg.h.past + PAST_IDS; p++)
-            if (p->end > lg.at) p->end = lg.at;
-    }
+    if (logged) lg.h = boot.header;
+    else lg.db = boot.rdb.stream_db;
+    if (lg.h.foreign > lg.at) lg.h.foreign = lg.at;
+    for (struct past *p = lg.h.past; p < lg.h.past + PAST_IDS; p++)
+        if (p->end > lg.at) p->end = lg.at;
     take_new_id(lg.h.id[0] && !(logged && boot.slot_damaged));
 }
 
