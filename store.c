@@ -362,7 +362,6 @@ static struct table table_new(size_t size) {
 }
 
 static void table_free(struct table *t) {
-    if (!t->buckets) return;
     size_t bytes = t->size * sizeof *t->buckets;
     if (bytes < REGION_SIZE) free(t->buckets);
     else munmap(t->buckets, bytes);
