@@ -235,10 +235,8 @@ void replication_promote(void) {
 }
 
 static void follow(const char *host, int port, bool takes_over) {
-    char text[280];
-    snprintf(text, sizeof text, "%s %d", host, port);
     free(config.replicaof);
-    config.replicaof = resp_need(strdup(text));
+    resp_need(asprintf(&config.replicaof, "%s %d", host, port) < 0 ? NULL : config.replicaof);
     if (leader) stream_end(NULL, false);
     for (struct client *c = client_next(NULL); c; c = client_next(c)) c->hold = c->last_write = 0; /* of another log */
     repl_follow(host, port, takes_over);
