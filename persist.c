@@ -1293,7 +1293,7 @@ static int load_all(void) {
 }
 
 int persist_start(const struct persist_options *options, const struct persist_hooks *h) {
-    int64_t start = clock_us(), now = (int64_t)time(NULL);
+    int64_t start = clock_us();
     opt = options;
     hooks = h;
     crc64(0, "", 0);
@@ -1301,9 +1301,8 @@ int persist_start(const struct persist_options *options, const struct persist_ho
     snprintf(rdb_path, sizeof rdb_path, "%s", opt->rdb_path);
     snprintf(aof_temp, sizeof aof_temp, "%s.tmp", opt->aof_path);
     snprintf(rdb_temp, sizeof rdb_temp, "%s.tmp", opt->rdb_path);
-    info.loading = info.save_ok = info.rewrite_ok = true;
+    info = (struct persist_info){.loading = true, .save_ok = true, .rewrite_ok = true, .last_save_s = time(NULL)};
     info.save_seconds = info.rewrite_seconds = -1;
-    info.last_save_s = now;
     if (disk_start() < 0) return refuse("helper thread: %s", strerror(errno));
     store_set_clock(0, STORE_EXPIRE_IGNORE);
     if (load_all() < 0) return -1;
