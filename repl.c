@@ -458,7 +458,6 @@ int repl_take_link(void) {
     leader.failover = false;
     leader.said[0] = '\0';
     leader.up_ms = repl_clock();
-    log_relay_abort();
     return fd;
 }
 
