@@ -1105,13 +1105,13 @@ static int find_log(void) {
     return 0;
 }
 
-/* A file of redis-server's takes the place of one of ours, and stays. Returns whether it is there; -1: refused. */
+/* A file of redis-server's, where there is one, takes the place of one of ours, and stays. */
 static int adopt(const char *name, const char *path) {
     struct stat st;
     if (stat(name, &st) < 0 || (!st.st_size && path == aof_path)) return 0; /* nothing was ever logged there */
     if (link(name, path) < 0) return refuse("%s: it cannot become %s: %s", name, path, strerror(errno));
     hooks->say(LOG_NOTICE, "%s is taken over as %s", name, path);
-    return 1;
+    return 0;
 }
 
 /* Who comes from redis-server puts appendonly.aof, which is newer, or dump.rdb into the folder. */
@@ -1120,11 +1120,10 @@ static int adopt_files(void) {
     if (boot.has_rdb || boot.kind != NO_LOG) return 0;
     if (access("appendonlydir", F_OK) == 0)
         return refuse("appendonlydir/ holds newer data: cat its base and incr files into %s, or move it", aof_path);
-    int taken = adopt("appendonly.aof", aof_path);
-    if (taken > 0) return find_log();
-    if (taken == 0) taken = adopt("dump.rdb", rdb_path);
-    boot.has_rdb = taken > 0;
-    return taken < 0 ? -1 : 0;
+    if (adopt("appendonly.aof", aof_path) < 0 || find_log() < 0) return -1;
+    if (boot.kind == NO_LOG && adopt("dump.rdb", rdb_path) < 0) return -1;
+    boot.has_rdb = access(rdb_path, F_OK) == 0;
+    return 0;
 }
 
 static int load_rdb(void) {
