@@ -191,8 +191,6 @@ static struct {
 
 static size_t round_up(size_t size) { return (size + 7) & ~(size_t)7; }
 
-static void empty_push(void *chunk) { PUSH(arena.empty, arena.nempty, arena.empty_cap, chunk); }
-
 /* Pages: zero already, faulted in when touched, gone at once when unmapped. */
 static void *map(size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -203,7 +201,8 @@ static void *map(size_t bytes) {
 static void region_new(void) {
     char *p = map(REGION_SIZE + CHUNK_SIZE);
     p += -(uintptr_t)p & (CHUNK_SIZE - 1); /* what lies outside is never touched: no memory */
-    for (size_t i = REGION_SIZE; i > 0; i -= CHUNK_SIZE) empty_push(p + i - CHUNK_SIZE);
+    for (size_t i = REGION_SIZE; i > 0; i -= CHUNK_SIZE)
+        PUSH(arena.empty, arena.nempty, arena.empty_cap, p + i - CHUNK_SIZE);
     arena.nclean = arena.nempty;
 }
 
@@ -243,7 +242,7 @@ static void arena_free(void *p, size_t size) {
     if (--c->used) return;
     if (LIST_FIRST(&arena.room[size / 8]) == c && !LIST_NEXT(c, link)) return; /* the last one stays: no to and fro */
     LIST_REMOVE(c, link);
-    empty_push(c);
+    PUSH(arena.empty, arena.nempty, arena.empty_cap, c);
 }
 
 /* Whether the object had better move: much of its chunk is free, and the next allocation is from another one. */
