@@ -1350,12 +1350,6 @@ static void run_save_points(const char *points, int64_t now_s) {
     }
 }
 
-static bool log_outgrew(void) {
-    uint64_t grown = log_end() - snap.offset;
-    return lg.fd >= 0 && opt->rewrite_percentage > 0 && grown > (uint64_t)opt->rewrite_min &&
-           grown >= info.log_base_size / 100 * (uint64_t)opt->rewrite_percentage;
-}
-
 /* Once a second: what is written gets covered and synced; what is synced gets said. */
 static void log_second(int64_t now_ms) {
     struct stat a, b;
@@ -1389,12 +1383,15 @@ static void follow_option(int64_t now_ms) {
 
 void persist_cron(int64_t now_ms, const char *save_points) {
     static int64_t second;
+    uint64_t grown = log_end() - snap.offset;
     if (lg.fd >= 0 && lg.trouble == FULL) write_pending(); /* there may be room again */
     follow_option(now_ms);
     if (now_ms / 1000 != second) log_second(now_ms);
     second = now_ms / 1000;
     run_save_points(save_points, now_ms / 1000);
-    if (!snap.running && log_outgrew()) snap_begin(true);
+    bool outgrown = lg.fd >= 0 && opt->rewrite_percentage > 0 && grown > (uint64_t)opt->rewrite_min &&
+                    grown >= info.log_base_size / 100 * (uint64_t)opt->rewrite_percentage;
+    if (outgrown && !snap.running) snap_begin(true);
 }
 
 int persist_stop(bool save) {
