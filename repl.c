@@ -210,11 +210,11 @@ size_t repl_count(uint64_t offset, bool synced) {
     return n;
 }
 
-size_t repl_good(int64_t max_lag_ms) {
+size_t repl_good(int max_lag_s) {
     size_t n = 0;
     int64_t now = repl_clock();
     for (const struct follower *f = repl_followers; f; f = f->next)
-        n += f->phase == REPL_ONLINE && now - f->acked_ms <= max_lag_ms;
+        n += f->phase == REPL_ONLINE && now - f->acked_ms <= max_lag_s * INT64_C(1000);
     return n;
 }
 

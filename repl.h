@@ -74,7 +74,7 @@ bool repl_may_wait(const struct follower *f);
  * -1: the connection is over. */
 int repl_send(struct follower *f);
 size_t repl_count(uint64_t offset, bool synced); /* online followers that have acknowledged it (as on their disk) */
-size_t repl_good(int64_t max_lag_ms);            /* online followers that were heard of so lately */
+size_t repl_good(int max_lag_s);                 /* online followers that were heard of so lately */
 
 /* ---- the follower's side: the link -------------------------------------------------------------- */
 

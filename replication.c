@@ -118,9 +118,8 @@ void replication_getack(void) {
 bool replication_failing_over(void) { return failover.state != FAILOVER_NONE; }
 
 bool replication_enough(void) {
-    int64_t lag = (int64_t)config.min_replicas_max_lag * 1000;
-    return log_following() || !config.min_replicas_to_write || !lag ||
-           repl_good(lag) >= (size_t)config.min_replicas_to_write;
+    return log_following() || !config.min_replicas_to_write || !config.min_replicas_max_lag ||
+           repl_good(config.min_replicas_max_lag) >= (size_t)config.min_replicas_to_write;
 }
 
 /* Keepalives, and the end of those who are silent. */
@@ -347,7 +346,7 @@ void info_replication(struct resp_out *o) {
     if (host) info_link(o, host, port);
     resp_printf(o, "connected_slaves:%d\r\n", n);
     if (config.min_replicas_to_write && config.min_replicas_max_lag)
-        resp_printf(o, "min_slaves_good_slaves:%zu\r\n", repl_good((int64_t)config.min_replicas_max_lag * 1000));
+        resp_printf(o, "min_slaves_good_slaves:%zu\r\n", repl_good(config.min_replicas_max_lag));
     for (const struct follower *f = repl_followers; f; f = f->next)
         if (f->phase != REPL_NEW) info_follower(o, i++, f);
     resp_printf(o, "master_failover_state:%s\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\n",
