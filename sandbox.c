@@ -63,8 +63,8 @@ static struct sock_filter filter[] = {
     CALL(sendfile), CALL(shutdown), CALL(ppoll), CALL(eventfd2), CALL(fcntl), CALL(ioctl),
     /* files */
     CALL(openat), CALL(memfd_create), CALL(lseek), CALL(pread64), CALL(pwrite64), CALL(fsync), CALL(fdatasync),
-    CALL(ftruncate), CALL(flock), CALL(fchmod), CALL(fstat), CALL(newfstatat), CALL(faccessat), CALL(renameat),
-    CALL(linkat), CALL(unlinkat),
+    CALL(fallocate), CALL(ftruncate), CALL(flock), CALL(fchmod), CALL(fstat), CALL(newfstatat), CALL(faccessat),
+    CALL(renameat), CALL(linkat), CALL(unlinkat),
     /* memory, threads, time, the end */
     CALL(brk), CALL(mmap), CALL(munmap), CALL(mremap), CALL(mprotect), CALL(madvise), CALL(futex),
     CALL(set_robust_list), CALL(rseq), CALL(rt_sigprocmask), CALL(rt_sigaction), CALL(rt_sigreturn),

@@ -88,7 +88,11 @@ def test_appends_until_there_is_no_more(limit):
     with server.client() as c:
         length, reply = 0, 0
         while not isinstance(reply, Error):
-            length, reply = reply, c("APPEND", "k", "x" * 4 * MB)
+            length = reply
+            try:
+                reply = c("APPEND", "k", "x" * 4 * MB)
+            except ConnectionError:  # refused at its header: the reply may be lost with the rest
+                reply = OOM
         assert reply == OOM and length > 50 * MB
     with server.client() as c:
         assert c("STRLEN", "k") == length

@@ -518,3 +518,31 @@ def test_a_full_disk(small_disk, policy):
     again, _ = try_start(small_disk)
     assert again == found
     assert {key: again.get(key) for key in acknowledged} == acknowledged
+
+
+# ---- blocks ahead ------------------------------------------------------------------------------------------------
+
+
+def test_a_busy_log_has_blocks_for_what_comes_next(tmp_path):
+    """Else a write has to wait while a sync finds some. They are no part of the file, and go back at the end."""
+    probe = tmp_path / "probe"
+    probe.touch()
+    if subprocess.run(["fallocate", "--keep-size", "--length", "1M", str(probe)]).returncode:
+        pytest.skip("this file system has no fallocate()")
+    load = [("SET", f"k{i}", "x" * 1000) for i in range(2000)]
+
+    def ahead():
+        c.pipeline(load)
+        st = os.stat(aof(tmp_path))
+        return st.st_blocks * 512 - st.st_size
+
+    with Durable(tmp_path, appendfsync="everysec", auto_aof_rewrite_percentage=0) as s, s.client() as c:
+        eventually(lambda: ahead() > 2 << 20, seconds=10)
+        s.kill()
+    whole = {(0, f"k{i}".encode()): (b"x" * 1000, -1) for i in range(2000)}
+    with Durable(tmp_path, appendfsync="everysec", auto_aof_rewrite_percentage=0) as s, s.client() as c:
+        assert state(c) == whole and not [n for n in os.listdir(tmp_path) if ".cut-" in n]
+        eventually(lambda: ahead() > 2 << 20, seconds=10)
+        assert s.end() == 0
+    assert os.stat(aof(tmp_path)).st_blocks * 512 - os.stat(aof(tmp_path)).st_size < 64 << 10
+    assert try_start(tmp_path)[0] == whole

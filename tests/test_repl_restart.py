@@ -159,6 +159,7 @@ def test_an_old_leader_that_knew_more_starts_anew(node, relay):
     a.start_again(replicaof=list(address(b)))
     wait_same(b, a)
     assert b.syncs() == (1, 0)
+    wait_for(lambda: not a.fact("aof_rewrite_in_progress"))  # its files of that
     a.kill()
     a.start_again()
     wait_same(b, a)

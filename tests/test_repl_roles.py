@@ -294,9 +294,9 @@ def test_a_follower_that_its_own_clients_changed_is_promoted(node, appendfsync):
     assert b("INCR", "n") == 2 and b("SET", "mine", "x") == OK
     assert b("REPLICAOF", "NO", "ONE") == OK
     wait_for(lambda: b("INCR", "n") == 3)
-    assert b("APPEND", "mine", "y") == 2
-    if appendfsync == "everysec":
-        assert b("WAITAOF", 1, 0, 0)[0] == 1
+    with b.client() as c:
+        assert c("APPEND", "mine", "y") == 2
+        assert c("WAITAOF", 1, 0, 0)[0] == 1
     b.kill()
     b.start_again(replicaof=None)
     assert b("MGET", "n", "mine") == [b"3", b"xy"]

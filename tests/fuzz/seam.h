@@ -86,6 +86,7 @@ ssize_t seam_sendfile(int to, int from, off_t *at, size_t n);
 int seam_fstat(int fd, struct stat *st);
 int seam_stat(const char *path, struct stat *st);
 int seam_ftruncate(int fd, off_t n);
+int seam_fallocate(int fd, int mode, off_t at, off_t n);
 int seam_rename(const char *from, const char *to);
 int seam_link(const char *from, const char *to);
 int seam_unlink(const char *path);
@@ -138,6 +139,7 @@ _Noreturn void seam_exit(int status);
 #define fstat                        seam_fstat
 #define stat(...)                    seam_stat(__VA_ARGS__)
 #define ftruncate                    seam_ftruncate
+#define fallocate                    seam_fallocate
 #define rename                       seam_rename
 #define link(...)                    seam_link(__VA_ARGS__)
 #define unlink                       seam_unlink
