@@ -221,11 +221,6 @@ static struct {
     int64_t until;
 } pausing; /* as CLIENT PAUSE said */
 
-void client_unpause(void) {
-    pausing.until = 0;
-    server_set_expiry(); /* changes that follow in this turn must see what has expired go */
-}
-
 enum pause client_paused(void) {
     bool runs = pausing.until >= store_wall_clock();
     return runs && pausing.all ? PAUSE_ALL : runs || replication_failing_over() ? PAUSE_WRITES : PAUSE_NONE;
@@ -245,7 +240,8 @@ void cmd_client_pause(struct cx *cx) {
 }
 
 void cmd_client_unpause(struct cx *cx) {
-    client_unpause();
+    pausing.until = 0;
+    server_set_expiry(); /* changes that follow in this turn must see what has expired go */
     resp_ok(cx->out);
 }
 

@@ -230,7 +230,6 @@ void client_describe(struct resp_out *o, const struct cx *cx, const struct clien
 /* Pausing (clients.c): until a time, or the end is said, nothing of ordinary clients is run, or no changes, as during a
  * failover. Nothing expires meanwhile. */
 enum pause { PAUSE_NONE, PAUSE_WRITES, PAUSE_ALL };
-void client_unpause(void);
 enum pause client_paused(void);
 
 /* A command that is kept for later. */

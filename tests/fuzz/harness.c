@@ -78,7 +78,9 @@ void harness_kill(void) {
     persist_forget();
     repl_forget();
     replication_forget();
-    client_unpause();
+    struct resp_out said = {0};
+    cmd_client_unpause(&(struct cx){.out = &said});
+    resp_out_free(&said);
 }
 
 void harness_forget(void) {
