@@ -12,7 +12,7 @@
 
 /* ==== addresses ================================================================================================ */
 
-static struct address address_of(const struct client *c, bool ours) {
+struct address client_address(const struct client *c, bool ours) {
     struct address a;
     struct sockaddr_storage ss = {0};
     struct sockaddr *sa = (struct sockaddr *)&ss;
@@ -24,10 +24,6 @@ static struct address address_of(const struct client *c, bool ours) {
         snprintf(a.text, sizeof a.text, "%.60s:0", config.unixsocket);
     else snprintf(a.text, sizeof a.text, ss.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", ip, port);
     return a;
-}
-
-struct address client_peer(const struct client *c) {
-    return address_of(c, false);
 }
 
 /* ==== one's own connection ===================================================================================== */
@@ -64,7 +60,7 @@ void client_describe(struct resp_out *o, const struct cx *cx, const struct clien
     for (int i = 0; letters[i]; i++)
         if (set[i]) flags[n++] = letters[i];
     resp_printf(o, "id=%" PRIu64 " addr=%s laddr=%s fd=%d name=%s age=%u idle=%u flags=%s db=%d ", c->id,
-                address_of(c, false).text, address_of(c, true).text, c->fd, c->name ? c->name : "",
+                client_address(c, false).text, client_address(c, true).text, c->fd, c->name ? c->name : "",
                 c->active + idle - c->created, idle, flags, c->db);
     resp_printf(o, "sub=%zu psub=%zu ssub=%zu ", pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
                 pubsub_count(c, PUBSUB_SHARD));
@@ -150,8 +146,8 @@ static bool equals(const struct arg *a, const char *text) { return a->n == strle
 
 static bool filter_takes(const struct filter *f, const struct client *c) {
     return (!f->id || f->id == (int64_t)c->id) && (f->class < 0 || f->class == client_class(c)) &&
-           !(f->user && c->flags & CLIENT_LEADER) && (!f->peer || equals(f->peer, address_of(c, false).text)) &&
-           (!f->local || equals(f->local, address_of(c, true).text));
+           !(f->user && c->flags & CLIENT_LEADER) && (!f->peer || equals(f->peer, client_address(c, false).text)) &&
+           (!f->local || equals(f->local, client_address(c, true).text));
 }
 
 /* Takes the pair of words that begins at argument i. False: the error is said. */

@@ -213,7 +213,8 @@ struct resp_out *client_output(struct client *c); /* for what c did not ask for 
 struct address {
     char text[64]; /* "ip:port", "[ip]:port", or of a Unix socket its path and ":0" */
 };
-struct address client_peer(const struct client *c);
+struct address client_address(const struct client *c, bool ours); /* of the other end of its connection, or of ours */
+#define client_peer(c) client_address((c), false)
 size_t client_count(void);
 int client_class(const struct client *c);       /* 0 normal, 1 replica, 2 pubsub, 3 master */
 int client_class_named(const struct arg *name); /* -1: there is none (config.c) */
