@@ -407,10 +407,7 @@ enum { IDX = 1, LEN = 2, MINMATCHLEN = 4, WITHMATCHLEN = 8 };
 /* Walks back from a's first i and b's first j bytes to the next run's start; returns its length, 0: no more. */
 static size_t lcs_run(struct arg a, struct arg b, uint32_t len[][b.n + 1], size_t *i, size_t *j) {
     size_t n = 0;
-    while (*i && *j && a.p[*i - 1] != b.p[*j - 1]) {
-        if (len[*i - 1][*j] > len[*i][*j - 1]) --*i;
-        else --*j;
-    }
+    while (*i && *j && a.p[*i - 1] != b.p[*j - 1]) --*(len[*i - 1][*j] > len[*i][*j - 1] ? i : j);
     for (; *i && *j && a.p[*i - 1] == b.p[*j - 1]; n++) --*i, --*j;
     return n;
 }
@@ -424,12 +421,7 @@ static void lcs_reply_indexes(struct resp_out *out, struct arg a, struct arg b, 
     while ((n = lcs_run(a, b, len, &i, &j))) {
         if ((int64_t)n < o->number[2]) continue;
         resp_array(out, o->words & WITHMATCHLEN ? 3 : 2);
-        for (int of_b = 0; of_b < 2; of_b++) {
-            int64_t start = (int64_t)(of_b ? j : i);
-            resp_array(out, 2);
-            resp_int(out, start);
-            resp_int(out, start + (int64_t)n - 1);
-        }
+        resp_printf(out, "*2\r\n:%zu\r\n:%zu\r\n*2\r\n:%zu\r\n:%zu\r\n", i, i + n - 1, j, j + n - 1);
         if (o->words & WITHMATCHLEN) resp_int(out, (int64_t)n);
         matches++;
     }
