@@ -216,24 +216,22 @@ const struct command *command_named(const struct arg *name) {
     return c->name ? c : NULL;
 }
 
-/* Replies for the rows that are named from argv[2] on ("get", "client|id"), or for all. Returns how many. */
-static size_t reply_rows(struct cx *cx, void reply(struct resp_out *, const struct command *), bool null_if_unknown) {
-    size_t n = 0;
+/* Replies for the rows that are named from argv[2] on ("get", "client|id"), or for all: as a map, without the unknown
+ * ones, or as an array with null for them. */
+static void reply_rows(struct cx *cx, void reply(struct resp_out *, const struct command *), bool map) {
+    size_t mark = resp_later(cx->out), n = 0;
     for (const struct command *c = command_table; cx->argc <= 2 && c->name; c += command_subs(c) + 1, n++)
         reply(cx->out, c);
     for (int i = 2; i < cx->argc && !client_drowns(cx->client); i++) {
         const struct command *c = command_named(&cx->argv[i]);
         if (c) reply(cx->out, c);
-        else if (null_if_unknown) resp_null(cx->out);
-        n += c || null_if_unknown;
+        else if (!map) resp_null(cx->out);
+        n += c || !map;
     }
-    return n;
+    (map ? resp_later_map : resp_later_array)(cx->out, mark, n);
 }
 
-void cmd_command_info(struct cx *cx) {
-    size_t mark = resp_later(cx->out);
-    resp_later_array(cx->out, mark, reply_rows(cx, reply_info, true));
-}
+void cmd_command_info(struct cx *cx) { reply_rows(cx, reply_info, false); }
 
 void cmd_command_count(struct cx *cx) {
     int64_t n = 0;
@@ -275,10 +273,7 @@ static void reply_docs(struct resp_out *o, const struct command *c) {
     for (int i = 1; i <= subs; i++) reply_docs(o, &c[i]);
 }
 
-void cmd_command_docs(struct cx *cx) {
-    size_t mark = resp_later(cx->out);
-    resp_later_map(cx->out, mark, reply_rows(cx, reply_docs, false));
-}
+void cmd_command_docs(struct cx *cx) { reply_rows(cx, reply_docs, true); }
 
 /* ==== COMMAND LIST, ACL CAT, COMMAND GETKEYS ================================================================= */
 
