@@ -130,15 +130,11 @@ void cmd_bitpos(struct cx *cx) {
     if (!cx_int(cx, 2, &on) || !cx_check(cx, on == 0 || on == 1, "ERR The bit argument must be 1 or 0.")) return;
     struct entry *e = cx_read(cx, &cx->argv[1]);
     struct arg v = store_value(e);
-    if (!e) {
-        resp_int(cx->out, on ? -1 : 0); /* a row of zeros without an end */
-        return;
-    }
-    if (!cx_check(cx, cx->argc <= 6, "ERR syntax error")) return;
-    if (cx->argc > 3 && (!cx_int(cx, 3, &first) || !read_unit(cx, 5, &unit))) return;
-    if (cx->argc > 4 && !cx_int(cx, 4, &last)) return;
+    if (e && !cx_check(cx, cx->argc <= 6, "ERR syntax error")) return;
+    if (e && cx->argc > 3 && (!cx_int(cx, 3, &first) || !read_unit(cx, 5, &unit))) return;
+    if (e && cx->argc > 4 && !cx_int(cx, 4, &last)) return;
     bool some = bit_range(v.n, unit, &first, &last);
-    int64_t found = some ? find_bit(v.p, first, last, on) : -1;
+    int64_t found = some ? find_bit(v.p, first, last, on) : e || on ? -1 : 0; /* no key: zeros without an end */
     /* Zeros follow behind the value, but not behind an end that was asked for. */
     if (some && found < 0 && !on && cx->argc < 5) found = last + 1;
     resp_int(cx->out, found);
