@@ -203,10 +203,7 @@ void cmd_acl_users(struct cx *cx) {
 
 void cmd_acl_getuser(struct cx *cx) {
     bool password = *config.requirepass;
-    if (!is_the_user(&cx->argv[2])) {
-        resp_null(cx->out);
-        return;
-    }
+    if (!cx_or_null(cx, is_the_user(&cx->argv[2]))) return;
     resp_map(cx->out, 6);
     resp_words(cx->out, "flags");
     resp_set(cx->out, password ? 1 : 2);

@@ -35,8 +35,7 @@ void cmd_client_setname(struct cx *cx) {
 }
 
 void cmd_client_getname(struct cx *cx) {
-    if (cx->client->name) resp_bulk_str(cx->out, cx->client->name);
-    else resp_null(cx->out);
+    if (cx_or_null(cx, cx->client->name)) resp_bulk_str(cx->out, cx->client->name);
 }
 
 void cmd_client_setinfo(struct cx *cx) {

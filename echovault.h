@@ -105,6 +105,10 @@ static inline bool cx_check(struct cx *cx, bool well, const char *error) { /* sa
     return well;
 }
 #define cx_checkf(cx, well, ...) ((well) || (resp_errorf((cx)->out, __VA_ARGS__), false)) /* with a format */
+static inline bool cx_or_null(struct cx *cx, bool there) { /* says null unless there is something to be said */
+    if (!there) resp_null(cx->out);
+    return there;
+}
 static inline bool cx_arity(struct cx *cx, bool well) {
     return cx_checkf(cx, well, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
 }

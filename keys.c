@@ -175,8 +175,7 @@ void cmd_randomkey(struct cx *cx) {
         size = store_size(cx->db);
         store_peek(cx->db, &key); /* a leader deletes it; a follower may hold nothing but such keys */
     }
-    if (e) resp_bulk(cx->out, store_key(e).p, store_key(e).n);
-    else resp_null(cx->out);
+    if (cx_or_null(cx, e)) resp_bulk(cx->out, store_key(e).p, store_key(e).n);
 }
 
 /* Would Redis keep this value as an integer? */
@@ -197,8 +196,8 @@ void cmd_object(struct cx *cx) {
     int fact = resp_arg_flag(&cx->argv[1], "encoding refcount idletime freq");
     struct entry *e = cx_peek(cx, &cx->argv[2]);
     int64_t v;
-    if (!e) resp_null(cx->out);
-    else if (fact == ENCODING) resp_bulk_str(cx->out, cx_encoding(e));
+    if (!cx_or_null(cx, e)) return;
+    if (fact == ENCODING) resp_bulk_str(cx->out, cx_encoding(e));
     else if (fact == REFCOUNT)
         resp_int(cx->out, is_int(e, &v) && v >= 0 && v < 10000 ? INT_MAX : 1); /* Redis shares them */
     else if (fact == IDLETIME) resp_int(cx->out, store_idle(e));
@@ -375,11 +374,10 @@ void cmd_swapdb(struct cx *cx) {
 
 void cmd_dump(struct cx *cx) {
     struct entry *e = cx_read(cx, &cx->argv[1]);
-    if (e && !cx_memory(cx, NULL, 2 * store_value(e).n)) return;
+    if (!cx_or_null(cx, e) || !cx_memory(cx, NULL, 2 * store_value(e).n)) return;
     size_t mark = resp_later(cx->out);
-    if (e) rdb_dump(cx->out, store_value(e).p, store_value(e).n);
-    if (e) resp_later_bulk(cx->out, mark);
-    else resp_null(cx->out);
+    rdb_dump(cx->out, store_value(e).p, store_value(e).n);
+    resp_later_bulk(cx->out, mark);
 }
 
 /* RESTORE's options; -1: the error is said. */

@@ -324,8 +324,7 @@ void cmd_memory_usage(struct cx *cx) {
     struct entry *e = store_peek(cx->db, &cx->argv[2]);
     struct cx_options o; /* SAMPLES is for a collection's elements: a string has none */
     if (!cx_options(cx, 3, "samples", 0, 1, 0, &o)) return;
-    if (e) resp_int(cx->out, (int64_t)store_entry_memory(e));
-    else resp_null(cx->out);
+    if (cx_or_null(cx, e)) resp_int(cx->out, (int64_t)store_entry_memory(e));
 }
 
 void cmd_memory_stats(struct cx *cx) {

@@ -155,8 +155,7 @@ static void set_with_options(struct cx *cx) {
     if (o.words & KEEPTTL) deadline = store_deadline(e);
     if (!refused) set_and_log(cx, "set", &cx->argv[2], deadline, o.words & KEEPTTL);
     if (o.words & GET) return;
-    if (refused) resp_null(cx->out);
-    else resp_ok(cx->out);
+    if (cx_or_null(cx, !refused)) resp_ok(cx->out);
 }
 
 /* SETEX and PSETEX. */
