@@ -132,31 +132,32 @@ void observe_monitored(const struct cx *cx) {
 
 /* ==== LATENCY: what took long ================================================================================== */
 
-static const struct {
+static struct event {
     const char *name, *advice;
-} events[EVENTS] = {{"command", "SLOWLOG GET tells which commands took long, and their arguments."},
-                    {"fast-command", "The machine kept it waiting: paging, or a busy processor?"},
-                    {"expire-cycle", "Much expired or was flushed at once, or the machine kept it waiting."},
-                    {"eviction-cycle", "maxmemory is passed fast, by big values or all at once."},
-                    {"snapshot", "The machine kept a slice of it waiting: paging, or a busy processor?"},
-                    {"aof-write", "The kernel was slow to take the log: what else writes to that disk?"}};
-static struct series {
-    struct {
+    size_t n; /* samples ever taken */
+    int64_t worst_ms;
+    struct sample {
         int64_t s, ms;
     } samples[KEPT]; /* a ring; each the worst of its second */
-    size_t n;        /* ever taken */
-    int64_t worst_ms;
-} series[EVENTS];
+} events[EVENTS] = {
+    {.name = "command", .advice = "SLOWLOG GET tells which commands took long, and their arguments."},
+    {.name = "fast-command", .advice = "The machine kept it waiting: paging, or a busy processor?"},
+    {.name = "expire-cycle", .advice = "Much expired or was flushed at once, or the machine kept it waiting."},
+    {.name = "eviction-cycle", .advice = "maxmemory is passed fast, by big values or all at once."},
+    {.name = "snapshot", .advice = "The machine kept a slice of it waiting: paging, or a busy processor?"},
+    {.name = "aof-write", .advice = "The kernel was slow to take the log: what else writes to that disk?"}};
+
+/* Sample i of all that were ever taken, as long as it is kept. */
+static struct sample *sample(struct event *e, size_t i) { return &e->samples[i % KEPT]; }
 
 static void event_add(enum observed event, int64_t ms) {
-    struct series *x = &series[event];
+    struct event *e = &events[event];
     int64_t s = store_wall_clock() / 1000;
     if (!config.latency_threshold || ms < config.latency_threshold) return;
-    if (!x->n || x->samples[(x->n - 1) % KEPT].s != s) x->samples[x->n++ % KEPT].ms = 0;
-    size_t last = (x->n - 1) % KEPT;
-    x->samples[last].s = s;
-    if (ms > x->samples[last].ms) x->samples[last].ms = ms;
-    if (ms > x->worst_ms) x->worst_ms = ms;
+    if (!e->n || sample(e, e->n - 1)->s != s) *sample(e, e->n++) = (struct sample){.s = s};
+    struct sample *last = sample(e, e->n - 1);
+    if (ms > last->ms) last->ms = ms;
+    if (ms > e->worst_ms) e->worst_ms = ms;
 }
 
 int64_t observe_event(enum observed event, int64_t began) {
@@ -165,29 +166,27 @@ int64_t observe_event(enum observed event, int64_t began) {
     return now;
 }
 
-/* Has the event happened, and do the arguments from the third on name it, where there are any? */
-static bool meant(const struct cx *cx, int event) {
-    return series[event].n && (cx->argc == 2 || cx_given(cx, events[event].name));
+/* The first from e on that has happened and that the arguments from the third on name, where there are any, or NULL. */
+static struct event *meant(const struct cx *cx, struct event *e) {
+    while (e < events + EVENTS && !(e->n && (cx->argc == 2 || cx_given(cx, e->name)))) e++;
+    return e < events + EVENTS ? e : NULL;
 }
 
 void cmd_latency_latest(struct cx *cx) {
     size_t mark = resp_later(cx->out), n = 0;
-    for (int e = 0; e < EVENTS; e++) {
-        size_t last = (series[e].n + KEPT - 1) % KEPT;
-        if (!meant(cx, e)) continue;
-        n++;
+    for (struct event *e = events; (e = meant(cx, e)); e++, n++) {
         resp_array(cx->out, 4);
-        resp_bulk_str(cx->out, events[e].name);
-        resp_printf(cx->out, INT INT INT, series[e].samples[last].s, series[e].samples[last].ms, series[e].worst_ms);
+        resp_bulk_str(cx->out, e->name);
+        resp_printf(cx->out, INT INT INT, sample(e, e->n - 1)->s, sample(e, e->n - 1)->ms, e->worst_ms);
     }
     resp_later_array(cx->out, mark, n);
 }
 
 void cmd_latency_history(struct cx *cx) {
     size_t mark = resp_later(cx->out), n = 0;
-    for (int e = 0; e < EVENTS; e++)
-        for (size_t i = series[e].n < KEPT ? 0 : series[e].n - KEPT; meant(cx, e) && i < series[e].n; i++, n++)
-            resp_printf(cx->out, "*2\r\n" INT INT, series[e].samples[i % KEPT].s, series[e].samples[i % KEPT].ms);
+    for (struct event *e = events; (e = meant(cx, e)); e++)
+        for (size_t i = e->n < KEPT ? 0 : e->n - KEPT; i < e->n; i++, n++)
+            resp_printf(cx->out, "*2\r\n" INT INT, sample(e, i)->s, sample(e, i)->ms);
     resp_later_array(cx->out, mark, n);
 }
 
@@ -196,21 +195,20 @@ void cmd_latency_graph(struct cx *cx) {
     enum { ROWS = 4, WIDTH = 80 }; /* a row has three heights, and full */
     static const int64_t units[] = {1, 60, 3600, 86400, INT64_MAX};
     char grid[ROWS + 1 + RESP_INT_MAX][KEPT], label[RESP_INT_MAX + 1];
-    size_t rows[KEPT / WIDTH] = {0}, e = 0;
-    while (e < EVENTS && !meant(cx, (int)e)) e++;
-    if (!cx_checkf(cx, e < EVENTS, "ERR No samples available for event '%.*s'", (int)cx->argv[2].n, cx->argv[2].p))
-        return;
-    const struct series *x = &series[e];
-    size_t n = x->n < KEPT ? x->n : KEPT;
-    int64_t low = x->samples[0].ms, high = low;
+    size_t rows[KEPT / WIDTH] = {0};
+    struct event *e = meant(cx, events);
+    if (!cx_checkf(cx, e, "ERR No samples available for event '%.*s'", (int)cx->argv[2].n, cx->argv[2].p)) return;
+    size_t n = e->n < KEPT ? e->n : KEPT;
+    int64_t low = e->samples[0].ms, high = low;
     for (size_t i = 0; i < n; i++) {
-        if (x->samples[i].ms < low) low = x->samples[i].ms;
-        if (x->samples[i].ms > high) high = x->samples[i].ms;
+        if (e->samples[i].ms < low) low = e->samples[i].ms;
+        if (e->samples[i].ms > high) high = e->samples[i].ms;
     }
     memset(grid, ' ', sizeof grid);
     for (size_t i = 0; i < n; i++) {
-        size_t at = (x->n - n + i) % KEPT, unit = 0, below = ROWS + 1;
-        int64_t above = x->samples[at].ms - low, ago = store_wall_clock() / 1000 - x->samples[at].s;
+        size_t unit = 0, below = ROWS + 1;
+        const struct sample *x = sample(e, e->n - n + i);
+        int64_t above = x->ms - low, ago = store_wall_clock() / 1000 - x->s;
         int64_t range = high - low, height = range ? (above * 3 * ROWS - (above == range)) / range : 0;
         for (int64_t row = ROWS - 1; row >= 0 && height >= 0; row--, height -= 3)
             grid[row][i] = "_o#|"[height < 3 ? height : 3];
@@ -220,8 +218,8 @@ void cmd_latency_graph(struct cx *cx) {
         if (below > rows[i / WIDTH]) rows[i / WIDTH] = below;
     }
     size_t mark = resp_later(cx->out);
-    resp_printf(cx->out, "%s - high %" PRId64 " ms, low %" PRId64 " ms (all time high %" PRId64 " ms)\n%s\n",
-                events[e].name, high, low, x->worst_ms,
+    resp_printf(cx->out, "%s - high %" PRId64 " ms, low %" PRId64 " ms (all time high %" PRId64 " ms)\n%s\n", e->name,
+                high, low, e->worst_ms,
                 "--------------------------------------------------------------------------------");
     for (size_t i = 0; i < n; i += WIDTH)
         for (size_t row = 0; row < rows[i / WIDTH]; row++)
@@ -232,17 +230,16 @@ void cmd_latency_graph(struct cx *cx) {
 
 void cmd_latency_reset(struct cx *cx) {
     int64_t n = 0;
-    for (int e = 0; e < EVENTS; e++)
-        if (meant(cx, e)) n++, series[e] = (struct series){.n = 0};
+    for (struct event *e = events; (e = meant(cx, e)); e++, n++)
+        *e = (struct event){.name = e->name, .advice = e->advice};
     resp_int(cx->out, n);
 }
 
 void cmd_latency_doctor(struct cx *cx) {
     size_t mark = resp_later(cx->out);
-    for (int e = 0; e < EVENTS; e++)
-        if (meant(cx, e))
-            resp_printf(cx->out, "%s: in %zu seconds, at worst %" PRId64 " ms. %s\n", events[e].name, series[e].n,
-                        series[e].worst_ms, events[e].advice);
+    for (struct event *e = events; (e = meant(cx, e)); e++)
+        resp_printf(cx->out, "%s: in %zu seconds, at worst %" PRId64 " ms. %s\n", e->name, e->n, e->worst_ms,
+                    e->advice);
     if (cx->out->len == mark)
         resp_printf(cx->out, "Nothing took long, or latency-monitor-threshold is 0: nothing is watched.\n");
     resp_later_text(cx->out, mark);
