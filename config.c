@@ -515,9 +515,8 @@ static bool rewrite(struct resp_out *text) {
     while (old && getline(&line, &cap, old) >= 0) {
         line[strcspn(line, "\r\n")] = 0;
         const char *start = line + strspn(line, " \t");
-        snprintf(name, sizeof name, "%s", start);
-        size_t n = strcspn(name, " \t");
-        name[n] = 0;
+        size_t n = strcspn(start, " \t");
+        snprintf(name, sizeof name, "%.*s", (int)n, start);
         const struct option *o = option_of(name, start + n + strspn(start + n, " \t"));
         said |= !strcmp(start, signature);
         if (o && o->type == T_REFUSED && same(name, "user")) continue; /* it follows from requirepass */
@@ -537,29 +536,28 @@ static bool rewrite(struct resp_out *text) {
     return well;
 }
 
-/* 0, or -1 with errno: then the old file is as it was. */
+/* 0, or errno: then the old file is as it was. */
 static int replace_file(const char *path, const struct resp_out *text) {
     char temp[PATH_MAX + 8];
     struct stat old;
     snprintf(temp, sizeof temp, "%s.XXXXXX", path);
     int fd = mkstemp(temp);
-    if (fd < 0) return -1;
+    if (fd < 0) return errno;
     bool failed = (!stat(path, &old) && fchmod(fd, old.st_mode & 07777)) ||
                   disk_write_at(fd, text->buf, text->len, 0) || disk_publish(fd, temp, path);
-    int error = errno;
+    int error = failed ? errno : 0;
     close(fd);
-    if (failed) unlink(temp);
-    errno = error;
-    return failed ? -1 : 0;
+    if (error) unlink(temp);
+    return error;
 }
 
 void cmd_config_rewrite(struct cx *cx) {
     struct resp_out text = {0};
     if (!cx_check(cx, config.file, "ERR The server is running without a config file")) return;
-    bool well = rewrite(&text) && !replace_file(config.file, &text);
-    const char *why = strerror(errno);
-    if (well) server_log(LOG_NOTICE, "CONFIG REWRITE executed with success.");
+    int error = rewrite(&text) ? replace_file(config.file, &text) : errno;
+    const char *why = strerror(error);
+    if (!error) server_log(LOG_NOTICE, "CONFIG REWRITE executed with success.");
     else server_log(LOG_WARNING, "CONFIG REWRITE failed: %s", why);
-    if (cx_checkf(cx, well, "ERR Rewriting config file: %s", why)) resp_ok(cx->out);
+    if (cx_checkf(cx, !error, "ERR Rewriting config file: %s", why)) resp_ok(cx->out);
     resp_out_free(&text);
 }
