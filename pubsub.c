@@ -76,12 +76,11 @@ static struct subscription *subscribe(struct client *c, enum pubsub_kind kind, c
 static void unsubscribe(struct subscription *s) {
     struct subscriptions **owner = s->client ? &s->client->subs : &topics;
     assert(*owner);
-    size_t *count = (*owner)->count;
     tdelete(s, &tree, compare);
     TAILQ_REMOVE(&(*owner)->list[s->kind], s, of_owner);
-    count[s->kind]--;
+    (*owner)->count[s->kind]--;
     (*owner)->bytes -= cost(s);
-    if (!count[PUBSUB_CHANNEL] && !count[PUBSUB_PATTERN] && !count[PUBSUB_SHARD]) {
+    if (!(*owner)->bytes) {
         free(*owner);
         *owner = NULL;
     }
