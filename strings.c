@@ -358,11 +358,9 @@ static void reply_number(struct resp_out *out, bool real, long double v, char *d
 static void increx_set(struct cx *cx, int words, const struct entry *e, const char *digits, int64_t deadline) {
     int64_t before = store_deadline(e);
     bool lasts = before != STORE_NO_DEADLINE, timed = words & DEADLINES && !(lasts && words & ENX);
-    bool keep = !timed && !(words & PERSIST);
-    if (timed && deadline <= store_now()) {
-        if (e) cx_delete(cx);
-        return;
-    }
+    bool keep = !timed && !(words & PERSIST), past = timed && deadline <= store_now();
+    if (past && e) cx_delete(cx);
+    if (past) return;
     struct arg val = {.p = digits, .n = (uint32_t)strlen(digits)};
     set_and_log(cx, words & BYFLOAT ? "incrbyfloat" : "incrby", &val, keep ? before : deadline, keep);
     if (lasts && words & PERSIST) cx_event(cx->db, 'g', "persist", &cx->argv[1]);
