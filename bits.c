@@ -195,7 +195,7 @@ void cmd_bitop(struct cx *cx) {
 
 __extension__ typedef __int128 wide; /* holds every sum of two 64-bit integers, signed or not */
 
-enum { FIELD_GET = 1, FIELD_SET = 2, FIELD_INCRBY = 4 };
+enum { FIELD_GET = 1, FIELD_SET = 2, FIELD_INCRBY = 4, FIELD_OVERFLOW = 8 };
 enum { WRAP = 1, SATURATE = 2, FAIL = 4 };
 
 struct field {
@@ -243,22 +243,18 @@ static bool read_type(struct cx *cx, const struct arg *a, struct field *f) {
                     "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.");
 }
 
-/* Reads the field at argv[*i] with the OVERFLOW words before it, which also hold for what follows, and moves *i behind
- * it. 1: there is one; 0: no more; -1: the error is said. */
-static int next_field(struct cx *cx, int *i, struct field *f) {
-    for (; *i + 1 < cx->argc && resp_arg_is(&cx->argv[*i], "overflow"); *i += 2) {
-        f->overflow = resp_arg_flag(&cx->argv[*i + 1], "wrap sat fail");
-        if (!cx_check(cx, f->overflow, "ERR Invalid OVERFLOW type specified")) return -1;
-    }
-    if (*i == cx->argc) return 0;
+/* Reads the field at argv[*i], or the OVERFLOW that holds for those behind it, and moves *i on. False: the error is
+ * said. */
+static bool next_field(struct cx *cx, int *i, struct field *f) {
     struct arg *a = &cx->argv[*i];
-    f->action = resp_arg_flag(a, "get set incrby");
-    int words = f->action == FIELD_GET ? 3 : 4;
-    if (!cx_check(cx, f->action && *i + words <= cx->argc, "ERR syntax error") || !read_type(cx, &a[1], f) ||
-        !read_offset(cx, &a[2], f->width, &f->offset) || (words == 4 && !cx_int(cx, *i + 3, &f->operand)))
-        return -1;
+    f->action = resp_arg_flag(a, "get set incrby overflow");
+    int words = f->action == FIELD_OVERFLOW ? 2 : f->action == FIELD_GET ? 3 : 4;
+    if (!cx_check(cx, f->action && *i + words <= cx->argc, "ERR syntax error")) return false;
     *i += words;
-    return 1;
+    if (words == 2) f->overflow = resp_arg_flag(&a[1], "wrap sat fail");
+    if (words == 2) return cx_check(cx, f->overflow, "ERR Invalid OVERFLOW type specified");
+    return read_type(cx, &a[1], f) && read_offset(cx, &a[2], f->width, &f->offset) &&
+           (words == 3 || cx_int(cx, *i - 1, &f->operand));
 }
 
 /* Goes through the fields twice: to see that all are right and how long the value must be, then to do them. */
@@ -266,25 +262,24 @@ void cmd_bitfield(struct cx *cx) {
     struct arg *key = &cx->argv[1];
     struct field f = {0};
     size_t fields = 0, need = 0;
-    int i = 2, more;
-    for (; (more = next_field(cx, &i, &f)) > 0; fields++) {
+    int i = 2;
+    for (; i < cx->argc; fields += f.action != FIELD_OVERFLOW) {
+        if (!next_field(cx, &i, &f)) return;
         size_t end = (size_t)(f.offset + f.width + 7) / 8;
-        if (f.action != FIELD_GET && end > need) need = end;
+        if (f.action & (FIELD_SET | FIELD_INCRBY) && end > need) need = end;
     }
-    if (more < 0 ||
-        !cx_check(cx, !need || cx->cmd->flags & CMD_WRITE, "ERR BITFIELD_RO only supports the GET subcommand"))
-        return;
+    if (!cx_check(cx, !need || cx->cmd->flags & CMD_WRITE, "ERR BITFIELD_RO only supports the GET subcommand")) return;
     struct entry *e = need ? store_find(cx->db, key) : cx_read(cx, key);
     struct arg value = store_value(e);
     if (need && !cx_memory(cx, e, need > value.n ? need : value.n)) return;
     bool grown = need > value.n, changed = false;
     if (grown) value = (struct arg){.p = cx_edit(cx, key, need), .n = (uint32_t)need};
     resp_array(cx->out, fields);
-    for (i = 2, f = (struct field){0}; next_field(cx, &i, &f) > 0;) {
+    for (i = 2, f = (struct field){0}; i < cx->argc && next_field(cx, &i, &f);) {
+        if (f.action == FIELD_OVERFLOW) continue;
         wide old = read_field(&f, value), v = old;
         bool fits = f.action == FIELD_GET || new_number(&f, old, &v);
-        if (!fits) resp_null(cx->out);
-        else resp_int(cx->out, (int64_t)(f.action == FIELD_SET ? old : v));
+        if (cx_or_null(cx, fits)) resp_int(cx->out, (int64_t)(f.action == FIELD_SET ? old : v));
         if (!fits || f.action == FIELD_GET) continue;
         changed |= grown || v != old;
         if (v != old) value.p = write_field(&f, cx_edit(cx, key, value.n), v);
