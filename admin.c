@@ -63,8 +63,6 @@ static bool is_secret(const struct arg *given, const char *secret) {
     return difference == 0;
 }
 
-static bool is_the_user(const struct arg *name) { return name->n == 7 && !memcmp(name->p, "default", 7); }
-
 /* Refused logins, the newest first, for ACL LOG: one like another of the last minute is counted with it. */
 static struct refusal {
     struct resp_out what, who; /* reason to username as they are answered; the client's line */
@@ -127,7 +125,8 @@ void cmd_acl_log(struct cx *cx) {
 /* Which arguments are the user (0: "default" is meant) and the password. False: the error is said. */
 static bool authenticate(struct cx *cx, int user, int password) {
     const struct arg *name = user ? &cx->argv[user] : &ARG("default");
-    bool right = is_the_user(name) && (!*config.requirepass || is_secret(&cx->argv[password], config.requirepass));
+    bool right =
+        cx_same(*name, ARG("default")) && (!*config.requirepass || is_secret(&cx->argv[password], config.requirepass));
     if (right) cx->client->flags |= CLIENT_AUTHED;
     else note_refusal(cx, name);
     return cx_check(cx, right, "WRONGPASS invalid username-password pair or user is disabled.");
@@ -203,7 +202,7 @@ void cmd_acl_users(struct cx *cx) {
 
 void cmd_acl_getuser(struct cx *cx) {
     bool password = *config.requirepass;
-    if (!cx_or_null(cx, is_the_user(&cx->argv[2]))) return;
+    if (!cx_or_null(cx, cx_same(cx->argv[2], ARG("default")))) return;
     resp_map(cx->out, 6);
     resp_words(cx->out, "flags");
     resp_set(cx->out, password ? 1 : 2);

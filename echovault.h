@@ -112,6 +112,7 @@ static inline bool cx_or_null(struct cx *cx, bool there) { /* says null unless t
 static inline bool cx_arity(struct cx *cx, bool well) {
     return cx_checkf(cx, well, "ERR wrong number of arguments for '%s' command", cx->cmd->name);
 }
+static inline bool cx_same(struct arg a, struct arg b) { return a.n == b.n && !memcmp(a.p, b.p, a.n); }
 bool cx_given(const struct cx *cx, const char *word);  /* is it among the arguments, upper or lower case (admin.c) */
 bool cx_at_most(struct cx *cx, int argc);              /* a subcommand's arguments; false: the error is said */
 bool cx_int(struct cx *cx, int i, int64_t *v);         /* argument i as an integer; false: the error is said */

@@ -295,8 +295,6 @@ void cmd_flushdb(struct cx *cx) {
 
 /* ==== names and databases =============================================================================== */
 
-static bool same_name(const struct arg *a, const struct arg *b) { return a->n == b->n && !memcmp(a->p, b->p, a->n); }
-
 /* Gives to in db what argv[1] has. */
 static void copy_key(struct cx *cx, struct db *db, struct arg *to) {
     store_copy(store_peek(cx->db, &cx->argv[1]), db, to);
@@ -314,7 +312,7 @@ void cmd_rename(struct cx *cx) {
     struct arg *from = &cx->argv[1], *to = &cx->argv[2];
     bool only_new = !strcmp(cx->cmd->name, "renamenx");
     if (!cx_check(cx, store_find(cx->db, from), "ERR no such key")) return;
-    bool change = !same_name(from, to) && !(store_find(cx->db, to) && only_new);
+    bool change = !cx_same(*from, *to) && !(store_find(cx->db, to) && only_new);
     if (change) move_key(cx, cx->db, to, "rename_from", "rename_to");
     if (only_new) resp_int(cx->out, change);
     else resp_ok(cx->out);
@@ -341,7 +339,7 @@ void cmd_copy(struct cx *cx) {
         if (option == 1) replace = true;
         else if (!(db = cx_database(cx, i))) return;
     }
-    if (!cx_check(cx, db != cx->db || !same_name(from, to), same_object)) return;
+    if (!cx_check(cx, db != cx->db || !cx_same(*from, *to), same_object)) return;
     bool change = cx_read(cx, from) && (!store_find(db, to) || replace);
     if (change) {
         copy_key(cx, db, to);

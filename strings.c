@@ -138,10 +138,7 @@ static void set_and_log(struct cx *cx, const char *event, struct arg *val, int64
     log_set(cx, key, &copy, deadline, keep);
 }
 
-static bool has_value(const struct entry *e, const struct arg *value) {
-    struct arg has = store_value(e);
-    return e && has.n == value->n && memcmp(has.p, value->p, has.n) == 0;
-}
+static bool has_value(const struct entry *e, const struct arg *value) { return e && cx_same(store_value(e), *value); }
 
 static void set_with_options(struct cx *cx) {
     struct cx_options o;
