@@ -245,18 +245,16 @@ void cmd_client_unpause(struct cx *cx) {
 static size_t counted; /* the sum of all clients' */
 
 void client_count_memory(struct client *c) {
+    const uint32_t spared = CLIENT_NO_EVICT | CLIENT_LEADER | CLIENT_FOLLOWER | CLIENT_CLOSING;
     if (!config.maxmemory_clients && !c->counted) return;
-    bool spared =
-        !config.maxmemory_clients || c->flags & (CLIENT_NO_EVICT | CLIENT_LEADER | CLIENT_FOLLOWER | CLIENT_CLOSING);
     counted -= c->counted;
-    c->counted = spared ? 0 : client_memory(c, NULL, NULL, NULL);
+    c->counted = config.maxmemory_clients && !(c->flags & spared) ? client_memory(c, NULL, NULL, NULL) : 0;
     counted += c->counted;
 }
 
 /* Above maxmemory-clients, who takes most is closed first; many at once only in the turns to come. */
 void clients_evict(void) {
-    int64_t limit =
-        config.maxmemory_clients < 0 ? config.maxmemory / 100 * -config.maxmemory_clients : config.maxmemory_clients;
+    int64_t given = config.maxmemory_clients, limit = given < 0 ? config.maxmemory / 100 * -given : given;
     for (int i = 0; limit && counted > (size_t)limit && i < 16; i++) {
         struct client *largest = NULL;
         for (struct client *c = client_next(NULL); c; c = client_next(c))
