@@ -61,9 +61,8 @@ static const char *check_save(char *text) {
 static const char *check_leader(char *text) {
     char host[256];
     int port, used = 0;
-    bool good =
-        !*text || (sscanf(text, "%255s %d%n", host, &port, &used) == 2 && !text[used] && port > 0 && port < 65536);
-    return good ? NULL : "it takes a host and a port";
+    bool pair = sscanf(text, "%255s %d%n", host, &port, &used) == 2 && !text[used] && port > 0 && port < 65536;
+    return pair || !*text ? NULL : "it takes a host and a port";
 }
 
 int client_class_named(const struct arg *name) {
