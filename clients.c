@@ -93,20 +93,18 @@ void cmd_client_list(struct cx *cx) {
     bool by_id = cx->argc > 3 && resp_arg_is(&cx->argv[2], "id");
     if (!cx_check(cx, cx->argc == 2 || by_type || by_id, "ERR syntax error")) return;
     if (by_type && !read_class(cx, &cx->argv[3], &class)) return;
-    int64_t *ids = resp_need(malloc((size_t)cx->argc * sizeof *ids)); /* sorted: many are no reason to be slow */
-    for (; by_id && 3 + (int)n < cx->argc; n++)
-        if (!cx_check(cx, resp_read_int(cx->argv[3 + n].p, cx->argv[3 + n].n, &ids[n]), "ERR Invalid client ID")) {
-            free(ids);
-            return;
-        }
+    int64_t *ids = resp_need(calloc((size_t)cx->argc, sizeof *ids)); /* sorted: many are no reason to be slow */
+    bool well = true;
+    for (; by_id && well && 3 + (int)n < cx->argc; n++)
+        well = cx_check(cx, resp_read_int(cx->argv[3 + n].p, cx->argv[3 + n].n, &ids[n]), "ERR Invalid client ID");
     qsort(ids, n, sizeof *ids, compare_ids);
     size_t mark = resp_later(cx->out);
-    for (struct client *c = client_next(NULL); c; c = client_next(c))
+    for (struct client *c = well ? client_next(NULL) : NULL; c; c = client_next(c))
         if (by_id ? bsearch(&(int64_t){(int64_t)c->id}, ids, n, sizeof *ids, compare_ids) != NULL
                   : class < 0 || class == client_class(c))
             client_describe(cx->out, cx, c);
     free(ids);
-    resp_later_text(cx->out, mark);
+    if (well) resp_later_text(cx->out, mark);
 }
 
 void cmd_client_reply(struct cx *cx) {
