@@ -219,7 +219,7 @@ struct address {
     char text[64]; /* "ip:port", "[ip]:port", or of a Unix socket its path and ":0" */
 };
 struct address client_address(const struct client *c, bool ours); /* of the other end of its connection, or of ours */
-#define client_peer(c) client_address((c), false)
+static inline struct address client_peer(const struct client *c) { return client_address(c, false); }
 size_t client_count(void);
 int client_class(const struct client *c);       /* 0 normal, 1 replica, 2 pubsub, 3 master */
 int client_class_named(const struct arg *name); /* -1: there is none (config.c) */
