@@ -1311,8 +1311,7 @@ static void server_start(void) {
     server_log(LOG_NOTICE, "Server initialized");
 }
 
-static const struct repl_hooks repl_hooks = {.say = server_log, .watch = link_watch, .breathe = breathe};
-static const struct persist_hooks hooks = {.apply = replay_apply, .say = server_log, .breathe = breathe};
+static const struct hooks hooks = {replay_apply, server_log, link_watch, breathe};
 
 int main(int argc, char **argv) {
     config_load(argc, argv);
@@ -1325,7 +1324,7 @@ int main(int argc, char **argv) {
     server_log(LOG_NOTICE, "Ready to accept connections");
     supervisor_notify("STATUS=Ready to accept connections\nREADY=1");
     bool more = false;
-    repl_init(&config.repl, &repl_hooks);
+    repl_init(&config.repl, &hooks);
     replication_start();
     while (!server.stopping || !(server.files_closed || server_close_files(!config.persist.log_on && *config.save))) {
         server.stopping = false; /* nobody asked, or the data would be lost */

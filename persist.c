@@ -130,7 +130,7 @@
 #define ALL          UINT64_MAX /* header.foreign of a follower */
 
 static const struct persist_options *opt;
-static const struct persist_hooks *hooks;
+static const struct hooks *hooks;
 static struct persist_info info;
 static char aof_path[PATH_LEN], rdb_path[PATH_LEN], aof_temp[PATH_LEN], rdb_temp[PATH_LEN];
 
@@ -1314,7 +1314,7 @@ static int load_all(void) {
     return boot.kind == OUR_LOG ? load_log() : 0;
 }
 
-int persist_start(const struct persist_options *options, const struct persist_hooks *h) {
+int persist_start(const struct persist_options *options, const struct hooks *h) {
     int64_t start = clock_us();
     opt = options;
     hooks = h;

@@ -12,13 +12,14 @@
 enum log_level { LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING };
 enum log_fsync { LOG_FSYNC_EVERYSEC, LOG_FSYNC_ALWAYS, LOG_FSYNC_NO };
 
-/* What persist needs from above, as functions: it calls nobody below it by name. */
-struct persist_hooks {
+/* What persist and repl need from above, as functions: they call nobody there by name. */
+struct hooks {
     /* Runs one replayed command against database *db (SELECT changes *db). False: it cannot be run; *why is
      * the reason. */
     bool (*apply)(int *db, struct arg *argv, int argc, const char **why);
     /* One line of the server's log; level as in enum log_level. */
     void (*say)(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+    void (*watch)(int fd, bool output); /* the link to a leader, for input, or for output; closing it ends that */
     bool (*breathe)(void); /* now and then during a long load: a turn of the reactor. False: the server stops */
 };
 
@@ -36,7 +37,7 @@ struct persist_options {
 
 /* Loads the snapshot, applies the log from its offset, opens the log for writing, starts the helper thread.
  * 0, or -1 after say() told what is wrong. */
-int persist_start(const struct persist_options *options, const struct persist_hooks *hooks);
+int persist_start(const struct persist_options *options, const struct hooks *hooks);
 
 /* ---- the log --------------------------------------------------------------------------------- */
 

@@ -52,11 +52,11 @@
 #define STEADY_MS   10000               /* a link that held so long begins with the first delay again */
 
 static const struct repl_options *opt;
-static const struct repl_hooks *hooks;
+static const struct hooks *hooks;
 struct follower *repl_followers;
 struct repl_stats repl_stats;
 
-void repl_init(const struct repl_options *options, const struct repl_hooks *h) {
+void repl_init(const struct repl_options *options, const struct hooks *h) {
     opt = options;
     hooks = h;
 }

@@ -18,14 +18,7 @@ struct repl_options {
     int64_t *memory_limit; /* of a log that is kept in memory alone, for slow followers: bytes, 0: none */
 };
 
-struct repl_hooks {
-    void (*say)(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-    /* The link's socket is to be watched for input, or for output; closing it ends that. */
-    void (*watch)(int fd, bool output);
-    bool (*breathe)(void); /* now and then during a long load: a turn of the reactor. False: the server stops */
-};
-
-void repl_init(const struct repl_options *options, const struct repl_hooks *hooks);
+void repl_init(const struct repl_options *options, const struct hooks *hooks);
 
 /* ---- the leader's side: followers --------------------------------------------------------------- */
 

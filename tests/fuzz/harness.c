@@ -33,7 +33,7 @@ bool harness_load(void) {
     server.loading = false;
     clock_read();
     server_watch(disk_fd());
-    repl_init(&config.repl, &repl_hooks);
+    repl_init(&config.repl, &hooks);
     replication_start();
     return true;
 }
