@@ -445,11 +445,12 @@ void cmd_bgsave(struct cx *cx) {
 
 /* A snapshot that runs already shortens the log as well when it is done. */
 void cmd_bgrewriteaof(struct cx *cx) {
-    if (persist_info().rewrite_running)
-        resp_error(cx->out, "ERR Background append only file rewriting already in progress");
-    else if (snap_running()) resp_status(cx->out, "Background append only file rewriting scheduled");
-    else if (snap_begin(true)) resp_errorf(cx->out, "ERR %s", strerror(errno));
-    else resp_status(cx->out, "Background append only file rewriting started");
+    bool runs = persist_info().rewrite_running, later = snap_running();
+    if (!cx_check(cx, !runs, "ERR Background append only file rewriting already in progress")) return;
+    bool begun = !snap_begin(true);
+    if (later) resp_status(cx->out, "Background append only file rewriting scheduled");
+    else if (cx_checkf(cx, begun, "ERR %s", strerror(errno)))
+        resp_status(cx->out, "Background append only file rewriting started");
 }
 
 void cmd_help(struct cx *cx) {

@@ -61,6 +61,7 @@ static const char *check_save(char *text) {
 static const char *check_leader(char *text) {
     char host[256];
     int port, used = 0;
+    if (same(text, "no one")) *text = 0;
     bool pair = sscanf(text, "%255s %d%n", host, &port, &used) == 2 && !text[used] && port > 0 && port < 65536;
     return pair || !*text ? NULL : "it takes a host and a port";
 }
@@ -194,6 +195,7 @@ static const struct option options[] = {
     {"replica-serve-stale-data", BOOL(replica_serve_stale_data), "yes", 0, "answer while the leader cannot be reached"},
     {"replica-refuse-empty-sync", BOOL(repl.refuse_empty), "no", 0, "keep the keys when the leader has none"},
     {"replica-priority", INT(replica_priority, 0), "100", 0, "for Sentinel's choice of a new leader; 0: never"},
+    {"replica-announced", BOOL(replica_announced), "yes", 0, "let Sentinel tell clients of this follower"},
     {"replica-announce-ip", TEXT(repl.announce_ip, NULL), "", 0, "the address to tell a leader"},
     {"replica-announce-port", RANGE(repl.announce_port, 0, 65535), "0", 0, "and the port; 0: as it is"},
     {"repl-timeout", INT(repl.timeout, 1), "60", 0, "seconds of silence that end a link"},
@@ -345,8 +347,10 @@ static _Noreturn void refuse(const char *where, const char *what, const char *wh
 static void load_words(const char *where, const struct arg *words, int n) {
     char line[NAME_SIZE + TEXT_MAX] = "", name[NAME_SIZE];
     int len = snprintf(name, sizeof name, "%.*s", (int)words->n, words->p), end = 0, max = sizeof line;
-    for (int i = 0; i < n && end < max; i++)
+    for (int i = 0; i < n && end < max; i++) {
+        if (memchr(words[i].p, 0, words[i].n)) refuse(where, name, "no NUL may stand in an option");
         end += snprintf(line + end, (size_t)(max - end), "%s%.*s", i ? " " : "", (int)words[i].n, words[i].p);
+    }
     if (end >= max) refuse(where, name, "argument is too long");
     bool rename = same(name, "rename-command"), save = same(name, "save"); /* --save alone: never */
     const struct option *o = option_of(name, line + len + 1);
@@ -467,7 +471,8 @@ void cmd_config_set(struct cx *cx) {
     if (!cx_check(cx, n % 2 == 0, "ERR syntax error")) return;
     char **words = resp_need(calloc((size_t)n, sizeof *words));
     for (int i = 0; i < n; i++) words[i] = resp_need(strndup(cx->argv[i + 2].p, cx->argv[i + 2].n));
-    const char *why = set_all(words, n, &at);
+    for (at = 0; at < n && strlen(words[at]) == cx->argv[at + 2].n;) at++;
+    const char *why = at < n ? "no NUL may stand in an option" : set_all(words, n, &at);
     if (!why) resp_ok(cx->out);
     else if (why == unknown)
         resp_errorf(cx->out, "ERR Unknown option or number of arguments for CONFIG SET - '%s'", words[at]);

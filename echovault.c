@@ -985,7 +985,9 @@ static bool may_run(struct cx *cx) {
                      "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed "
                      "in this context",
                      cx->cmd->name) &&
-           cx_check(cx, !(c->flags & CLIENT_MONITOR && flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE)),
+           cx_check(cx,
+                    !(c->flags & (CLIENT_MONITOR | CLIENT_FOLLOWER)) ||
+                        !(flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE)),
                     "ERR Replica can't interact with the keyspace") &&
            (!(all & CMD_WRITE) || cx_may_write(cx)) && (cx->cmd->fn != cmd_ping || disk_is_well(cx)) &&
            cx_check(cx, config.replica_serve_stale_data || all & CMD_STALE || !log_following() || replication_link_up(),
@@ -1009,9 +1011,11 @@ static void cx_dispatch(struct cx *cx) {
     size_t len = cx->out->len;
     if (!cx_resolve(cx) || !may_run(cx)) {
         if (cx->cmd) cx->cmd->stats->rejected++;
-        if (cx->cmd && cx->cmd->fn == cmd_exec) transaction_abort(cx, len);
+        bool exec = cx->cmd && cx->cmd->fn == cmd_exec;
+        if (exec) transaction_abort(cx, len);
         else if (c->flags & CLIENT_MULTI) c->flags |= CLIENT_MULTI_BAD;
         server_count_error(cx->out->last_error);
+        if (exec) observe_monitored(cx); /* here ends what MULTI began */
         return;
     }
     if (client_paused() && postpone(cx)) return;
@@ -1223,18 +1227,14 @@ static bool breathe(void) {
 
 /* ==== the beginning and the end =============================================================== */
 
+static void pidfile_forget(void) { unlink(config.pidfile); }
+
 static void pidfile_write(void) {
     FILE *f = *config.pidfile ? fopen(config.pidfile, "w") : NULL;
     if (f) fprintf(f, "%d\n", (int)getpid());
-    if (f) fclose(f);
+    if (f) fclose(f), atexit(pidfile_forget);
     else if (*config.pidfile)
         server_log(LOG_WARNING, "Cannot write the pid file %s: %s", config.pidfile, strerror(errno));
-}
-
-/* At the end, whatever brings it. */
-static void leave(void) {
-    if (*config.pidfile) unlink(config.pidfile);
-    if (*config.unixsocket) unlink(config.unixsocket);
 }
 
 /* The socket at which systemd listens; NULL: it does not, or is not to be told. */
@@ -1299,7 +1299,6 @@ static void server_start(void) {
     server_stats.started_ms = store_wall_clock();
     listen_all();
     pidfile_write();
-    atexit(leave);
     sandbox_user();
     FILE *log = *config.logfile ? fopen(config.logfile, "a") : NULL;
     if (log) fclose(log);

@@ -363,7 +363,7 @@ struct config {
     /* replication */
     char *replicaof; /* "host port", empty: none */
     struct repl_options repl;
-    bool replica_read_only, replica_serve_stale_data;
+    bool replica_read_only, replica_serve_stale_data, replica_announced;
     int repl_ping_period, replica_priority, min_replicas_to_write, min_replicas_max_lag; /* seconds, but for counts */
     enum { DEBUG_NO, DEBUG_YES, DEBUG_LOCAL } enable_debug_command;
 };

@@ -290,6 +290,7 @@ void cmd_flushdb(struct cx *cx) {
     if (!cx_check(cx, known, "ERR syntax error")) return;
     for (int i = 0; i < store_databases(); i++)
         if ((all || store_db(i) == cx->db) && store_size(store_db(i))) store_flush(store_db(i));
+    if (all) persist_flushed();
     resp_ok(cx->out);
 }
 

@@ -57,11 +57,13 @@ static void check_unix(void) {
     size_t n = strlen(config.unixsocket), max = sizeof unix_address.sun_path - 1;
     if (n > max) die("--unixsocket: the path is longer than %zu bytes", max);
     memcpy(unix_address.sun_path, config.unixsocket, n);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (n && connect(fd, (struct sockaddr *)&unix_address, sizeof unix_address) == 0)
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (n && (connect(fd, (struct sockaddr *)&unix_address, sizeof unix_address) == 0 || errno == EAGAIN)) /* busy */
         die("Another server listens on the socket %s. Choose another with --unixsocket.", config.unixsocket);
     close(fd);
 }
+
+static void forget_unix(void) { unlink(config.unixsocket); }
 
 /* As the user who will serve there: root's file others could not use, and he could not take it away. */
 void listen_unix(void) {
@@ -71,6 +73,7 @@ void listen_unix(void) {
     unlink(config.unixsocket);
     int e = listener_new((struct sockaddr *)&unix_address, sizeof unix_address);
     if (e) die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(e));
+    atexit(forget_unix);
     if (config.unixsocketperm) chmod(config.unixsocket, (mode_t)config.unixsocketperm);
 }
 

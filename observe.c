@@ -51,6 +51,7 @@ static const struct arg *shown(const struct cx *cx, int i) {
     command_fn *fn = cx->cmd->fn;
     bool secret = (fn == cmd_auth && i > 0 && cx->argc <= 3) ||
                   (fn == cmd_hello && i > 2 && (resp_arg_is(a - 1, "auth") || resp_arg_is(a - 2, "auth"))) ||
+                  (fn == cmd_acl_setuser && i > 1) ||
                   (fn == cmd_config_set && i % 2 && resp_arg_is(a - 1, "requirepass masterauth masteruser"));
     return secret ? &redacted : a;
 }

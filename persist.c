@@ -839,8 +839,8 @@ static void snap_emit(int db, const struct entry *e) {
 
 int snap_begin(bool rewrite) {
     errno = EBUSY;
+    snap.rewrite = rewrite || (snap.running && snap.rewrite);
     if (snap.running || lg.parked) return -1;
-    snap.rewrite = rewrite;
     snap.wanted = lg.tx >= 0;
     if (snap.wanted) return 0;
     set_live(); /* the option may have changed this instant: what comes behind the snapshot must not go by */
@@ -1405,6 +1405,9 @@ static void follow_option(int64_t now_ms) {
     snap_begin(true);
 }
 
+static bool flushed;
+void persist_flushed(void) { flushed = true; }
+
 void persist_cron(int64_t now_ms, const char *save_points) {
     static int64_t second;
     uint64_t grown = log_end() - snap.offset;
@@ -1412,6 +1415,11 @@ void persist_cron(int64_t now_ms, const char *save_points) {
     follow_option(now_ms);
     if (now_ms / 1000 != second) log_second(now_ms);
     second = now_ms / 1000;
+    if (flushed && *save_points && !opt->log_on) {
+        snap_cancel();
+        snap_begin(false);
+    }
+    flushed = false;
     run_save_points(save_points, now_ms / 1000);
     bool outgrown = lg.fd >= 0 && opt->rewrite_percentage > 0 && grown > (uint64_t)opt->rewrite_min &&
                     grown >= info.log_base_size / 100 * (uint64_t)opt->rewrite_percentage;

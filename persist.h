@@ -86,6 +86,7 @@ void log_ping(void);
 void log_follow(void);  /* from here on nothing is appended but by log_relay() */
 void log_promote(void); /* ... until here: a new id, the old one becomes the second */
 bool log_following(void);
+void persist_flushed(void);        /* all keys are gone: where snapshots are all there is, one is to say so soon */
 void log_stray(void);              /* a client of a follower's own has changed something */
 const char *log_known_id(void);    /* the id to ask a leader with for what follows log_end() */
 void log_continue(const char *id); /* the leader goes on from log_end(), under this id */

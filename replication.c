@@ -326,8 +326,8 @@ static void info_link(struct resp_out *o, const char *host, int port) {
                     t.total, t.read, t.total < 0 ? -1 : t.total - t.read,
                     t.total > 0 ? 100.0 * (double)t.read / (double)t.total : 0.0, t.heard_s);
     if (!leader) resp_printf(o, "master_link_down_since_seconds:" I64, t.down_s);
-    resp_printf(o, "slave_priority:%d\r\nslave_read_only:%d\r\nreplica_announced:1\r\n", config.replica_priority,
-                config.replica_read_only);
+    resp_printf(o, "slave_priority:%d\r\nslave_read_only:%d\r\nreplica_announced:%d\r\n", config.replica_priority,
+                config.replica_read_only, config.replica_announced);
 }
 
 static void info_follower(struct resp_out *o, int i, const struct follower *f) {

@@ -330,6 +330,8 @@ static size_t vbytes_of(const struct entry *e) { return e->is_blob ? sizeof(stru
 
 static size_t size_of(const struct entry *e) { return entry_size(store_key(e).n, e->has_deadline, vbytes_of(e)); }
 
+/* Whoever may still see it. */
+static bool is_past(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.wall; }
 bool store_expired(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.now; }
 
 static inline void note_access(struct entry *e) {
@@ -475,17 +477,17 @@ static struct store_watch *watch_find(const struct db *db, struct arg *key) {
 }
 
 /* Before an entry (NULL: a key that is not there yet) changes: invariant 5. */
-static inline void note_change(struct db *db, struct entry *e, struct arg *key) {
+static inline void note_change(struct db *db, struct entry *e, struct arg *key, bool goes) {
     store_stats.changes++;
     if (e) snapshot_take(db->snapshot_id, e);
     struct store_watch *w = nwatches ? watch_find(db, key) : NULL;
-    if (w) w->version++;
+    if (w) w->version += goes && is_past(e) ? 1 : 2; /* see watch_version() */
 }
 
 /* Takes the entry out of its chain and frees it. */
 static void unlink_entry(struct db *db, struct entry **link, struct arg *key) {
     struct entry *e = *link;
-    note_change(db, e, key);
+    note_change(db, e, key, true);
     *link = e->next;
     db->used--;
     db->deadlines -= e->has_deadline;
@@ -608,7 +610,7 @@ static inline struct entry *reshape(struct db *db, struct entry **link, const st
 
 struct entry *store_set(struct db *db, struct arg *key, struct arg *val, int64_t deadline) {
     struct entry **link = find_to_change(db, key), *e = *link;
-    note_change(db, e, key);
+    note_change(db, e, key, false);
     if (e) entry_drop_blob(e);
     if (e) note_access(e);
     struct blob *b = val->is_blob ? resp_arg_blob(val) : val->n >= RESP_BLOB_MIN ? resp_blob_new(val->n) : NULL;
@@ -641,7 +643,7 @@ static struct blob *own_blob(struct entry *e, size_t n) {
 char *store_edit(struct db *db, struct arg *key, size_t n, bool raw) {
     struct entry **link = find_to_change(db, key), *e = *link;
     size_t had = store_value(e).n;
-    note_change(db, e, key);
+    note_change(db, e, key, false);
     if (e) note_access(e);
     struct blob *b = n >= RESP_BLOB_MIN || store_blob(e) ? own_blob(e, n) : NULL;
     e = reshape(db, link, key, store_deadline(e), b, n, true);
@@ -655,7 +657,7 @@ bool store_set_deadline(struct db *db, struct arg *key, int64_t deadline) {
     struct entry **link = find_live(db, key);
     if (!link) return false;
     struct entry *e = *link;
-    note_change(db, e, key);
+    note_change(db, e, key, false);
     reshape(db, link, key, deadline, store_blob(e), e->vlen, true);
     return true;
 }
@@ -719,16 +721,20 @@ void store_set_clock(int64_t now_ms, enum store_expiry mode) {
     g.atime = (uint32_t)(now_ms / 1000) & ATIME_MASK;
 }
 
-/* A database's contents are about to be replaced (to go, where it is the same): the watched keys that were or will be
- * there change. */
+/* A database's contents are about to be replaced (NULL: to go): the watched keys that were or will be there change. */
 static void watch_touch_db(struct db *was, struct db *becomes) {
     for (size_t i = 0; nwatches && i < WATCH_LISTS; i++)
-        for (struct store_watch *w = LIST_FIRST(&watches[i]); w; w = LIST_NEXT(w, link))
-            if (w->db == was && (*find_link(was, &w->key) || *find_link(becomes, &w->key))) w->version++;
+        for (struct store_watch *w = LIST_FIRST(&watches[i]); w; w = LIST_NEXT(w, link)) {
+            if (w->db != was) continue;
+            const struct entry *e = *find_link(was, &w->key), *then = becomes ? *find_link(becomes, &w->key) : NULL;
+            bool change = (e && !is_past(e)) || (then && !is_past(then));
+            w->version += change ? 2 : e != NULL; /* see watch_version() */
+            w->version -= !change && then;
+        }
 }
 
 void store_flush(struct db *db) {
-    watch_touch_db(db, db);
+    watch_touch_db(db, NULL);
     store_stats.changes += db->used;
     for (int i = 0; i < 2 && db->t[i].buckets; i++)
         PUSH(g.dying, g.ndying, g.dying_cap, ((struct dying){.t = db->t[i], .snapshot_id = db->snapshot_id}));
@@ -846,10 +852,11 @@ void store_snapshot_end(void) {
 
 /* ==== watches ================================================================================= */
 
-/* That it expires is a change once: when it is only not to be seen any more, this says so, later its deletion. */
+/* Changes count 2. That it expires counts once, and half: when it is not to be seen any more, here; when it goes, in
+ * its place, as note_change() counts it. */
 static uint64_t watch_version(struct store_watch *w) {
-    bool hidden = !store_peek(w->db, &w->key) && *find_link(w->db, &w->key);
-    return w->version + hidden;
+    const struct entry *e = *find_link(w->db, &w->key);
+    return w->version + (e && is_past(e));
 }
 
 struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *version) {

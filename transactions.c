@@ -144,13 +144,12 @@ void cmd_unwatch(struct cx *cx) {
 
 /* An EXEC that was refused ends the transaction; the refusal, in the output from len on, is said in other words. */
 void transaction_abort(struct cx *cx, size_t len) {
-    char why[128];
+    char why[512];
     const char *text = cx->out->last_error + (strncmp(cx->out->last_error, "ERR ", 4) ? 0 : 4);
     snprintf(why, sizeof why, "%.*s", (int)strcspn(text, "\r"), text);
     resp_truncate(cx->out, len, cx->out->npieces);
     transaction_free(cx->client);
     resp_errorf(cx->out, "EXECABORT Transaction discarded because of: %s", why);
-    observe_monitored(cx); /* whose queued commands it did not show: here they end */
 }
 
 bool transaction_stale(const struct client *c) {

@@ -128,6 +128,21 @@ def test_unixsocket(start, tmp_path):
 
 
 @ours
+def test_no_nul_in_an_option(start, config_file):
+    """It would be taken for the text's end: a shorter password than was asked for."""
+    with start().client() as c:
+        assert "NUL" in c("CONFIG", "SET", "requirepass", b"abc\0def") and c("CONFIG", "SET", "timeout", "1", "masterauth", b"\0")
+        assert option(c, "requirepass") == "" and option(c, "timeout") == "0"
+    ended = run(config_file(f'port {free_port()}\nrequirepass "abc\\x00def"\n'))
+    assert ended.returncode == 1 and "NUL" in ended.stderr and "requirepass" in ended.stderr
+
+
+def test_replicaof_no_one_is_nobody(start, config_file):
+    with start(config_file("replicaof no one\n")).client() as c:
+        assert c("ROLE")[0] == b"master" and option(c, "replicaof") == ""
+
+
+@ours
 def test_a_second_server_leaves_the_firsts_socket_and_pid_file_alone(start, tmp_path):
     path, pid = str(tmp_path / "socket"), str(tmp_path / "pid")
     first = start(port=0, unixsocket=path, pidfile=pid, ready=False)

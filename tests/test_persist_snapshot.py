@@ -160,6 +160,18 @@ def test_bgrewriteaof(tmp_path, in_transaction):
 # ---- switched at run time --------------------------------------------------------------------------------------
 
 
+def test_a_rewrite_that_waits_for_a_snapshot_is_under_way(tmp_path):
+    """Who polls INFO until it is done must not stop too early."""
+    with Durable(tmp_path) as s, s.client() as c:
+        c("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+        c.pipeline([("SET", f"k{i}", "x" * 100) for i in range(200_000)])
+        replies = c.pipeline([("BGSAVE",), ("BGREWRITEAOF",), ("INFO", "persistence")])
+        assert replies[1] == "Background append only file rewriting scheduled"
+        assert b"aof_rewrite_in_progress:1" in replies[2]
+        eventually(lambda: not info(c, "aof_rewrite_in_progress"), seconds=20)
+        assert info(c, "aof_last_bgrewrite_status") == "ok" and os.path.getsize(aof(tmp_path)) < 20 << 20
+
+
 def test_appendonly_switched_on_and_off(tmp_path):
     with Durable(tmp_path, appendonly="no") as s, s.client() as c:
         c("SET", "before", "1")
@@ -278,3 +290,18 @@ def test_no_request_waits_for_a_snapshot(tmp_path):
         assert s.rss() < memory * 1.10
         assert worst < 0.050, f"{worst * 1000:.1f} ms"
         assert info(c, "rdb_last_bgsave_status") == "ok"
+
+
+@pytest.mark.parametrize("how", [["FLUSHALL"], ["FLUSHALL", "ASYNC"]])
+def test_flushed_keys_do_not_come_back_where_snapshots_are_all_there_is(tmp_path, how):
+    with Durable(tmp_path, appendonly="no", save="900 1") as s, s.client() as c:
+        c("SET", "a", "1")
+        assert c("SAVE") == OK and c(*how) == OK
+        eventually(lambda: info(c, "rdb_changes_since_last_save") == 0)
+        s.kill()
+    with Durable(tmp_path, appendonly="no", save="") as s, s.client() as c:
+        assert c("DBSIZE") == 0
+        c("SET", "b", "1")
+        assert c("SAVE") == OK and c("FLUSHALL") == OK
+        time.sleep(0.3)
+        assert info(c, "rdb_changes_since_last_save") > 0, "nobody wants snapshots"

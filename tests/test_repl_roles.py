@@ -302,6 +302,26 @@ def test_a_follower_that_its_own_clients_changed_is_promoted(node, appendfsync):
     assert b("MGET", "n", "mine") == [b"3", b"xy"]
 
 
+def test_a_follower_that_is_not_announced(node):
+    a = node()
+    b = node(follow=a)
+    wait_sync(a, b)
+    assert b.fact("replica_announced") == 1 and b("CONFIG", "SET", "replica-announced", "no") == OK
+    assert b.fact("replica_announced") == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_followers_connection_runs_nothing_on_keys(node, kind):
+    a = node(kind)
+    a("SET", "k", "v")
+    with HandFollower(a) as f:
+        f.snapshot()
+        wait_online(a)
+        f.send(b"".join(encode(*command) for command in (("INCR", "n"), ("GET", "k"), ("PUBLISH", "a", "b"), ("FLUSHALL",))))
+        time.sleep(0.2)
+        assert a("MGET", "n", "k") == [NIL, b"v"]
+
+
 def test_stale_data_may_be_refused(node, right):
     a = node()
     a("SET", "k", "v")
