@@ -1098,13 +1098,6 @@ static void signal_take(void) {
     signal_came = 0;
 }
 
-static void signals_set_up(void) {
-    signal(SIGTERM, signal_note);
-    signal(SIGINT, signal_note);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN); /* the log file is opened anew for every line */
-}
-
 static void client_event(struct client *c, uint32_t events) {
     bool waits = c->flags & (CLIENT_BLOCKED | CLIENT_CLOSE_AFTER), half = c->wait_until || c->postponed;
     uint32_t end = EPOLLHUP | EPOLLERR | (half ? EPOLLRDHUP : 0); /* when nothing comes any more of what it waits for */
@@ -1286,7 +1279,10 @@ static void server_start(void) {
     if (config.supervised == SUPERVISED_SYSTEMD && !supervisor())
         server_log(LOG_WARNING, "--supervised systemd: NOTIFY_SOCKET is not set, so nobody is told of the start");
     if (config.daemonize && !supervisor() && daemon(1, 0)) die("Cannot go to the background: %s", strerror(errno));
-    signals_set_up();
+    signal(SIGTERM, signal_note);
+    signal(SIGINT, signal_note);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* the log file is opened anew for every line */
     server.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server.epoll < 0) die("epoll_create1: %s", strerror(errno));
     descriptors_set_up();

@@ -330,8 +330,8 @@ static size_t vbytes_of(const struct entry *e) { return e->is_blob ? sizeof(stru
 
 static size_t size_of(const struct entry *e) { return entry_size(store_key(e).n, e->has_deadline, vbytes_of(e)); }
 
-/* Whoever may still see it. */
-static bool is_past(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.wall; }
+/* Is it there, but not for who looks at the clock? */
+static bool is_past(const struct entry *e) { return e && e->has_deadline && *deadline_at(e) < g.wall; }
 bool store_expired(const struct entry *e) { return e->has_deadline && *deadline_at(e) < g.now; }
 
 static inline void note_access(struct entry *e) {
@@ -854,10 +854,7 @@ void store_snapshot_end(void) {
 
 /* Changes count 2. That it expires counts once, and half: when it is not to be seen any more, here; when it goes, in
  * its place, as note_change() counts it. */
-static uint64_t watch_version(struct store_watch *w) {
-    const struct entry *e = *find_link(w->db, &w->key);
-    return w->version + (e && is_past(e));
-}
+static uint64_t watch_version(struct store_watch *w) { return w->version + is_past(*find_link(w->db, &w->key)); }
 
 struct store_watch *store_watch(struct db *db, struct arg *key, uint64_t *version) {
     struct store_watch *w = watch_find(db, key);
