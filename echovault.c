@@ -120,8 +120,6 @@ static struct {
     int clients_cap;
     size_t nclients;
     uint64_t last_id;
-    TAILQ_HEAD(postponed, queued)
-    postponed;               /* the commands that wait for a pause's end, in the order in which they came */
     enum pause postponed_in; /* the strictest pause that any command waits for */
     struct client **dead;    /* closing, to be freed by the reaper */
     size_t ndead, dead_cap;
@@ -131,7 +129,10 @@ static struct {
     bool out_of_memory; /* for this turn's small needs and the table's growth there may not be enough */
     uint32_t now_s;
     int64_t next_cron_ms;
-} server = {.loading = true, .postponed = TAILQ_HEAD_INITIALIZER(server.postponed)};
+} server = {.loading = true};
+
+/* The commands that wait for a pause's end, in the order in which they came. */
+static TAILQ_HEAD(postponed, queued) postponed = TAILQ_HEAD_INITIALIZER(postponed);
 
 /* ==== the server's log ======================================================================== */
 
@@ -279,7 +280,7 @@ static void clients_reap(void) {
         client_reset(c);
         input_free(c);
         output_free(c);
-        if (c->postponed) TAILQ_REMOVE(&server.postponed, c->postponed, link);
+        if (c->postponed) TAILQ_REMOVE(&postponed, c->postponed, link);
         queued_free(c->postponed);
         free(c->lib_name);
         free(c->lib_ver);
@@ -1001,7 +1002,7 @@ static bool postpone(struct cx *cx) {
     if (pause != PAUSE_ALL && !(transaction_flags(cx) & (CMD_WRITE | CMD_MAY_REPLICATE))) return false;
     if (pause > server.postponed_in) server.postponed_in = pause;
     cx->client->postponed = queued_new(cx);
-    TAILQ_INSERT_TAIL(&server.postponed, cx->client->postponed, link);
+    TAILQ_INSERT_TAIL(&postponed, cx->client->postponed, link);
     cx->client->flags |= CLIENT_BLOCKED;
     return true;
 }
@@ -1047,11 +1048,11 @@ static void client_run(struct client *c, const struct command *cmd, struct arg *
 static void postponed_run(void) {
     if (client_paused() >= server.postponed_in) return;
     server.postponed_in = PAUSE_NONE;
-    struct queued *q, *last = TAILQ_LAST(&server.postponed, postponed);
+    struct queued *q, *last = TAILQ_LAST(&postponed, postponed);
     for (bool more = last; more && !server.files_closed; queued_free(q)) {
-        q = TAILQ_FIRST(&server.postponed);
+        q = TAILQ_FIRST(&postponed);
         more = q != last;
-        TAILQ_REMOVE(&server.postponed, q, link);
+        TAILQ_REMOVE(&postponed, q, link);
         struct client *c = q->client;
         c->postponed = NULL;
         if (c->flags & CLIENT_CLOSING) continue;

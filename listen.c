@@ -70,7 +70,8 @@ void listen_unix(void) {
     if (!*config.unixsocket && !nlisteners)
         die("Nothing to listen on: --port is 0 or no address of --bind is to be had");
     if (!*config.unixsocket) return;
-    unlink(config.unixsocket);
+    struct stat old;
+    if (!lstat(config.unixsocket, &old) && S_ISSOCK(old.st_mode)) unlink(config.unixsocket); /* and nothing else */
     int e = listener_new((struct sockaddr *)&unix_address, sizeof unix_address);
     if (e) die("Cannot listen on the socket %s: %s", config.unixsocket, strerror(e));
     atexit(forget_unix);

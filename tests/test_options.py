@@ -162,6 +162,13 @@ def test_a_second_server_leaves_the_firsts_socket_and_pid_file_alone(start, tmp_
 
 
 @ours
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    ended = run("--port", "0", "--unixsocket", str(tmp_path / "letter"), "--appendonly", "no", cwd=tmp_path)
+    assert ended.returncode == 1 and "letter" in ended.stdout and (tmp_path / "letter").read_text() == "dear"
+
+
+@ours
 def test_a_start_that_fails_or_is_stopped_leaves_no_pid_file_or_socket(start, tmp_path):
     """It fails at the snapshot, and is stopped while it loads a large log."""
     path, pid = str(tmp_path / "socket"), str(tmp_path / "pid")
