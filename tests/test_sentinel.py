@@ -79,17 +79,24 @@ def kept(c):
     return reply >= 1
 
 
+def watched(kind, folder, stack, **options):
+    """A leader with two followers, and the sentinels that know them."""
+    a, b, c = nodes = [stack.enter_context(Node(kind, **options)) for _ in range(3)]
+    for n in (b, c):
+        n.follow(a)
+    wait_sync(a, b, c)
+    wait_online(a, 2)
+    sentinels = Sentinels(a, folder, stack)
+    wait_for(lambda: sentinels.know({b.port, c.port}), 40)
+    return nodes, sentinels
+
+
 @pytest.mark.parametrize("kind", KINDS[:1])
 @pytest.mark.timeout(120 + 60 * ROUNDS)
 def test_the_leader_fails_under_load(kind, tmp_path):
     with contextlib.ExitStack() as stack:
-        a, b, c = nodes = [stack.enter_context(Node(kind, repl_ping_replica_period=1)) for _ in range(3)]
-        for n in (b, c):
-            n.follow(a)
-        wait_sync(a, b, c)
-        wait_online(a, 2)
-        sentinels = Sentinels(a, tmp_path, stack)
-        wait_for(lambda: sentinels.know({b.port, c.port}), 40)
+        nodes, sentinels = watched(kind, tmp_path, stack, repl_ping_replica_period=1)
+        _, b, c = nodes
         writers = [kind(sentinels.client, i, kept) for i, kind in enumerate([Incr, Append, Transaction, Incr])]
         with writing(*writers):
             for n in range(ROUNDS):
@@ -122,14 +129,9 @@ def test_the_leader_fails_under_load(kind, tmp_path):
 def test_the_leaders_disk_fails(kind, tmp_path):
     """It refuses changes, and its PING says so: the sentinels let another lead."""
     with contextlib.ExitStack() as stack:
-        a, b, c = (stack.enter_context(Node(kind, save="3600 1", appendonly="no")) for _ in range(3))
+        (a, b, c), sentinels = watched(kind, tmp_path, stack, save="3600 1", appendonly="no")
         a("SET", "k", "v")
-        for n in (b, c):
-            n.follow(a)
-        wait_sync(a, b, c)
-        wait_online(a, 2)
-        sentinels = Sentinels(a, tmp_path, stack)
-        wait_for(lambda: sentinels.know({b.port, c.port}), 40)
+        wait_same(a, b, c)
         snapshot = os.path.join(a.folder, a("CONFIG", "GET", "dbfilename")[1].decode())
         with contextlib.suppress(FileNotFoundError):  # redis-server has none yet
             os.unlink(snapshot)
